@@ -1,0 +1,43 @@
+"""Components of the MRN bundles: every name here may stand in a config's ``_target_``.
+
+Names are imported when first used, so that ``import mrn_components`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# The register: module -> the names a config may write as mrn_components.NAME.
+_REGISTER = {
+    "batch": ["PrepareROIBatch"],
+    "data": ["ROIDataset", "collate_subjects", "load_subjects", "select_fold", "split_folds"],
+    "handlers": [
+        "PhaseValidationHandler",
+        "PretrainPhaseHandler",
+        "RunCheckpointHandler",
+        "SeedHandler",
+    ],
+    "losses": ["MRNLoss", "NucleiLoss", "PatientContrastiveLoss"],
+    "msupmoco": ["CategoryBank", "MSupMoCoHandler", "ProjectionHead"],
+    "networks": ["DPTHead", "FFA", "MRN", "RES", "SFA", "SliceEncoder"],
+    "optim": ["param_groups"],
+    "rois": ["ROI"],
+    "transforms": ["DiagnosisOutputd", "MergeSidesd", "ROICropd"],
+}
+_MODULE_OF = {name: module for module, names in _REGISTER.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    """Import the component ``name`` from its module."""
+    if name in _MODULE_OF:
+        return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    raise AttributeError(
+        f"mrn_components has no component {name!r}; `mrn components` lists the {len(__all__)} known."
+    )
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,1 @@
+"""What the `mrn` command does, one verb a module."""
