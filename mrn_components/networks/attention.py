@@ -1,0 +1,90 @@
+"""Self-attention over packed sequences: the block of FFA and SFA (section 3.2)."""
+
+from collections.abc import Sequence
+
+from timm.models.vision_transformer import Block
+from torch import Tensor, cat, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+Sequences = Sequence[tuple[int, int]]
+
+
+class PackedBlock(Block):
+    """timm's transformer block for sequences of unequal lengths in one (N, C) tensor.
+
+    Norms, projections and the MLP see all tokens at once; only the attention runs per group of
+    equally long sequences, so no token is padding and no mask is needed. Parameters have timm's
+    names, and the settings are those of VGGT, which FFA follows: query-key norm, LayerScale 0.01.
+
+    Args:
+        channels: token width C.
+        num_heads: attention heads; must divide ``channels``.
+    """
+
+    def __init__(self, channels: int, num_heads: int) -> None:
+        super().__init__(
+            channels,
+            num_heads,
+            qkv_bias=True,
+            qk_norm=True,
+            init_values=0.01,
+            norm_layer=nn.LayerNorm,
+        )
+        self.apply(_init_linear)
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, sequences: Sequences, first: int | None = None
+    ) -> Tensor:
+        """Attend within each sequence.
+
+        Args:
+            x: packed tokens (N, C).
+            sequences: (count, length) of consecutive groups of equally long sequences; the
+                products add up to N.
+            first: compute only the first so many tokens of every sequence (they still attend to
+                all of theirs); None computes all.
+
+        Returns:
+            The new tokens, (N, C), or (sum of count * first, C).
+        """
+        attended = self._attend(self.norm1(x), sequences, first)
+        x = _take_first(x, sequences, first) + self.ls1(attended)
+        return x + self.ls2(self.mlp(self.norm2(x)))
+
+    def _attend(self, x: Tensor, sequences: Sequences, first: int | None) -> Tensor:
+        attn = self.attn
+        q, k, v = (
+            attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1)).unbind(1)
+        )  # (N, heads, C/heads)
+        q, k = attn.q_norm(_take_first(q, sequences, first)), attn.k_norm(k)
+        kv_sizes = [count * length for count, length in sequences]
+        q_sizes = [count * (first or length) for count, length in sequences]
+        groups = zip(sequences, q.split(q_sizes), k.split(kv_sizes), v.split(kv_sizes), strict=True)
+        attended = [
+            scaled_dot_product_attention(
+                *(part.unflatten(0, (count, -1)).transpose(1, 2) for part in (q_, k_, v_))
+            )
+            .transpose(1, 2)
+            .flatten(0, 1)
+            .flatten(1)
+            for (count, _), q_, k_, v_ in groups
+        ]
+        return attn.proj(cat(attended))
+
+
+def _take_first(x: Tensor, sequences: Sequences, first: int | None) -> Tensor:
+    if first is None:
+        return x
+    parts = x.split([count * length for count, length in sequences])
+    return cat(
+        [
+            part.unflatten(0, (count, -1))[:, :first].flatten(0, 1)
+            for part, (count, _) in zip(parts, sequences, strict=True)
+        ]
+    )
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,184 @@
+"""DPT: dense prediction transformer, the segmentation head (section 3.2.1, Figure 3)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from torch import Tensor, cat, nn
+from torch.nn.functional import interpolate, relu
+from torch.utils.checkpoint import checkpoint
+
+from mrn_components.networks.packing import VolumeGrid, unpack
+
+NUM_LEVELS = 4
+
+
+class DPTHead(nn.Module):
+    """Dense prediction transformer: nuclei logits from four levels of patch tokens.
+
+    Each level becomes a feature map at 4x, 2x, 1x and 1/2 of the patch grid; maps are fused from
+    the deepest up; class logits are made on the 4x grid and resized to the slice. After Ranftl et
+    al., "Vision Transformers for Dense Prediction" (2021), as in Depth Anything.
+
+    Args:
+        features: attention whose tokens end the FFA levels. "local" takes the last layer's local
+            attention, "global" its global one (section 3.2.1). Paper: local (Table 8).
+        project_channels: widths of the four levels. None is C/8, C/4, C/2, C: 96, 192, 384, 768 for
+            ViT-B, as in the paper.
+        fusion_channels: width of the fused maps. Paper: 256.
+        chunk_size: slices decoded at a time, to bound memory.
+
+    Raises:
+        ValueError: for an unknown ``features`` or other than four ``project_channels``.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: Literal["local", "global"] = "local",
+        project_channels: Sequence[int] | None = None,
+        fusion_channels: int = 256,
+        chunk_size: int = 8,
+    ) -> None:
+        super().__init__()
+        if features not in ("local", "global"):
+            raise ValueError(f"DPTHead features must be 'local' or 'global', got {features!r}.")
+        if project_channels is not None and len(project_channels) != NUM_LEVELS:
+            raise ValueError(
+                f"DPTHead project_channels must be {NUM_LEVELS} widths such as "
+                f"[96, 192, 384, 768], got {project_channels!r}."
+            )
+        self.features = features
+        self.project_channels = project_channels
+        self.fusion_channels = fusion_channels
+        self.chunk_size = chunk_size
+        self.grad_checkpointing = False
+
+    def build(self, channels: int, patch_size: int, num_classes: Mapping[str, int]) -> None:
+        """Create the parameters; RES calls this once.
+
+        Args:
+            channels: token width C.
+            patch_size: side of a patch, in pixels.
+            num_classes: classes K of each ROI, background included.
+        """
+        self.patch_size = patch_size
+        widths = self.project_channels or [channels // 8, channels // 4, channels // 2, channels]
+        fused = self.fusion_channels
+        self.norm = nn.LayerNorm(channels)
+        self.projections = nn.ModuleList(nn.Conv2d(channels, width, 1) for width in widths)
+        self.resizes = nn.ModuleList(
+            [
+                nn.ConvTranspose2d(widths[0], widths[0], 4, stride=4),
+                nn.ConvTranspose2d(widths[1], widths[1], 2, stride=2),
+                nn.Identity(),
+                nn.Conv2d(widths[3], widths[3], 3, stride=2, padding=1),
+            ]
+        )
+        self.convs = nn.ModuleList(
+            nn.Conv2d(width, fused, 3, padding=1, bias=False) for width in widths
+        )
+        self.fusions = nn.ModuleList(
+            _Fusion(fused, with_skip=level < NUM_LEVELS - 1) for level in range(NUM_LEVELS)
+        )
+        self.head = nn.Sequential(nn.Conv2d(fused, fused // 2, 3, padding=1), nn.ReLU())
+        self.outputs = nn.ModuleDict(
+            {roi: nn.Conv2d(fused // 2, classes, 1) for roi, classes in num_classes.items()}
+        )
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each chunk of slices in the backward pass instead of storing activations."""
+        self.grad_checkpointing = enable
+
+    def forward(
+        self,
+        levels: Sequence[Tensor],
+        grids: Sequence[VolumeGrid],
+        sizes: Sequence[tuple[int, int]],
+        rois: Sequence[str],
+    ) -> list[Tensor]:
+        """Segment the nuclei of each volume.
+
+        Args:
+            levels: four packed token sets (N, C), shallow to deep.
+            grids: layout of the V volumes in each of ``levels``.
+            sizes: H and W of each volume's slices, in pixels before padding.
+            rois: ROI of each volume, which selects the output layer.
+
+        Returns:
+            Logits (K, D, H, W) of each volume.
+        """
+        unpacked = zip(*(unpack(level, grids) for level in levels), strict=True)
+        masks = []
+        for volume, grid, size, roi in zip(unpacked, grids, sizes, rois, strict=True):
+            chunks = -(-grid.depth // self.chunk_size)
+            parts = zip(*(level.tensor_split(chunks) for level in volume), strict=True)
+            slices = [self._run(part, grid, size, roi) for part in parts]
+            masks.append(cat(slices).transpose(0, 1))  # (K, D, H, W)
+        return masks
+
+    def fuse(self, levels: Sequence[Tensor], grid: VolumeGrid) -> Tensor:
+        """Fused map of a few slices on the 4x patch grid.
+
+        Args:
+            levels: four token sets (D, n, C), shallow to deep.
+            grid: layout of a slice.
+
+        Returns:
+            Map of ``fusion_channels``, (D, F, 4h, 4w).
+        """
+        maps = []
+        for i, tokens in enumerate(levels):
+            patches = self.norm(tokens[:, grid.prefix :]).transpose(1, 2)
+            x = self.projections[i](patches.unflatten(2, (grid.height, grid.width)))
+            maps.append(self.convs[i](self.resizes[i](x)))
+        x, fusions = maps[-1], list(self.fusions)[::-1]
+        for i, fusion in enumerate(fusions):
+            skip = maps[-1 - i] if i else None
+            following = maps[-2 - i].shape[-2:] if i < NUM_LEVELS - 1 else None
+            x = fusion(x, skip, following)
+        return x
+
+    def _run(
+        self, levels: tuple[Tensor, ...], grid: VolumeGrid, size: tuple[int, int], roi: str
+    ) -> Tensor:
+        if self.grad_checkpointing:
+            return checkpoint(self._decode, levels, grid, size, roi, use_reentrant=False)
+        return self._decode(levels, grid, size, roi)
+
+    def _decode(
+        self, levels: tuple[Tensor, ...], grid: VolumeGrid, size: tuple[int, int], roi: str
+    ) -> Tensor:
+        logits = self.outputs[roi](self.head(self.fuse(levels, grid)))  # (D, K, 4h, 4w)
+        padded = (grid.height * self.patch_size, grid.width * self.patch_size)
+        top, left = ((full - side) // 2 for full, side in zip(padded, size, strict=True))
+        logits = interpolate(logits, padded, mode="bilinear")
+        return logits[..., top : top + size[0], left : left + size[1]]  # (D, K, H, W)
+
+
+class _Fusion(nn.Module):
+    """Adds a level to the fused map, and resizes the result to the next level."""
+
+    def __init__(self, channels: int, *, with_skip: bool) -> None:
+        super().__init__()
+        self.skip = _ResidualUnit(channels) if with_skip else None
+        self.residual = _ResidualUnit(channels)
+        self.project = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int] | None) -> Tensor:
+        if self.skip is not None:
+            x = x + self.skip(skip)
+        x = self.residual(x)
+        if size is not None:
+            x = interpolate(x, size, mode="bilinear", align_corners=True)
+        return self.project(x)
+
+
+class _ResidualUnit(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Not in place: that would turn the skip into relu(x), as in VGGT's head.
+        return x + self.conv2(relu(self.conv1(relu(x))))

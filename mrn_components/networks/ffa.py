@@ -1,0 +1,80 @@
+"""FFA: feature fusion self-attention (section 3.2, Figures 2-3)."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mrn_components.networks.attention import PackedBlock, Sequences
+from mrn_components.networks.packing import VolumeGrid, slice_tokens
+
+
+class FFA(nn.Module):
+    """Feature fusion self-attention: global and local self-attention in turn.
+
+    A layer first lets all tokens of a volume attend to each other (global), then those of each
+    slice (local), which keeps the spatial origin of patch tokens from blurring (section 3.2).
+    Global comes first because the classifier takes its tokens from "the local slice attention of
+    the last FFA layer" (section 4.3.2).
+
+    Args:
+        num_layers: global-local pairs L. Paper: 3 (Table 3).
+
+    Raises:
+        ValueError: for ``num_layers`` below 1; to drop FFA, disable it in RES.
+    """
+
+    def __init__(self, *, num_layers: int = 3) -> None:
+        super().__init__()
+        if num_layers < 1:
+            raise ValueError(
+                f"FFA num_layers must be >= 1, got {num_layers}; to leave FFA out use ffa: null."
+            )
+        self.num_layers = num_layers
+        self.grad_checkpointing = False
+        self.global_blocks = nn.ModuleList()
+        self.local_blocks = nn.ModuleList()
+
+    def build(self, channels: int, num_heads: int) -> None:
+        """Create the blocks for tokens of width ``channels``; RES calls this once."""
+        for _ in range(self.num_layers):
+            self.global_blocks.append(PackedBlock(channels, num_heads))
+            self.local_blocks.append(PackedBlock(channels, num_heads))
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass instead of storing its activations."""
+        self.grad_checkpointing = enable
+
+    def forward(
+        self, tokens: Tensor, grids: Sequence[VolumeGrid], *, slices_only: bool = False
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Fuse the tokens of each volume.
+
+        Args:
+            tokens: packed slice and patch tokens (N, C).
+            grids: layout of the V volumes in ``tokens``.
+            slices_only: the caller needs no patch token of the last local block; it then computes
+                slice tokens alone (the same numbers, a sixth of the block's work).
+
+        Returns:
+            The slice tokens (sum of D, C), and the packed tokens after each global and after each
+            local block, L of each; with ``slices_only`` the last local entry is missing.
+        """
+        volumes = [(1, grid.total) for grid in grids]
+        slices = [(grid.depth, grid.per_slice) for grid in grids]
+        globals_: list[Tensor] = []
+        locals_: list[Tensor] = []
+        for global_block, local_block in zip(self.global_blocks, self.local_blocks, strict=True):
+            globals_.append(self._run(global_block, tokens, volumes))
+            if slices_only and len(globals_) == self.num_layers:
+                return self._run(local_block, globals_[-1], slices, first=1), globals_, locals_
+            tokens = self._run(local_block, globals_[-1], slices)
+            locals_.append(tokens)
+        return slice_tokens(tokens, grids), globals_, locals_
+
+    def _run(
+        self, block: nn.Module, tokens: Tensor, sequences: Sequences, first: int | None = None
+    ) -> Tensor:
+        if self.grad_checkpointing:
+            return checkpoint(block, tokens, sequences, first, use_reentrant=False)
+        return block(tokens, sequences, first)

@@ -1,0 +1,40 @@
+"""Which number formats pay on the hardware at hand; asked when used, never at import."""
+
+from typing import Any
+
+import torch
+
+
+def bf16_pays(device: torch.device) -> bool:
+    """Whether ``device`` multiplies bfloat16 matrices faster than float32 ones."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return False
+
+
+def fast_fp32_matmul(tolerance: float = 1e-5) -> bool:
+    """Let oneDNN multiply float32 matrices on the CPU if it keeps float32 accuracy here.
+
+    On AMD CPUs this nearly halves the time of MRN. The switch that routes the product to oneDNN
+    also allows it to round to bfloat16, which CPUs with bfloat16 units do and others do not; so a
+    product of two small matrices is measured first.
+
+    Args:
+        tolerance: largest relative error of the product (root mean square) to accept.
+
+    Returns:
+        Whether oneDNN is now used.
+    """
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 256, 256, generator=generator)
+    exact = a.double() @ b.double()
+    onednn: Any = torch.backends.mkldnn
+    before = onednn.matmul.fp32_precision
+    onednn.matmul.fp32_precision = "bf16"
+    error = float((a @ b - exact).norm() / exact.norm())
+    if error > tolerance:
+        onednn.matmul.fp32_precision = before
+    return error <= tolerance

@@ -1,0 +1,55 @@
+"""SFA: slice fusion self-attention (section 3.2, Figure 2)."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, cat, empty, nn, tensor
+
+from mrn_components.networks.attention import PackedBlock
+
+
+class SFA(nn.Module):
+    """Slice fusion self-attention: a learned ROI token gathers a volume from its slice tokens.
+
+    The ROI token is one parameter shared by the ROIs, as RES itself is (section 3.3).
+
+    Args:
+        num_layers: self-attention blocks. Paper: 2 (Table 3).
+
+    Raises:
+        ValueError: for ``num_layers`` below 1; to drop SFA, disable it in RES.
+    """
+
+    def __init__(self, *, num_layers: int = 2) -> None:
+        super().__init__()
+        if num_layers < 1:
+            raise ValueError(
+                f"SFA num_layers must be >= 1, got {num_layers}; to leave SFA out use sfa: null."
+            )
+        self.num_layers = num_layers
+
+    def build(self, channels: int, num_heads: int) -> None:
+        """Create the parameters for tokens of width ``channels``; RES calls this once."""
+        self.roi_token = nn.Parameter(nn.init.trunc_normal_(empty(1, channels), std=0.02))
+        self.blocks = nn.ModuleList(
+            PackedBlock(channels, num_heads) for _ in range(self.num_layers)
+        )
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, slices: Tensor, depths: Sequence[int]) -> Tensor:
+        """Compress each volume into one token.
+
+        Args:
+            slices: slice tokens of V volumes, (sum of D, C).
+            depths: slices D of each volume.
+
+        Returns:
+            ROI tokens (V, C).
+        """
+        sequences = [(1, 1 + depth) for depth in depths]
+        x = cat(
+            [part for volume in slices.split(list(depths)) for part in (self.roi_token, volume)]
+        )
+        for block in self.blocks:
+            x = block(x, sequences)
+        starts = tensor([0, *(1 + depth for depth in depths[:-1])], device=x.device).cumsum(0)
+        return self.norm(x[starts])  # (V, C)

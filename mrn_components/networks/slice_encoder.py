@@ -1,0 +1,200 @@
+"""SliceEncoder: a 2D vision foundation model as the patchnizer of axial slices (Eq. 2)."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import load_state_dict
+from torch import Tensor, cat, nn
+from torch.nn.functional import conv2d, pad
+
+from mrn_components.networks.packing import VolumeGrid
+
+_WHAT_TO_TYPE = (
+    "Pass a weight file in the official DINOv2 layout with --encoder_weights PATH, or train from "
+    "random weights with --encoder_weights None."
+)
+
+
+class SliceEncoder(nn.Module):
+    """Encodes axial slices into slice and patch tokens with a vision transformer of timm.
+
+    Slices have one channel in [0, 1]; the repeat to three channels and ImageNet's mean and standard
+    deviation are folded into the patch convolution, whose weight keeps its shape (C, 3, p, p).
+    Slices are padded with zeros to a multiple of the patch size, symmetrically; slices of one size
+    share a call, whichever volume they come from.
+
+    Args:
+        name: model in timm: DINOv2 with registers, or DINOv3. Paper: ViT-B/14 with four registers
+            (section 4.1.2).
+        weights: "hub" downloads timm's weights; a path reads a file in the official DINOv2 layout
+            (.pth or .safetensors); None starts from random weights.
+        drop_path_rate: rate of dropped branches in the last block, falling linearly to 0 in the
+            first. Paper: 0.2 (section 4.1.2).
+        keep_registers: hand register tokens on to FFA. The paper names none there; VGGT drops them.
+        chunk_size: most slices in one call; None sets no limit.
+        **model_args: further arguments of the timm model, e.g. depth, embed_dim, num_heads,
+            init_values.
+
+    Attributes:
+        channels: token width C.
+        num_heads: attention heads of a block.
+        patch_size: side p of a patch, in pixels.
+        depth: blocks of the transformer.
+
+    Raises:
+        FileNotFoundError: if ``weights`` names no file.
+        RuntimeError: if the weights cannot be downloaded or do not fit the model.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "vit_base_patch14_reg4_dinov2.lvd142m",
+        weights: str | None = None,
+        drop_path_rate: float = 0.2,
+        keep_registers: bool = False,
+        chunk_size: int | None = None,
+        **model_args: Any,
+    ) -> None:
+        super().__init__()
+        if "dinov2" in name and "reg4" not in name:
+            warnings.warn(
+                f"encoder {name!r} has no registers: timm resamples its position table with "
+                "antialiasing, the official code without, so features differ by about 4 %; prefer "
+                "the reg4 model.",
+                stacklevel=2,
+            )
+        # timm's default for DINOv2 is a position table for 518 x 518, the size it was trained at.
+        # Any other (img_size=224) would resample the table twice.
+        args = {"num_classes": 0, "dynamic_img_size": True, "drop_path_rate": drop_path_rate}
+        self.vit: Any = _create(name, weights, {**args, **model_args})
+        self.vit.patch_embed.proj = _OneChannelConv2d(
+            self.vit.patch_embed.proj,
+            self.vit.pretrained_cfg["mean"],
+            self.vit.pretrained_cfg["std"],
+        )
+        self.channels: int = self.vit.embed_dim
+        self.depth = len(self.vit.blocks)
+        self.num_heads: int = self.vit.blocks[0].attn.num_heads
+        self.patch_size: int = self.vit.patch_embed.patch_size[0]
+        self.prefix: int = self.vit.num_prefix_tokens if keep_registers else 1
+        self.chunk_size = chunk_size
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass instead of storing its activations."""
+        self.vit.set_grad_checkpointing(enable)
+
+    def forward(
+        self, volumes: Sequence[Tensor], blocks: Sequence[int] = ()
+    ) -> tuple[list[Tensor], list[VolumeGrid]]:
+        """Encode every slice of every volume (Eq. 2).
+
+        Args:
+            volumes: V volumes (D, H, W) in [0, 1], of any sizes.
+            blocks: indices of blocks whose tokens are wanted besides the last one's.
+
+        Returns:
+            Packed tokens (N, C) of each of ``blocks`` and, at the end, of the last block, all
+            normalised by the final norm; and the layout of the volumes.
+        """
+        padded = [self._pad(volume) for volume in volumes]  # (D, 1, p * h, p * w)
+        groups: dict[torch.Size, list[int]] = {}
+        for i, volume in enumerate(padded):
+            groups.setdefault(volume.shape[-2:], []).append(i)
+        encoded: dict[int, tuple[Tensor, ...]] = {}
+        for members in groups.values():
+            levels = self._encode(cat([padded[i] for i in members]), blocks)
+            depths = [len(padded[i]) for i in members]
+            parts = zip(*(level.split(depths) for level in levels), strict=True)
+            encoded.update(zip(members, parts, strict=True))
+        ordered = zip(*(encoded[i] for i in range(len(volumes))), strict=True)
+        tokens = [cat([volume.flatten(0, 1) for volume in level]) for level in ordered]
+        return tokens, [self._grid(volume) for volume in padded]
+
+    def _encode(self, slices: Tensor, blocks: Sequence[int]) -> list[Tensor]:
+        """Tokens (S, n, C) of ``blocks`` and of the last block for slices (S, 1, H, W)."""
+        wanted = [*blocks, self.depth - 1]
+        indices = sorted(set(wanted))
+        chunks = []
+        for chunk in slices.split(self.chunk_size or len(slices)):
+            levels = self.vit.forward_intermediates(
+                chunk,
+                indices=indices,
+                return_prefix_tokens=True,
+                norm=True,
+                output_fmt="NLC",
+                intermediates_only=True,
+            )
+            packed = [cat([prefix[:, : self.prefix], patches], 1) for patches, prefix in levels]
+            chunks.append([packed[indices.index(block)] for block in wanted])
+        return [cat(level) for level in zip(*chunks, strict=True)]
+
+    def _pad(self, volume: Tensor) -> Tensor:
+        missing = [-side % self.patch_size for side in volume.shape[-2:]]
+        (top, bottom), (left, right) = ((rest // 2, rest - rest // 2) for rest in missing)
+        return pad(volume, (left, right, top, bottom))[:, None]
+
+    def _grid(self, padded: Tensor) -> VolumeGrid:
+        depth, _, height, width = padded.shape
+        return VolumeGrid(depth, height // self.patch_size, width // self.patch_size, self.prefix)
+
+
+class _OneChannelConv2d(nn.Conv2d):
+    """Patch convolution whose 3-channel weight is applied to one-channel slices in [0, 1].
+
+    Equal to repeating a slice three times, normalising it and convolving with ``conv``.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, conv: nn.Conv2d, mean: Sequence[float], std: Sequence[float]) -> None:
+        size = conv.out_channels, conv.weight.shape[-1]
+        super().__init__(3, *size, stride=size[1], device="meta")
+        self.weight, self.bias = conv.weight, conv.bias
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight / self.std
+        bias = self.bias - (weight * self.mean).sum((1, 2, 3))  # type: ignore[operator]
+        return conv2d(x, weight.sum(1, keepdim=True), bias, self.stride)
+
+
+def _create(name: str, weights: str | None, args: dict[str, Any]) -> Any:
+    """The timm model ``name`` with its weights, or an error that says what to type."""
+    if weights is None:
+        return timm.create_model(name, **args)
+    overlay = {} if weights == "hub" else {"state_dict": _read(weights, name)}
+    try:
+        vit: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **args)
+    except Exception as error:
+        raise RuntimeError(
+            f"encoder weights {weights!r} could not be loaded into {name!r} "
+            f"({type(error).__name__}: {error}). {_WHAT_TO_TYPE}"
+        ) from error
+    vit.pretrained_cfg.pop("state_dict", None)  # else every copy of the model holds them twice
+    return vit
+
+
+def _read(path: str, name: str) -> dict[str, Tensor]:
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"encoder weights {path!r}: no such file. {_WHAT_TO_TYPE}")
+    try:
+        weights = load_state_dict(str(file), weights_only=True)
+    except Exception as error:
+        raise RuntimeError(
+            f"encoder weights {path!r} are no checkpoint of tensors "
+            f"({type(error).__name__}). {_WHAT_TO_TYPE}"
+        ) from error
+    if "reg4" in name and not {"register_tokens", "reg_token"} & weights.keys():
+        raise RuntimeError(
+            f"encoder weights {path!r} hold no register tokens, which {name!r} needs: take the "
+            f"file whose name has reg4, e.g. dinov2_vitb14_reg4_pretrain.pth. {_WHAT_TO_TYPE}"
+        )
+    return weights
