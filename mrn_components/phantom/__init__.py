@@ -1,0 +1,10 @@
+"""Synthetic paired NM, QSM and T1-like subjects in the challenge layout, with both masks.
+
+``numbers`` holds every value with its unit and source, ``anatomy`` draws the shapes, ``signal``
+turns them into images and ``cohort`` writes the files. None of them needs torch or monai.
+"""
+
+from mrn_components.phantom.cohort import make_cohort
+from mrn_components.phantom.subject import Phantom, make_subject
+
+__all__ = ["Phantom", "make_cohort", "make_subject"]

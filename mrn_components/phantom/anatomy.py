@@ -1,0 +1,266 @@
+"""Shapes of one subject: head pose, nuclei and background tissues on a grid."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from mrn_components.phantom.numbers import (
+    ANCHOR_VOXEL,
+    NM_SHAPE,
+    SHAPES,
+    SPACING_MM,
+    STRETCH,
+    TILT_DEGREES,
+    TISSUES,
+    Grid,
+    Nucleus,
+)
+
+SIDES = {"right": 1, "left": -1}
+_TISSUE_ID = {name: number for number, name in enumerate(TISSUES)}
+_POSTEROLATERAL = np.array([0.6, -0.8, 0.0])  # where nigral cells die first
+
+
+def normal(rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> np.ndarray:
+    """Standard normal draws clipped to +-2, so that no subject leaves the field of view."""
+    return np.clip(rng.standard_normal(size), -2, 2)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Map between voxels of the full grid and mm from the red nuclei's midpoint.
+
+    In the head's own frame the axes run (right, anterior, superior).
+    """
+
+    anchor: np.ndarray
+    matrix: np.ndarray  # head frame -> scanner frame
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> "Pose":
+        """Draw where a head lies, how it is tilted and how large it is."""
+        mean, sd = np.array(ANCHOR_VOXEL)
+        tilt = Rotation.from_euler("xyz", normal(rng, 3) * TILT_DEGREES, degrees=True)
+        stretch = 1 + STRETCH * normal(rng, 3)
+        return cls(mean + sd * normal(rng, 3), tilt.as_matrix() * stretch)
+
+    def voxel(self, points: np.ndarray) -> np.ndarray:
+        """Full-grid voxel coordinates of head-frame ``points`` (..., 3) in mm."""
+        return self.anchor + points @ self.matrix.T / SPACING_MM * (-1, 1, 1)
+
+    def frame(
+        self, start: np.ndarray, shape: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Head-frame coordinates in mm of the box of ``shape`` voxels from voxel ``start``."""
+        inverse = (np.linalg.inv(self.matrix) * SPACING_MM * (-1, 1, 1)).astype(np.float32)
+        i, j, k = (
+            (np.arange(first, first + length) - anchor).astype(np.float32)
+            for first, length, anchor in zip(start, shape, self.anchor, strict=True)
+        )
+        right, anterior, superior = (
+            (row[0] * i)[:, None, None] + (row[1] * j)[:, None] + row[2] * k for row in inverse
+        )
+        return right, anterior, superior
+
+
+@dataclass(frozen=True)
+class Region:
+    """Voxels of one nucleus on one side, the innermost first.
+
+    Args:
+        voxels: (n, 3) indices into the full grid.
+        radius: (n,) distance from the middle, 1 at the surface.
+        local: (n, 3) mm from the centre, (lateral, anterior, superior).
+    """
+
+    voxels: np.ndarray
+    radius: np.ndarray
+    local: np.ndarray
+
+    @property
+    def posterolateral(self) -> np.ndarray:
+        """(n,) mm towards the end of the nucleus that the disease reaches first."""
+        return self.local @ _POSTEROLATERAL
+
+    def index(self, grid: Grid) -> tuple[np.ndarray, ...]:
+        """Index of the voxels in an array on ``grid``."""
+        return tuple((self.voxels - grid.start).T)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Where everything lies in one subject, whatever the view.
+
+    Args:
+        pose: of the head.
+        nuclei: {(nucleus, side): Region} of the QSM mask; regions do not overlap.
+        nm_true: {side: Region} of the neuromelanin in QSM space.
+        nm_seen: {side: Region} of the same after the NM-QSM shift.
+        shift_mm: (3,) NM against QSM in mm along the grid's axes.
+    """
+
+    pose: Pose
+    nuclei: dict[tuple[str, str], Region]
+    nm_true: dict[str, Region]
+    nm_seen: dict[str, Region]
+    shift_mm: np.ndarray
+
+
+def draw_anatomy(
+    rng: np.random.Generator, nm_loss: dict[str, float], shift_mm: np.ndarray
+) -> Anatomy:
+    """Draw a subject's anatomy.
+
+    Args:
+        rng: source of the randomness.
+        nm_loss: {side: share of the neuromelanin's volume lost from its posterolateral end}.
+        shift_mm: NM against QSM in mm along the grid's axes.
+    """
+    pose = Pose.draw(rng)
+    size = normal(rng)
+    nuclei: dict[tuple[str, str], Region] = {}
+    taken = np.zeros((0, 3), int)
+    for name, shape in SHAPES.items():
+        for number, side in enumerate(SIDES):
+            solid = _Solid.draw(rng, shape, side=side, size=size)
+            nuclei[name, side] = solid.region(pose, volume=solid.volume[number], taken=taken)
+            taken = np.concatenate([taken, nuclei[name, side].voxels])
+    moved = Pose(pose.anchor + shift_mm / SPACING_MM, pose.matrix)
+    nm_true, nm_seen = {}, {}
+    for number, side in enumerate(SIDES):
+        solid = _Solid.draw(rng, NM_SHAPE, side=side, size=size)
+        volume = solid.volume[number] * (1 - nm_loss[side])
+        nm_true[side] = solid.region(pose, volume=volume, loss=nm_loss[side])
+        nm_seen[side] = solid.region(moved, volume=volume, loss=nm_loss[side])
+    return Anatomy(pose, nuclei, nm_true, nm_seen, shift_mm)
+
+
+@dataclass(frozen=True)
+class _Solid:
+    """One subject's instance of a nucleus shape on one side."""
+
+    shape: Nucleus
+    sign: int
+    centre: np.ndarray
+    waves: tuple[np.ndarray, np.ndarray]  # (3, 3) wave vectors in rad/mm, (3,) phases
+    volume: np.ndarray  # (right, left) in mm3
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, shape: Nucleus, *, side: str, size: float) -> "_Solid":
+        # Half of the published scatter of a centre is the pose of the head.
+        centre = np.array(shape.centre) + 0.5 * np.array(shape.centre_sd) * normal(rng, 3)
+        directions = rng.standard_normal((3, 3))
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        vectors = 2 * np.pi / shape.wavelength * directions
+        volume = 1 + shape.volume_cv * (0.6 * size + 0.8 * normal(rng))
+        phases = rng.uniform(0, 2 * np.pi, 3)
+        return cls(shape, SIDES[side], centre, (vectors, phases), np.array(shape.volume) * volume)
+
+    def region(
+        self, pose: Pose, *, volume: float, taken: np.ndarray | None = None, loss: float = 0.0
+    ) -> Region:
+        """Take the ``volume`` of free voxels nearest to the middle."""
+        middle = pose.voxel(self.centre * (self.sign, 1, 1))
+        reach = np.ceil((1.5 * max(self.shape.semi_axes) + 2) / np.array(SPACING_MM)).astype(int)
+        start = np.round(middle).astype(int) - reach
+        box = tuple(2 * reach + 1)
+        right, anterior, superior = pose.frame(start, box)
+        local = np.stack([right * self.sign, anterior, superior], -1) - self.centre
+        radius = self._radius(local.astype(np.float32))
+        radius += loss * np.maximum(local @ _POSTEROLATERAL, 0) / self.shape.semi_axes[0]
+        if taken is not None:
+            inside = taken - start
+            inside = inside[((inside >= 0) & (inside < box)).all(1)]
+            radius[tuple(inside.T)] = np.inf
+        count = round(volume / float(np.prod(SPACING_MM)))
+        flat = radius.ravel()
+        nearest = np.argpartition(flat, count)[:count]
+        nearest = nearest[np.argsort(flat[nearest], kind="stable")]
+        voxels = np.stack(np.unravel_index(nearest, box), 1) + start
+        relative = flat[nearest] / flat[nearest[-1]]
+        return Region(voxels, relative, local.reshape(-1, 3)[nearest])
+
+    def _radius(self, local: np.ndarray) -> np.ndarray:
+        """Distance from the middle of the bent, tapered, roughened ellipsoid: 1 at the surface."""
+        first = np.array(self.shape.long_axis) / np.linalg.norm(self.shape.long_axis)
+        second = np.array(self.shape.second_axis)
+        second = second - first * (second @ first)
+        second /= np.linalg.norm(second)
+        axes = np.stack([first, second, np.cross(first, second)]).astype(np.float32)
+        u, v, w = np.moveaxis(local @ axes.T, -1, 0) / np.reshape(
+            np.float32(self.shape.semi_axes), (3, 1, 1, 1)
+        )
+        along = np.clip(u, -1.3, 1.3)
+        bow = along**2 - 0.2  # zero mean over an ellipsoid: bending keeps the centre
+        width = np.clip(1 + self.shape.taper * along, 0.25, None)
+        v = (v - self.shape.bend[0] / self.shape.semi_axes[1] * bow) / width
+        w = (w - self.shape.bend[1] / self.shape.semi_axes[2] * bow) / width
+        vectors, phases = self.waves
+        waves = sum(
+            np.sin(local @ vector.astype(np.float32) + np.float32(phase))
+            for vector, phase in zip(vectors, phases, strict=True)
+        )
+        return np.sqrt(u**2 + v**2 + w**2) * (1 + self.shape.roughness * waves)
+
+
+def paint_tissues(pose: Pose, grid: Grid, rng: np.random.Generator) -> np.ndarray:
+    """Background tissue ids (the order of ``TISSUES``) on ``grid``, uint8."""
+    right, anterior, superior = pose.frame(np.array(grid.start), grid.shape)
+    lateral = np.abs(right)
+
+    def ball(centre: tuple[float, float, float], axes: tuple[float, float, float]) -> np.ndarray:
+        return (
+            ((lateral - centre[0]) / axes[0]) ** 2
+            + ((anterior - centre[1]) / axes[1]) ** 2
+            + ((superior - centre[2]) / axes[2]) ** 2
+        )
+
+    tissue = np.zeros(grid.shape, np.uint8)
+
+    def paint(name: str, where: np.ndarray) -> None:
+        tissue[where] = _TISSUE_ID[name]
+
+    folds = _folds(pose, grid, rng)
+    cerebrum = ball((0, 0, 22), (67, 83, 58))
+    cerebellum = ball((0, -42, -27), (50, 31, 24))
+    neck = ((right / 52) ** 2 + ((anterior + 20) / 58) ** 2 < 1) & (superior < -10)
+    paint("scalp", (ball((0, 0, 18), (79, 95, 76)) < 1) | neck)
+    paint("skull", (ball((0, 0, 19), (74, 90, 70)) < 1) | (ball((0, -40, -27), (57, 38, 32)) < 1))
+    paint("csf", (cerebrum < 1) | (cerebellum < 1))
+    paint("grey", (cerebrum + 0.10 * folds < 0.93) & (lateral > 1.2))
+    paint("white", cerebrum + 0.22 * folds < 0.76)
+    paint("grey", ball((43, 14, 4), (9, 22, 12)) < 1)  # insula
+    paint("csf", ball((46, 14, 4), (7, 18, 7)) < 1)
+    paint("grey", cerebellum + 0.1 * folds < 0.93)
+    paint("white", cerebellum + 0.2 * folds < 0.5)
+    paint("csf", ball((0, 0, -14), (25, 26, 17)) < 1)  # cisterns around the midbrain
+    paint("csf", ball((5.5, 8, 22), (4, 30, 6)) < 1)  # lateral ventricles
+    paint("csf", ball((0, 1, 7), (1.5, 13, 8)) < 1)  # third ventricle
+    paint("stem", ball((0, -2, -5), (16, 15, 17)) < 1)  # midbrain
+    paint("stem", ball((11, 5, -4), (8.5, 9.5, 13)) < 1)  # crura
+    paint("stem", ball((0, 4, -28), (18, 14, 17)) < 1)  # pons
+    paint("stem", ball((0, -6, -55), (10, 10, 32)) < 1)  # medulla
+    paint("csf", ball((0, 12, -6), (3.5, 6, 8)) < 1)  # interpeduncular cistern
+    paint("csf", ball((0, -11, -4), (1.3, 1.5, 12)) < 1)  # aqueduct
+    paint("csf", ball((0, -21, -28), (7, 4, 12)) < 1)  # fourth ventricle
+    return tissue
+
+
+def brain_mask(tissue: np.ndarray) -> np.ndarray:
+    """Where a tissue map is brain or the fluid in it."""
+    return tissue >= _TISSUE_ID["csf"]
+
+
+def _folds(pose: Pose, grid: Grid, rng: np.random.Generator) -> np.ndarray:
+    """Waves of about 15 mm in [-1, 1] that fold the cortex: products of sines along the axes."""
+    total = np.zeros(grid.shape, np.float32)
+    for _ in range(4):
+        waves = []
+        for axis in range(3):
+            wavelength, phase = rng.uniform(12, 22), rng.uniform(0, 2 * np.pi)
+            voxels = grid.start[axis] + np.arange(grid.shape[axis]) - pose.anchor[axis]
+            position = voxels * SPACING_MM[axis]
+            waves.append(np.sin(2 * np.pi * position / wavelength + phase).astype(np.float32))
+        total += waves[0][:, None, None] * waves[1][:, None] * waves[2]
+    return total / 2

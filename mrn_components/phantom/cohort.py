@@ -1,0 +1,141 @@
+"""Cohorts of synthetic subjects as files in the challenge layout."""
+
+import gzip
+import json
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from tqdm import tqdm
+
+from mrn_components.phantom.numbers import View
+from mrn_components.phantom.subject import Phantom, check_settings, draw_label, make_subject
+
+_VERSION = 1  # raise when the same settings give other voxels
+_FILES = ("T1", "QSM", "NM", "NM_mask", "QSM_mask")
+_QSM_STEP_PPB = 0.1  # QSM is stored as int16 multiples of it
+
+
+def make_cohort(
+    output: str | Path,
+    *,
+    subjects: int = 20,
+    seed: int = 1,
+    effect: float = 1.0,
+    view: View = "brain",
+    workers: int | None = None,
+) -> Path:
+    """Write a cohort of synthetic subjects, half of them with Parkinson's disease.
+
+    Writes ``output/PHAN_000/{T1,QSM,NM,NM_mask,QSM_mask}.nii.gz``, ``output/train_cases.csv``
+    (no header; ``PHAN_000,0``) and ``output/phantom.json`` with the settings. Each subject appears
+    at once when it is complete; an interrupted call goes on where it stopped, and a call with more
+    subjects adds to those that are there.
+
+    Args:
+        output: folder to write to; new, empty, or begun by a call with the same settings.
+        subjects: how many.
+        seed: of the cohort; a subject depends on (seed, number) and on nothing else.
+        effect: scale of every difference between PD and HC; 1 is the published size, 0 none.
+        view: "brain" is the challenge's 300x300x70 grid, "midbrain" the part that holds the nuclei.
+        workers: processes; by default one for each CPU.
+
+    Returns:
+        ``output`` as a path.
+
+    Raises:
+        ValueError: for settings that no cohort can have.
+        FileExistsError: when ``output`` holds other files, or subjects of other settings.
+    """
+    check_settings(seed=seed, effect=effect, view=view)
+    if subjects < 1:
+        raise ValueError(f"subjects must be >= 1, got {subjects}.")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be >= 1 or None for one a CPU, got {workers}.")
+    output = Path(output)
+    _claim(output, {"version": _VERSION, "seed": seed, "effect": float(effect), "view": view})
+    names = [f"PHAN_{index:03d}" for index in range(subjects)]
+    missing = [index for index, name in enumerate(names) if not _is_complete(output / name)]
+    write = partial(_write_subject, output=output, seed=seed, effect=effect, view=view)
+    processes = min(workers or os.cpu_count() or 1, max(len(missing), 1))
+    bar = partial(tqdm, total=len(missing), desc="phantoms", unit="subject")
+    if processes == 1:
+        list(bar(map(write, missing)))
+    else:
+        # Spawned, not forked: the caller may hold threads (torch) that a fork would copy locked.
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+            list(bar(pool.map(write, missing)))
+    rows = [f"{name},{draw_label(index, seed=seed)}\n" for index, name in enumerate(names)]
+    _write_bytes(output / "train_cases.csv", "".join(rows).encode())
+    return output
+
+
+def _claim(output: Path, settings: dict[str, object]) -> None:
+    """Record the settings in ``output``, or check that they are those recorded there."""
+    record = output / "phantom.json"
+    if record.exists():
+        found = json.loads(record.read_text())
+        if found != settings:
+            raise FileExistsError(
+                f"{output} already holds phantoms of other settings: {_differences(found, settings)}"
+                ". Choose another output folder or delete this one."
+            )
+        return
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise FileExistsError(
+            f"{output} exists and is not a phantom cohort (it has no phantom.json). "
+            "Choose a new or empty output folder."
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    _write_bytes(record, (json.dumps(settings, indent=2) + "\n").encode())
+
+
+def _differences(found: dict[str, object], wanted: dict[str, object]) -> str:
+    keys = [key for key in wanted if found.get(key) != wanted[key]]
+    return ", ".join(f"{key} is {found.get(key)!r}, asked for {wanted[key]!r}" for key in keys)
+
+
+def _is_complete(folder: Path) -> bool:
+    return all((folder / f"{name}.nii.gz").is_file() for name in _FILES)
+
+
+def _write_subject(index: int, *, output: Path, seed: int, effect: float, view: View) -> None:
+    """Write a subject's folder under a hidden name, then rename it."""
+    phantom = make_subject(index, seed=seed, effect=effect, view=view)
+    folder = output / f"PHAN_{index:03d}"
+    partial_folder = output / f".{folder.name}.partial"
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial_folder.mkdir()
+    for name in _FILES:
+        content = gzip.compress(_to_nifti(phantom, name).to_bytes(), compresslevel=1, mtime=0)
+        (partial_folder / f"{name}.nii.gz").write_bytes(content)
+    os.replace(partial_folder, folder)
+
+
+def _to_nifti(phantom: Phantom, name: str) -> nib.Nifti1Image:
+    """Image with the challenge's header; integers, because noise in floats does not compress."""
+    volume = phantom.volumes[name]
+    if not name.endswith("_mask"):
+        step = _QSM_STEP_PPB if name == "QSM" else 1.0
+        limits = np.iinfo(np.int16)
+        volume = np.clip(np.rint(volume / step), limits.min, limits.max).astype(np.int16)
+    image = nib.Nifti1Image(volume, phantom.affine)
+    image.set_qform(phantom.affine, code=1)
+    image.set_sform(phantom.affine, code=1)
+    image.header.set_xyzt_units("mm", "sec")
+    if name == "QSM":
+        image.header.set_slope_inter(_QSM_STEP_PPB, 0)
+    return image
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that it is either absent or complete."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_bytes(content)
+    temporary.replace(path)

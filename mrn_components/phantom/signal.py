@@ -1,0 +1,197 @@
+"""Images of one subject: QSM in ppb, neuromelanin (NM) and T1-like in arbitrary units."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import fft, ndimage
+
+from mrn_components.phantom.anatomy import Anatomy, Pose, Region
+from mrn_components.phantom.numbers import (
+    BIAS,
+    BLUR_MM,
+    DIPOLE_THRESHOLD,
+    NIGROSOME_CHI_PPB,
+    NM_SNR,
+    OFFSET_PPB,
+    QSM_NOISE_PPB,
+    SIGNALS,
+    SPACING_MM,
+    TEXTURE_PPB,
+    TISSUES,
+    VEIN_CHI_PPB,
+    Grid,
+)
+
+# Corners of the deep veins in mm (lateral, anterior, superior), drawn on both sides.
+_VEINS = {
+    "basal": [(10, 17, -2), (16, 9, -1), (19, -2, 1), (14, -15, 4), (4, -26, 8)],
+    "internal cerebral": [(2, 19, 13), (1.5, 6, 17), (1.5, -12, 15), (1, -27, 9)],
+    "thalamostriate": [(17, -8, 22), (13, 4, 22), (8, 14, 18), (2, 19, 13)],
+    "septal": [(9, 45, 14), (4, 34, 16), (2, 19, 13)],
+    "straight sinus": [(0, -27, 9), (0, -45, 2), (0, -65, -8)],
+}
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What one subject's nuclei look like.
+
+    Args:
+        chi: {(nucleus, side): susceptibility in ppb} before disease.
+        chi_rise: {side: mean rise of the SN in ppb}.
+        nigrosome: {side: nigrosome-1's share of the SN; 0 when it is lost}.
+        nm: {(nucleus, side): NM signal relative to the crus}.
+        nm_contrast: neuromelanin's contrast to the crus, before disease.
+        nm_depletion: {side: share of that contrast lost at the posterolateral end}.
+    """
+
+    chi: dict[tuple[str, str], float]
+    chi_rise: dict[str, float]
+    nigrosome: dict[str, float]
+    nm: dict[tuple[str, str], float]
+    nm_contrast: float
+    nm_depletion: dict[str, float]
+
+
+def render_qsm(
+    anatomy: Anatomy,
+    traits: Traits,
+    tissue: np.ndarray,
+    brain: np.ndarray,
+    grid: Grid,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """QSM in ppb, exactly 0 where ``brain`` is False."""
+    chi = np.array([t.chi for t in TISSUES.values()], np.float32)[tissue]
+    chi += TEXTURE_PPB * _smooth_noise(grid.shape, rng)
+    _paint_veins(chi, anatomy.pose, grid, rng)
+    for (name, side), region in anatomy.nuclei.items():
+        around = TISSUES["stem" if name in ("RN", "SN", "STN") else "white"].chi
+        values = _inside(name, traits.chi[name, side], region)
+        if name == "SN":
+            values = values + _posterior_rise(traits.chi_rise[side], region)
+            values[_nigrosome(region, traits.nigrosome[side])] = NIGROSOME_CHI_PPB
+        # Blur and inversion will take a share of the contrast: give it beforehand.
+        chi[region.index(grid)] = around + (values - around) / SIGNALS[name].recovery
+    chi[~brain] = 0
+    chi = _invert_dipole(_blur(chi), rng.standard_normal(grid.shape, dtype=np.float32))
+    chi += OFFSET_PPB * float(np.clip(rng.standard_normal(), -2, 2))
+    return np.where(brain, chi, np.float32(0))
+
+
+def render_nm(
+    anatomy: Anatomy, traits: Traits, tissue: np.ndarray, grid: Grid, rng: np.random.Generator
+) -> np.ndarray:
+    """Neuromelanin-sensitive image in arbitrary units: not skull-stripped, Rician noise."""
+    signal = np.array([t.nm for t in TISSUES.values()], np.float32)[tissue]
+    for key, region in anatomy.nuclei.items():
+        signal[region.index(grid)] = traits.nm[key]
+    for side, region in anatomy.nm_true.items():
+        depleted = 1 / (1 + np.exp(-(region.posterolateral - 0.5) / 0.8))
+        contrast = traits.nm_contrast * (1 - traits.nm_depletion[side] * depleted)
+        signal[region.index(grid)] = 1 + contrast
+    signal = _blur(signal)
+    shift_voxels = anatomy.shift_mm / SPACING_MM
+    signal = ndimage.shift(signal, shift_voxels, order=1, mode="nearest")
+    return _acquire(signal, grid, rng, scale=rng.uniform(600, 1100))
+
+
+def render_t1(
+    anatomy: Anatomy, tissue: np.ndarray, grid: Grid, rng: np.random.Generator
+) -> np.ndarray:
+    """T1-like image in arbitrary units: not skull-stripped, Rician noise."""
+    signal = np.array([t.t1 for t in TISSUES.values()], np.float32)[tissue]
+    for (name, _), region in anatomy.nuclei.items():
+        signal[region.index(grid)] = SIGNALS[name].t1
+    return _acquire(_blur(signal), grid, rng, scale=rng.uniform(3000, 6000))
+
+
+def _inside(name: str, mean: float, region: Region) -> np.ndarray:
+    """Susceptibility over a nucleus with the given mean; the dentate is a ribbon around a hilum."""
+    if name != "DN":
+        return np.full(len(region.radius), mean)
+    ribbon = 0.6 + 0.6 * (region.radius > 0.55)
+    return mean * ribbon / ribbon.mean()
+
+
+def _posterior_rise(mean: float, region: Region) -> np.ndarray:
+    """Rise of the SN, three times as high at its posterior end as at its anterior end."""
+    weight = 1 / (1 + np.exp(-region.posterolateral / 2)) + 0.5
+    return mean * weight / weight.mean()
+
+
+def _nigrosome(region: Region, share: float) -> np.ndarray:
+    """Indices of nigrosome-1: a lens of ``share`` of the SN in its posterolateral third."""
+    lens = (region.local - (1.2, -3.2, -0.8)) / (1.0, 2.0, 2.0)
+    distance = np.linalg.norm(lens, axis=1)
+    return np.argsort(distance, kind="stable")[: round(share * len(distance))]
+
+
+def _paint_veins(chi: np.ndarray, pose: Pose, grid: Grid, rng: np.random.Generator) -> None:
+    """Draw the deep veins, each side jittered and with its own oxygenation."""
+    for corners in _VEINS.values():
+        for sign in (1, -1):
+            ends = np.array(corners) * (sign, 1, 1) + rng.normal(0, 1.0, (len(corners), 3))
+            value = rng.uniform(*VEIN_CHI_PPB)
+            steps = np.linspace(0, len(ends) - 1, 60 * len(ends))
+            line = np.stack([np.interp(steps, range(len(ends)), axis) for axis in ends.T], -1)
+            points = np.round(pose.voxel(line) - grid.start).astype(int)
+            for offset in ((0, 0, 0), (1, 0, 0), (0, 1, 0)):
+                voxels = points + offset
+                inside = ((voxels >= 0) & (voxels < grid.shape)).all(1)
+                chi[tuple(voxels[inside].T)] = value
+
+
+def _blur(image: np.ndarray) -> np.ndarray:
+    """Blur by the point spread; wide along z because slices are thick."""
+    return ndimage.gaussian_filter(image, np.array(BLUR_MM) / SPACING_MM, truncate=2.5)
+
+
+def _invert_dipole(chi: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Thresholded dipole inversion of a noisy field: streaks along the magic angle.
+
+    With D = 1/3 - kz^2/k^2, the field D chi + noise divided by D cut off at +-t gives
+    chi min(1, |D|/t) + noise / max(|D|, t) up to the noise's sign.
+    """
+    kernel = np.abs(_dipole(chi.shape))
+    gain = 1 / np.maximum(kernel, DIPOLE_THRESHOLD)
+    spectrum = fft.rfftn(chi) * np.minimum(1, kernel / DIPOLE_THRESHOLD)
+    level = QSM_NOISE_PPB / np.sqrt(np.mean(gain**2))
+    spectrum += level * gain * fft.rfftn(noise)
+    return fft.irfftn(spectrum, chi.shape)
+
+
+@lru_cache(maxsize=2)
+def _dipole(shape: tuple[int, int, int]) -> np.ndarray:
+    """Dipole kernel in k-space, the main field along z; the mean passes unchanged."""
+    x, y = (np.fft.fftfreq(n, d) for n, d in zip(shape[:2], SPACING_MM[:2], strict=True))
+    z = np.fft.fftfreq(shape[2], SPACING_MM[2])[: shape[2] // 2 + 1]
+    square = x[:, None, None] ** 2 + y[:, None] ** 2 + z**2
+    square[0, 0, 0] = 1
+    kernel = 1 / 3 - z**2 / square
+    kernel[0, 0, 0] = 1
+    return kernel.astype(np.float32)
+
+
+def _smooth_noise(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Noise of unit SD whose grains are some 8 mm wide."""
+    coarse = rng.standard_normal([n // s + 2 for n, s in zip(shape, (12, 12, 4), strict=True)])
+    zoom = [(n + 0.5) / c for n, c in zip(shape, coarse.shape, strict=True)]
+    fine = ndimage.zoom(coarse.astype(np.float32), zoom, order=1)[tuple(map(slice, shape))]
+    return fine / fine.std()
+
+
+def _acquire(
+    signal: np.ndarray, grid: Grid, rng: np.random.Generator, *, scale: float
+) -> np.ndarray:
+    """Receive field and Rician noise; ``scale`` is white matter's value in arbitrary units."""
+    tilt = rng.uniform(-1, 1, 3)
+    field = np.float32(1)
+    for axis, slope in enumerate(tilt):
+        # Position in the full grid from -1 to 1: the field does not depend on the view.
+        position = (grid.start[axis] + np.arange(grid.shape[axis])) / (150, 150, 35)[axis] - 1
+        shape = [-1 if a == axis else 1 for a in range(3)]
+        field = field * (1 + BIAS / 2 * slope * position).astype(np.float32).reshape(shape)
+    noise = rng.standard_normal((2, *signal.shape), dtype=np.float32) / np.float32(NM_SNR)
+    return np.float32(scale) * np.hypot(signal * field + noise[0], noise[1])

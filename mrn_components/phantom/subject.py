@@ -1,0 +1,178 @@
+"""One synthetic subject: its traits, its anatomy and its images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mrn_components.labels import LABELS
+from mrn_components.phantom.anatomy import (
+    SIDES,
+    Anatomy,
+    Region,
+    brain_mask,
+    draw_anatomy,
+    normal,
+    paint_tissues,
+)
+from mrn_components.phantom.numbers import (
+    ASYMMETRY,
+    GRIDS,
+    LEFT_EXTRA_PPB,
+    NIGROSOME_CHI_PPB,
+    NIGROSOME_PRESENT,
+    NIGROSOME_SHARE,
+    NM_CONTRAST,
+    NM_DEPLETION,
+    NM_SD,
+    NM_VOLUME_LOSS,
+    SEVERITY_BETA,
+    SHIFT_MM,
+    SIGNALS,
+    Grid,
+    View,
+)
+from mrn_components.phantom.signal import Traits, render_nm, render_qsm, render_t1
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A synthetic subject.
+
+    Args:
+        label: 0 healthy control (HC), 1 Parkinson's disease (PD).
+        affine: (4, 4) voxel to world in mm, axes LAS.
+        volumes: {"NM", "QSM", "T1": float32; "NM_mask", "QSM_mask": uint8}, each (X, Y, Z).
+            QSM in ppb, 0 outside the brain; NM and T1 in arbitrary units.
+    """
+
+    label: int
+    affine: np.ndarray
+    volumes: dict[str, np.ndarray]
+
+
+def make_subject(
+    index: int,
+    *,
+    seed: int = 1,
+    effect: float = 1.0,
+    view: View = "brain",
+    label: int | None = None,
+) -> Phantom:
+    """Make one subject; the same (seed, index) always gives the same one.
+
+    Anatomy and disease do not depend on the view, and ``effect`` changes nothing but the disease.
+
+    Args:
+        index: number of the subject, from 0.
+        seed: of the cohort.
+        effect: scale of every difference between PD and HC; 1 is the published size, 0 none.
+        view: "brain" is the challenge's 300x300x70 grid, "midbrain" the part of it that holds the
+            nuclei, on the same voxels.
+        label: 0 or 1; by default ``draw_label(index, seed=seed)``.
+
+    Raises:
+        ValueError: for a negative index, seed or effect, or another view or label.
+    """
+    check_settings(seed=seed, effect=effect, view=view)
+    label = draw_label(index, seed=seed) if label is None else label
+    if label not in (0, 1):
+        raise ValueError(f"label must be 0 (HC) or 1 (PD), got {label!r}.")
+    streams = np.random.SeedSequence([seed, index]).spawn(4)
+    traits_rng, anatomy_rng, tissue_rng, image_rng = map(np.random.default_rng, streams)
+    traits, nm_loss, shift_mm = _draw_traits(traits_rng, effect=effect * label)
+    anatomy = draw_anatomy(anatomy_rng, nm_loss, shift_mm)
+    grid = GRIDS[view]
+    tissue = paint_tissues(anatomy.pose, grid, tissue_rng)
+    qsm_mask = _mask(grid, {LABELS["qsm"][n][list(SIDES).index(s)]: region
+                            for (n, s), region in anatomy.nuclei.items()})  # fmt: skip
+    nm_mask = _mask(grid, dict(zip(LABELS["nm"]["SN"], anatomy.nm_seen.values(), strict=True)))
+    brain = brain_mask(tissue) | (qsm_mask > 0)
+    volumes = {
+        "NM": render_nm(anatomy, traits, tissue, grid, image_rng),
+        "QSM": render_qsm(anatomy, traits, tissue, brain, grid, image_rng),
+        "T1": render_t1(anatomy, tissue, grid, image_rng),
+        "NM_mask": nm_mask,
+        "QSM_mask": qsm_mask,
+    }
+    return Phantom(label, grid.affine, volumes)
+
+
+def draw_label(index: int, *, seed: int = 1) -> int:
+    """Class of a subject: each pair (2n, 2n + 1) holds one HC and one PD in random order."""
+    first = int(np.random.default_rng([seed, index // 2, 1]).integers(2))
+    return first ^ (index % 2)
+
+
+def check_settings(*, seed: int, effect: float, view: str) -> None:
+    """Refuse settings that no cohort can have.
+
+    Raises:
+        ValueError: naming the setting, what was expected and what came.
+    """
+    if seed < 0:
+        raise ValueError(f"seed must be >= 0, got {seed}.")
+    if not 0 <= effect < np.inf:
+        raise ValueError(f"effect must be >= 0 (0 none, 1.0 published), got {effect}.")
+    if view not in GRIDS:
+        raise ValueError(f"view must be one of {sorted(GRIDS)}, got {view!r}.")
+
+
+def _mask(grid: Grid, regions: dict[int, Region]) -> np.ndarray:
+    mask = np.zeros(grid.shape, np.uint8)
+    for number, region in regions.items():
+        mask[region.index(grid)] = number
+    return mask
+
+
+def _draw_traits(
+    rng: np.random.Generator, *, effect: float
+) -> tuple[Traits, dict[str, float], np.ndarray]:
+    """Draw the signal of each nucleus, its NM volume loss per side and the NM-QSM shift in mm.
+
+    The draws are the same in number and order whatever the effect, so that subjects of cohorts
+    that differ in effect alone differ in their disease alone.
+    """
+    severity = effect * 2 * rng.beta(*SEVERITY_BETA)
+    worse = rng.integers(2)
+    side_factor = {side: 1 + ASYMMETRY * (1 if n == worse else -1) for n, side in enumerate(SIDES)}
+    disease = {side: severity * factor for side, factor in side_factor.items()}
+    common = normal(rng)  # iron rises with age in all nuclei together
+    healthy_share, patient_share = (NIGROSOME_SHARE[0] * p for p in NIGROSOME_PRESENT)
+    chi, nm, rise = {}, {}, {}
+    for name, signal in SIGNALS.items():
+        own, nm_own = normal(rng), normal(rng)
+        healthy, patient = signal.chi
+        if name == "SN":  # the table's means include nigrosome-1
+            healthy, patient = (
+                (mean - share * NIGROSOME_CHI_PPB) / (1 - share)
+                for mean, share in zip(signal.chi, (healthy_share, patient_share), strict=True)
+            )
+        for side, sign in SIDES.items():
+            spread = 0.4 * common + 0.85 * own + 0.35 * normal(rng)
+            chi[name, side] = healthy + signal.chi_sd * spread
+            if name == "SN":
+                extra = -sign * LEFT_EXTRA_PPB / 2 * effect
+                rise[side] = (patient - healthy) * disease[side] + extra
+            else:
+                chi[name, side] += (patient - healthy) * effect
+            nm_mean = signal.nm[0] + (signal.nm[1] - signal.nm[0]) * effect
+            nm[name, side] = nm_mean + NM_SD * (0.9 * nm_own + 0.4 * normal(rng))
+    contrast_of = NM_CONTRAST[0] + NM_CONTRAST[1] * normal(rng)
+    present = NIGROSOME_PRESENT[0] + (NIGROSOME_PRESENT[1] - NIGROSOME_PRESENT[0]) * effect
+    nigrosome = {
+        side: max(NIGROSOME_SHARE[0] + NIGROSOME_SHARE[1] * normal(rng), 0.0)
+        if rng.uniform() < present
+        else 0.0
+        for side in SIDES
+    }
+    traits = Traits(
+        chi=chi,
+        chi_rise=rise,
+        nigrosome=nigrosome,
+        nm=nm,
+        nm_contrast=contrast_of,
+        nm_depletion={side: min(NM_DEPLETION * d, 1.0) for side, d in disease.items()},
+    )
+    nm_loss = {side: min(NM_VOLUME_LOSS * d, 0.7) for side, d in disease.items()}
+    shift_mm = np.clip(SHIFT_MM[0] * rng.standard_normal(3), -SHIFT_MM[1], SHIFT_MM[1])
+    return traits, nm_loss, shift_mm
