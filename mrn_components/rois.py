@@ -1,5 +1,6 @@
 """ROI: which image is cropped around which nuclei, and how large the crop becomes (section 3.3)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -60,3 +61,12 @@ class ROI:
     def label_ids(self) -> tuple[int, ...]:
         """Ids of the ROI's nuclei in the image's mask, right before left."""
         return tuple(i for nucleus in self.nuclei for i in LABELS[self.image][nucleus])
+
+    def margin_voxels(self, spacing: Sequence[float]) -> tuple[int, ...]:
+        """The margin in whole voxels along each axis, never less tissue than ``margin_mm``.
+
+        Args:
+            spacing: voxel size along each axis, in mm.
+        """
+        # 4 mm at a spacing written 0.66666 are 6 voxels, not 7: a hundredth of a voxel is rounding.
+        return tuple(math.ceil(self.margin_mm / step - 0.01) for step in spacing)

@@ -1,0 +1,15 @@
+"""Subjects on disk, their folds, and the cached data set that the engines draw from."""
+
+from mrn_components.data.dataset import ROIDataset, collate_subjects
+from mrn_components.data.folds import DataLeakageError, select_fold, split_folds
+from mrn_components.data.subjects import Subject, load_subjects
+
+__all__ = [
+    "DataLeakageError",
+    "ROIDataset",
+    "Subject",
+    "collate_subjects",
+    "load_subjects",
+    "select_fold",
+    "split_folds",
+]

@@ -1,0 +1,124 @@
+"""The cached data set and its batches: a subject's regions of interest, ready for the network."""
+
+import hashlib
+import sys
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import PersistentDataset, get_track_meta, set_track_meta
+from monai.data.utils import pickle_hashing
+from monai.transforms import Compose
+
+from mrn_components.data.subjects import IMAGES, MASKS, Subject
+
+
+class ROIDataset(PersistentDataset):
+    """MONAI's ``PersistentDataset``, keyed by what the files hold.
+
+    An entry belongs to the bytes of the subject's files, its other fields, and the state and source
+    of the deterministic transforms: a replaced file or a changed margin is never served stale, and
+    a moved data set stays cached. A damaged entry is rebuilt. The random transforms run on plain
+    tensors: tracking their metadata would cost time and serve nobody.
+
+    Args:
+        data: subject dicts.
+        transform: transforms; those before the first random one are cached.
+        cache_dir: folder of the cache, shared by folds and runs; None caches nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        data: Sequence[Subject],
+        transform: Sequence[Callable] | Callable,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        super().__init__(
+            data=data,
+            # Flat, because PersistentDataset takes a nested Compose for a random transform.
+            transform=Compose(transform).flatten(),
+            cache_dir=cache_dir,
+            hash_func=self._hash_subject,
+            hash_transform=_hash_transforms,
+        )
+
+    def set_data(self, data: Sequence[Subject]) -> None:
+        """Replace the subjects; the cache stays, for it cannot be stale."""
+        self.data = data
+
+    def _hash_subject(self, subject: Subject) -> bytes:
+        assert self.cache_dir is not None
+        return pickle_hashing(
+            {
+                key: _hash_file(Path(value), self.cache_dir / "digests")
+                if key in IMAGES or key in MASKS
+                else value
+                for key, value in subject.items()
+            }
+        )
+
+    def _cachecheck(self, item_transformed: Subject) -> Subject:
+        if self.cache_dir is not None:
+            key = self.hash_func(item_transformed).decode() + self.transform_hash
+            entry = self.cache_dir / f"{key}.pt"
+            if entry.is_file() and not _is_intact(entry):
+                warnings.warn(f"Cache entry {entry} is damaged; rebuilding it.", stacklevel=2)
+                entry.unlink(missing_ok=True)
+        return super()._cachecheck(item_transformed)
+
+    def _post_transform(self, item_transformed: Subject) -> Subject:
+        tracked = get_track_meta()
+        set_track_meta(False)
+        try:
+            return super()._post_transform(item_transformed)
+        finally:
+            set_track_meta(tracked)
+
+
+def collate_subjects(batch: Sequence[Subject]) -> dict[str, Any]:
+    """Collate subjects whose crops differ in shape.
+
+    Args:
+        batch: subjects as the data set gives them.
+
+    Returns:
+        The label as an int64 tensor (B,); every other key as the list of the subjects' values.
+    """
+    collated: dict[str, Any] = {key: [subject[key] for subject in batch] for key in batch[0]}
+    if "label" in collated:
+        collated["label"] = torch.tensor(collated["label"], dtype=torch.int64)
+    return collated
+
+
+def _hash_file(path: Path, memo_dir: Path) -> str:
+    """Hash a file's bytes, remembered on disk so that an unchanged file costs a stat."""
+    stat = path.stat()
+    identity = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    memo = memo_dir / hashlib.sha256(identity.encode()).hexdigest()
+    digest = memo.read_text(encoding="utf-8") if memo.is_file() else ""
+    if len(digest) != 64:  # none yet, or a process died while it wrote
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        memo_dir.mkdir(exist_ok=True)
+        memo.write_text(digest, encoding="utf-8")
+    return digest
+
+
+def _hash_transforms(transforms: Sequence[Any]) -> bytes:
+    """Hash the transforms' state and the source files that define them."""
+    modules = {type(transform).__module__ for transform in transforms}
+    files = sorted(file for name in modules if (file := getattr(sys.modules[name], "__file__", "")))
+    return pickle_hashing([list(transforms), *(Path(file).read_bytes() for file in files)])
+
+
+def _is_intact(entry: Path) -> bool:
+    """Check the checksums of a file that torch saved; torch itself checks none when loading."""
+    try:
+        with zipfile.ZipFile(entry) as archive:
+            return archive.testzip() is None
+    except zipfile.BadZipFile:
+        return False

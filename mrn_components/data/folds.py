@@ -1,0 +1,137 @@
+"""Folds of the cross-validation (section 4.1.1)."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from mrn_components.data.subjects import Subject
+
+
+class DataLeakageError(ValueError):
+    """Training and validation share a subject, or two scans of one person."""
+
+
+def split_folds(
+    subjects: Sequence[Subject],
+    num_folds: int = 5,
+    seed: int = 1,
+    path: str | Path | None = None,
+) -> dict[str, Any]:
+    """Split subjects into folds, stratified by label and grouped by person.
+
+    Args:
+        subjects: what ``load_subjects`` returns, with labels.
+        num_folds: number of folds. Paper: 5 (section 4.1.1).
+        seed: seed of the shuffle. Paper: 1 (section 4.1.1).
+        path: JSON file that keeps the folds; read if it exists, else written.
+
+    Returns:
+        ``{"seed": seed, "folds": [subjects that fold 0 validates on, those of fold 1, ...]}``.
+
+    Raises:
+        ValueError: if a fold would lack a class, or if the file at ``path`` was made for other
+            subjects, another seed or another number of folds.
+    """
+    ids = [subject["subject"] for subject in subjects]
+    if path is not None and Path(path).is_file():
+        return _read(Path(path), ids, num_folds, seed)
+    labels = np.array([subject["label"] for subject in subjects])
+    people = _people(subjects)
+    for label in (0, 1):
+        count = len({person for person, of in zip(people, labels, strict=True) if of == label})
+        if count < num_folds:
+            raise ValueError(
+                f"num_folds is {num_folds}, but only {count} people have label {label}: some fold "
+                f"would lack that class. Use more subjects or --num_folds {max(count, 2)} or fewer."
+            )
+    splitter: StratifiedGroupKFold | StratifiedKFold
+    if len(set(people)) < len(people):
+        splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+        parts = [part for _, part in splitter.split(labels, labels, people)]
+    else:
+        splitter = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
+        parts = [part for _, part in splitter.split(labels, labels)]
+    for number, part in enumerate(parts):
+        if len(set(labels[part])) < 2:
+            raise ValueError(
+                f"fold {number} of {num_folds} holds one class only, because one person's scans "
+                "stay together; use fewer folds (--num_folds) or another seed."
+            )
+    folds = {"seed": seed, "folds": [[ids[i] for i in part] for part in parts]}
+    if path is not None:
+        _write(Path(path), folds)
+    return folds
+
+
+def select_fold(
+    subjects: Sequence[Subject],
+    folds: Mapping[str, Any],
+    fold: int,
+    part: Literal["training", "validation"],
+) -> list[Subject]:
+    """Take the training or the validation part of a fold.
+
+    Args:
+        subjects: what ``load_subjects`` returns.
+        folds: what ``split_folds`` returns.
+        fold: number of the fold, from 0.
+        part: which part.
+
+    Raises:
+        ValueError: for a fold that does not exist, another part, or subjects outside the folds.
+        DataLeakageError: if both parts share a subject or a person.
+    """
+    lists = folds["folds"]
+    if not 0 <= fold < len(lists):
+        raise ValueError(f"fold must be 0 to {len(lists) - 1}, got {fold}.")
+    if part not in ("training", "validation"):
+        raise ValueError(f"part must be 'training' or 'validation', got {part!r}.")
+    ids = {
+        "training": {i for number, members in enumerate(lists) if number != fold for i in members},
+        "validation": set(lists[fold]),
+    }
+    unknown = {subject["subject"] for subject in subjects} - ids["training"] - ids["validation"]
+    if unknown:
+        raise ValueError(f"subjects {sorted(unknown)} are in none of the folds; split them again.")
+    parts = {
+        name: [subject for subject in subjects if subject["subject"] in members]
+        for name, members in ids.items()
+    }
+    people = {name: set(_people(members)) for name, members in parts.items()}
+    shared = (ids["training"] & ids["validation"]) | (people["training"] & people["validation"])
+    if shared:
+        raise DataLeakageError(
+            f"training and validation of fold {fold} share {sorted(shared)}; delete the file of "
+            "the folds and split again, with one name for one person in the person column."
+        )
+    return parts[part]
+
+
+def _people(subjects: Sequence[Subject]) -> list[str]:
+    """Name the person of each subject: the subject itself where no person is given."""
+    return [subject.get("person") or subject["subject"] for subject in subjects]
+
+
+def _read(path: Path, ids: list[str], num_folds: int, seed: int) -> dict[str, Any]:
+    folds = json.loads(path.read_text(encoding="utf-8"))
+    members = [name for fold in folds["folds"] for name in fold]
+    found = f"{len(folds['folds'])} folds of {len(set(members))} subjects with seed {folds['seed']}"
+    if set(members) != set(ids) or (len(folds["folds"]), folds["seed"]) != (num_folds, seed):
+        raise ValueError(
+            f"{path} holds {found}; asked for are {num_folds} folds of these {len(ids)} subjects "
+            f"with seed {seed}. Name another file, or delete it to split again."
+        )
+    return folds
+
+
+def _write(path: Path, folds: dict[str, Any]) -> None:
+    """Write the folds to a file that is whole or absent, even if the process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(folds, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,196 @@
+"""Subjects of a data set on disk (section 4.1.1)."""
+
+import csv
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+Subject = dict[str, Any]  # {"subject", "nm", "qsm", "mask_nm", "mask_qsm", "label"[, "person"]}
+
+IMAGES = {"nm": "NM.nii.gz", "qsm": "QSM.nii.gz"}  # key of a subject: file of the challenge layout
+MASKS = {"mask_nm": "NM_mask.nii.gz", "mask_qsm": "QSM_mask.nii.gz"}
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # files are named after subjects
+
+
+def load_subjects(
+    dataset_dir: str | Path,
+    labels: str | Path | None = None,
+    require_labels: bool = True,
+    require_masks: bool = True,
+) -> list[Subject]:
+    """List the subjects of a data set, sorted by subject.
+
+    Two layouts are read. Challenge folders: ``ROOT/ID/{NM,QSM,NM_mask,QSM_mask}.nii.gz`` and a
+    csv without header whose rows are ``case_id,label[,person]``. A MONAI JSON datalist: a list, or
+    ``{"training": [...]}``, of dicts with the keys of the returned ones, paths relative to it.
+
+    Args:
+        dataset_dir: folder of the challenge layout, or a JSON datalist.
+        labels: csv or JSON datalist, absolute or relative to ``dataset_dir``; None takes the only
+            csv in ``dataset_dir``.
+        require_labels: read the diagnosis (0 healthy, 1 Parkinson's disease); False leaves it out.
+        require_masks: expect the masks of the nuclei; False leaves them out.
+
+    Returns:
+        Dicts with the keys ``subject, nm, qsm, mask_nm, mask_qsm, label`` and, where the table
+        has it, ``person`` (several scans of one person share it).
+
+    Raises:
+        FileNotFoundError: if the data set or any file of any subject is missing; lists them all.
+        ValueError: for a faulty table or datalist, with the line or entry.
+    """
+    root = Path(dataset_dir)
+    if not root.exists():
+        raise FileNotFoundError(
+            f"dataset_dir {str(root)!r} does not exist. Make a synthetic cohort with `mrn phantom "
+            f"{root} --subjects 40`, or name your data with `--dataset_dir DIR`."
+        )
+    table = root if root.is_file() else root / labels if labels is not None else None
+    if table is not None and table.suffix == ".json":
+        subjects = _read_datalist(table, require_labels, require_masks)
+    elif root.is_file():
+        raise ValueError(f"dataset_dir must be a folder or a .json datalist, got {str(root)!r}.")
+    else:
+        subjects = _read_folders(root, require_masks)
+        if require_labels:
+            _add_labels(subjects, table or _only_csv(root), root)
+    missing = [
+        f"  {subject['subject']}: {subject[key]}"
+        for subject in subjects
+        for key in (*IMAGES, *MASKS)
+        if key in subject and not Path(subject[key]).is_file()
+    ]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} files of the data set {str(root)!r} are missing; add them or take "
+            "their subjects out:\n" + "\n".join(missing)
+        )
+    return sorted(subjects, key=lambda subject: subject["subject"])
+
+
+def _read_folders(root: Path, require_masks: bool) -> list[Subject]:
+    files = IMAGES | (MASKS if require_masks else {})
+    folders = [
+        folder
+        for folder in root.iterdir()
+        if folder.is_dir() and any((folder / name).exists() for name in IMAGES.values())
+    ]
+    if not folders:
+        raise FileNotFoundError(
+            f"dataset_dir {str(root)!r} has no folder with {' or '.join(IMAGES.values())}; "
+            f"expected {root}/SUBJECT/{{{','.join(files.values())}}}. "
+            f"`mrn phantom {root} --subjects 40` makes such a cohort."
+        )
+    for folder in folders:
+        _check_id(folder.name, f"folder {folder}")
+    return [
+        {"subject": folder.name, **{key: str(folder / name) for key, name in files.items()}}
+        for folder in folders
+    ]
+
+
+def _only_csv(root: Path) -> Path:
+    tables = sorted(root.glob("*.csv"))
+    if len(tables) != 1:
+        found = ", ".join(table.name for table in tables) or "none"
+        raise FileNotFoundError(
+            f"expected one csv of rows `case_id,label` in {str(root)!r}, found {found}; name it "
+            "with labels (--labels FILE)."
+        )
+    return tables[0]
+
+
+def _add_labels(subjects: list[Subject], table: Path, root: Path) -> None:
+    """Give each subject its row's fields; table and folders must name the same subjects."""
+    rows = _read_table(table)
+    folders = {subject["subject"] for subject in subjects}
+    for name, (line, _) in rows.items():
+        if name not in folders:
+            raise ValueError(
+                f"{table} line {line}: subject {name!r} has no folder with images in "
+                f"{str(root)!r}; add the folder or remove the line."
+            )
+    unlabelled = sorted(folders - rows.keys())
+    if unlabelled:
+        raise ValueError(
+            f"{table} has no line for the folders {unlabelled}; add `ID,0` or `ID,1` for each, or "
+            "move the folders away."
+        )
+    for subject in subjects:
+        subject.update(rows[subject["subject"]][1])
+
+
+def _read_table(table: Path) -> dict[str, tuple[int, Subject]]:
+    """Read the rows ``case_id,label[,person]`` of a csv: {subject: (line, fields)}."""
+    if not table.is_file():
+        raise FileNotFoundError(
+            f"labels {str(table)!r} does not exist; name the csv with --labels."
+        )
+    rows: dict[str, tuple[int, Subject]] = {}
+    lines: dict[str, int] = {}  # by lower-case id
+    width = 0
+    with table.open(encoding="utf-8-sig", newline="") as file:  # "sig" drops a byte-order mark
+        for line, row in enumerate(csv.reader(file), start=1):
+            cells = [cell.strip() for cell in row]
+            if not any(cells):
+                continue
+            where, width = f"{table} line {line}", width or len(cells)
+            if len(cells) != width or width not in (2, 3) or not all(cells):
+                raise ValueError(
+                    f"{where}: expected case_id,label on every line, or case_id,label,person on "
+                    f"every line, got {','.join(cells)!r}."
+                )
+            _check_id(cells[0], where)
+            if cells[1] not in ("0", "1"):
+                header = " The table has no header." if line == 1 else ""
+                raise ValueError(
+                    f"{where}: label must be 0 (healthy) or 1 (Parkinson's disease), got "
+                    f"{cells[1]!r}.{header}"
+                )
+            first = lines.setdefault(cells[0].lower(), line)
+            if first != line:
+                raise ValueError(
+                    f"{where}: subject {cells[0]!r} stands already on line {first}; ids must "
+                    "differ by more than case."
+                )
+            fields = dict(zip(("label", "person"), (int(cells[1]), *cells[2:]), strict=False))
+            rows[cells[0]] = (line, fields)
+    return rows
+
+
+def _read_datalist(table: Path, require_labels: bool, require_masks: bool) -> list[Subject]:
+    if not table.is_file():
+        raise FileNotFoundError(f"datalist {str(table)!r} does not exist.")
+    content = json.loads(table.read_text(encoding="utf-8"))
+    entries = content.get("training") if isinstance(content, dict) else content
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f'{table}: expected a list of subjects, or {{"training": [...]}}.')
+    files = [*IMAGES, *(MASKS if require_masks else ())]
+    expected = ["subject", *files, *(["label"] if require_labels else [])]
+    subjects: list[Subject] = []
+    for number, entry in enumerate(entries, start=1):
+        where = f"{table} entry {number}"
+        absent = [key for key in expected if key not in entry]
+        if absent:
+            raise ValueError(f"{where} lacks {absent}; expected the keys {expected}.")
+        _check_id(entry["subject"], where)
+        if require_labels and entry["label"] not in (0, 1):
+            raise ValueError(f"{where}: label must be 0 or 1, got {entry['label']!r}.")
+        subject = {key: entry[key] for key in (*expected, "person") if key in entry}
+        subjects.append(subject | {key: str(table.parent / entry[key]) for key in files})
+    counts = Counter(subject["subject"].lower() for subject in subjects)
+    repeated = [name for name, count in counts.items() if count > 1]
+    if repeated:
+        raise ValueError(f"{table}: subjects {repeated} stand there twice; ids must be distinct.")
+    return subjects
+
+
+def _check_id(name: Any, where: str) -> None:
+    if not isinstance(name, str) or not _SAFE_ID.fullmatch(name):
+        raise ValueError(
+            f"{where}: subject id must be 1 to 64 letters, digits, '.', '_' or '-' and start with "
+            f"a letter or digit, since files are named after it; got {name!r}."
+        )

@@ -1,0 +1,81 @@
+"""A tiny hand-made cohort in the challenge layout, for every test that reads data."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from mrn_components.labels import LABELS
+from mrn_components.rois import ROI
+
+SHAPE = (24, 24, 12)  # voxels
+AFFINE = np.diag([-0.6667, 0.6667, 2.0, 1.0])  # LAS, as the challenge's
+
+# Voxel box of the right side of each nucleus, (x, y, z) start and stop; x falls to the right.
+_RIGHT = {
+    "CN": ((14, 15, 7), (17, 20, 10)),
+    "PUT": ((17, 12, 6), (20, 18, 9)),
+    "GP": ((15, 11, 6), (17, 15, 9)),
+    "TH": ((13, 7, 7), (17, 11, 10)),
+    "STN": ((14, 11, 4), (16, 13, 6)),
+    "SN": ((14, 8, 3), (17, 11, 6)),
+    "RN": ((12, 7, 4), (14, 9, 6)),
+    "DN": ((14, 3, 1), (18, 6, 3)),
+}
+
+
+def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+    return path
+
+
+def make_mask(image: str) -> np.ndarray:
+    """Draw boxes for nuclei, the left ones mirrored from the right."""
+    mask = np.zeros(SHAPE, np.uint8)
+    for nucleus, (right, left) in LABELS[image].items():
+        box = tuple(slice(a, b) for a, b in zip(*_RIGHT[nucleus], strict=True))
+        side = np.zeros(SHAPE, bool)
+        side[box] = True
+        mask[side] = right
+        mask[side[::-1]] = left
+    return mask
+
+
+def make_subject(folder: Path, label: int, seed: int) -> Path:
+    """Write a subject whose substantia nigra shows the diagnosis in both images."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    for image, scale in (("nm", 1000.0), ("qsm", 100.0)):
+        mask = make_mask(image)
+        nigra = np.isin(mask, LABELS[image]["SN"])
+        volume = scale * (
+            0.2 * rng.random(SHAPE) + 0.5 * (mask > 0) + (0.5 if label else 0) * nigra
+        )
+        write_nifti(folder / f"{image.upper()}.nii.gz", volume.astype(np.float32))
+        write_nifti(folder / f"{image.upper()}_mask.nii.gz", mask)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten subjects, five of each class; read-only by convention (copy it to change it)."""
+    root = tmp_path_factory.mktemp("cohort")
+    rows = []
+    for number in range(10):
+        name = f"SUBJ_{number:03d}"
+        make_subject(root / name, label=number % 2, seed=number)
+        rows.append(f"{name},{number % 2}")
+    (root / "train_cases.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.fixture
+def rois() -> dict[str, ROI]:
+    """The paper's four regions, small."""
+    return {
+        "nm": ROI(image="nm", nuclei=["SN"], size=28),
+        "qsm1": ROI(image="qsm", nuclei=["CN", "PUT", "GP", "TH"], size=42),
+        "qsm2": ROI(image="qsm", nuclei=["STN", "SN", "RN"], size=28),
+        "qsm3": ROI(image="qsm", nuclei=["DN"], size=28),
+    }
