@@ -1,0 +1,75 @@
+"""Parameter groups: which module trains at which learning rate and weight decay (section 4.1.2)."""
+
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import Any
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def param_groups(
+    *, network: nn.Module, groups: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Sort the network's trainable parameters into groups for an optimiser.
+
+    Args:
+        network: the network, wrapped in ``DistributedDataParallel`` or not.
+        groups: by name: "modules", a list of dotted names of modules or parameters, and options of
+            the optimiser, such as "lr" and "weight_decay". A module that is None (switched off) is
+            skipped.
+
+    Returns:
+        One dict a group: "name", "params" and the options.
+
+    Raises:
+        ValueError: for a name that the network does not have, and for a trainable parameter in no
+            group or in two.
+    """
+    network = unwrap(network)
+    group_of: dict[int, str] = {}  # id of a parameter -> its group
+    result = []
+    for name, group in groups.items():
+        options = dict(group)
+        params = []
+        for module in options.pop("modules"):
+            for parameter in _trainable(network, module):
+                if id(parameter) in group_of:
+                    raise ValueError(
+                        f"groups {group_of[id(parameter)]!r} and {name!r} both hold the parameter "
+                        f"{_name(network, parameter)!r}; name every module once."
+                    )
+                group_of[id(parameter)] = name
+                params.append(parameter)
+        result.append({"name": name, "params": params, **options})
+    left = [n for n, p in network.named_parameters() if p.requires_grad and id(p) not in group_of]
+    if left:
+        raise ValueError(
+            f"groups {list(groups)} leave out {len(left)} trainable parameters, first {left[0]!r}; "
+            "add its module to the 'modules' of a group."
+        )
+    return result
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """The network itself, when a distributed run has wrapped it."""
+    return network.module if isinstance(network, DistributedDataParallel) else network
+
+
+def _trainable(network: nn.Module, name: str) -> list[nn.Parameter]:
+    try:
+        found = attrgetter(name)(network)
+    except AttributeError:
+        children = [child for child, _ in network.named_children()]
+        raise ValueError(
+            f"groups name the module {name!r}, which {type(network).__name__} does not have; "
+            f"its children are {children}."
+        ) from None
+    if found is None:
+        return []
+    params = [found] if isinstance(found, nn.Parameter) else list(found.parameters())
+    return [parameter for parameter in params if parameter.requires_grad]
+
+
+def _name(network: nn.Module, parameter: nn.Parameter) -> str:
+    return next(name for name, p in network.named_parameters() if p is parameter)
