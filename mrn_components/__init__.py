@@ -27,7 +27,7 @@ _REGISTER = {
 }
 _MODULE_OF = {name: module for module, names in _REGISTER.items() for name in names}
 
-__all__ = sorted(_MODULE_OF)  # noqa: PLE0605
+__all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:
@@ -35,7 +35,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULE_OF:
         return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     raise AttributeError(
-        f"mrn_components has no component {name!r}; `mrn components` lists the {len(__all__)} known."
+        f"mrn_components has no component {name!r}; `mrn components` lists those it has."
     )
 
 

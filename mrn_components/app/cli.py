@@ -1,0 +1,76 @@
+"""The ``mrn`` command: parse, call, print."""
+
+from pathlib import Path
+from typing import Any
+
+import fire
+
+import mrn_components
+from mrn_components.errors import install_messages
+
+
+def phantom(
+    output: str,
+    *,
+    subjects: int = 20,
+    seed: int = 1,
+    effect: float = 1.0,
+    view: str = "brain",
+    workers: int | None = None,
+) -> None:
+    """Make a synthetic cohort in the layout of the challenge.
+
+    Args:
+        output: folder of the cohort.
+        subjects: number of subjects, half of them PD.
+        seed: the same seed makes the same subjects.
+        effect: size of the disease effect; 1 is as published, 0 makes a null cohort.
+        view: brain (300 x 300 x 70 voxels) or midbrain (a smaller field of view).
+        workers: processes; default one a CPU core.
+    """
+    from mrn_components.phantom import make_cohort
+
+    path = make_cohort(
+        Path(str(output)), subjects=subjects, seed=seed, effect=effect, view=view, workers=workers
+    )
+    print(f"{subjects} synthetic subjects are in {path}")
+
+
+def components() -> None:
+    """List every name that a config may use as ``_target_: mrn_components.NAME``."""
+    width = max(map(len, mrn_components.__all__))
+    for name in mrn_components.__all__:
+        summary = (getattr(mrn_components, name).__doc__ or "").strip().splitlines()
+        print(f"{name:{width}}  {summary[0] if summary else ''}")
+
+
+def predict(
+    input: str,  # noqa: A002  `mrn predict INPUT OUTPUT` reads as users write it
+    output: str,
+    *,
+    bundle: str = "bundles/mrn",
+    **overrides: Any,
+) -> None:
+    """Write P(PD) of every subject in a folder to OUTPUT/predictions.csv (research use only).
+
+    Args:
+        input: folder of subjects in the challenge's layout, with masks; or a JSON datalist.
+        output: folder of the results.
+        bundle: a bundle with weights, or the folder of a training run.
+        overrides: config keys, e.g. --ckpt_path FILE, --precision fp32.
+    """
+    from mrn_components.app.predict import predict as run
+
+    print(f"predictions: {run(str(input), str(output), bundle=str(bundle), **overrides)}")
+
+
+def version() -> None:
+    """Print the version."""
+    print(mrn_components.__version__)
+
+
+def main() -> None:
+    """Entry point of the ``mrn`` command."""
+    install_messages()
+    commands = [phantom, components, predict, version]
+    fire.Fire({command.__name__: command for command in commands}, name="mrn")

@@ -1,0 +1,71 @@
+"""What an evaluation leaves behind: predictions.csv and, where labels are known, metrics."""
+
+import csv
+import io
+import json
+import logging
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine, Events
+
+from mrn_components.files import write_text
+from mrn_components.metrics import diagnosis_metrics, format_metrics
+
+_logger = logging.getLogger(__name__)
+
+
+class PredictionsHandler:
+    """Write every subject's P(PD), and the metrics of the cohort if it is labelled.
+
+    ``predictions.csv`` has the columns ``subject,prob_pd,class`` (class 0 HC, 1 PD at a threshold
+    of 0.5) and ``label`` where known, sorted by subject. ``metrics.json`` holds accuracy, ROC AUC
+    and macro F1 with 95 % intervals; the same goes to the log as a table.
+
+    Args:
+        output_dir: folder of the files; each appears whole or not at all.
+        labelled: whether the subjects have labels, and metrics are wanted.
+        seed: seed of the bootstrap intervals.
+    """
+
+    def __init__(self, *, output_dir: str, labelled: bool = False, seed: int = 1) -> None:
+        self.output_dir = Path(output_dir)
+        self.labelled = labelled
+        self.seed = seed
+        self._rows: dict[str, tuple[float, int | None]] = {}  # subject: P(PD), label
+
+    def attach(self, engine: Engine) -> None:
+        """Subscribe to an evaluator whose outputs went through ``DiagnosisOutputd``."""
+        engine.add_event_handler(Events.STARTED, self.clear)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def clear(self, _engine: Engine) -> None:
+        """Forget the subjects of an earlier evaluation."""
+        self._rows.clear()
+
+    def collect(self, engine: Engine) -> None:
+        """Take the batch's probabilities."""
+        for subject, output in zip(engine.state.batch, engine.state.output, strict=True):
+            label = int(subject["label"]) if self.labelled else None
+            self._rows[subject["subject"]] = (float(output["pred"][1]), label)
+
+    def write(self, _engine: Engine) -> None:
+        """Write the files."""
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(["subject", "prob_pd", "class"] + ["label"] * self.labelled)
+        for subject, (prob_pd, label) in sorted(self._rows.items()):
+            known = [label] if self.labelled else []
+            writer.writerow([subject, f"{prob_pd:.6f}", int(prob_pd >= 0.5), *known])
+        path = self.output_dir / "predictions.csv"
+        write_text(path, table.getvalue())
+        _logger.info("%d predictions are in %s (research use only)", len(self._rows), path)
+        if self.labelled:
+            self._write_metrics()
+
+    def _write_metrics(self) -> None:
+        prob_pd, labels = zip(*self._rows.values(), strict=True)
+        metrics = diagnosis_metrics(torch.tensor(prob_pd), torch.tensor(labels), seed=self.seed)
+        write_text(self.output_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        _logger.info("%d subjects\n%s", len(labels), format_metrics(metrics))
