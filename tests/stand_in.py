@@ -83,7 +83,15 @@ def make_optimizer(network, lr=0.02):
 
 
 def make_trainer(  # noqa: PLR0917
-    network, optimizer, handlers, loss=None, epochs=2, dataset=None, workers=0, shuffle=True, **kwargs
+    network,
+    optimizer,
+    handlers,
+    loss=None,
+    epochs=2,
+    dataset=None,
+    workers=0,
+    shuffle=True,
+    **kwargs,
 ):
     loader = DataLoader(
         dataset if dataset is not None else make_dataset(),
