@@ -1,0 +1,77 @@
+import pytest
+import torch
+
+from mrn_components.networks import FFA
+from mrn_components.networks.packing import VolumeGrid, slice_tokens, unpack
+
+GRIDS = [VolumeGrid(3, 2, 2), VolumeGrid(2, 1, 3)]
+
+
+@pytest.fixture
+def ffa():
+    module = FFA(num_layers=2)
+    module.build(32, 2)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return module.double()
+
+
+@pytest.fixture
+def tokens():
+    return torch.randn(sum(grid.total for grid in GRIDS), 32, dtype=torch.float64)
+
+
+def test_one_slice_global_equals_local_attention(ffa, close):
+    grid = VolumeGrid(1, 2, 3)
+    x = torch.randn(grid.total, 32, dtype=torch.float64)
+    for block in [*ffa.global_blocks, *ffa.local_blocks]:
+        close(block(x, [(1, grid.total)]), block(x, [(grid.depth, grid.per_slice)]), 1e-12)
+    expected = x
+    for pair in zip(ffa.global_blocks, ffa.local_blocks, strict=True):
+        for block in pair:
+            expected = block(expected, [(1, grid.total)])
+    close(ffa(x, [grid])[2][-1], expected, 1e-12)
+
+
+def test_volumes_do_not_see_each_other(ffa, tokens, close):
+    together = ffa(tokens, GRIDS)
+    parts = tokens.split([grid.total for grid in GRIDS])
+    alone = [ffa(part, [grid]) for part, grid in zip(parts, GRIDS, strict=True)]
+    close(together[0], torch.cat([one[0] for one in alone]), 1e-12)
+    for level in range(2):
+        close(together[1][level], torch.cat([one[1][level] for one in alone]), 1e-12)
+        close(together[2][level], torch.cat([one[2][level] for one in alone]), 1e-12)
+
+
+def test_slices_see_each_other_through_global_attention_only(ffa, tokens):
+    changed = tokens.clone()
+    changed[: GRIDS[0].per_slice].neg_()  # slice 0 of volume 0
+    difference = ffa(changed, GRIDS)[1][0] - ffa(tokens, GRIDS)[1][0]
+    volume, other = unpack(difference, GRIDS)
+    assert volume[1:].abs().amax(dim=(1, 2)).min() > 1e-6
+    assert other.abs().max() == 0
+    block = ffa.local_blocks[0]
+    slices = [(grid.depth, grid.per_slice) for grid in GRIDS]
+    assert (block(changed, slices) - block(tokens, slices))[GRIDS[0].per_slice :].abs().max() == 0
+
+
+def test_permuting_slices_permutes_the_outputs(ffa, close):
+    grid, order = VolumeGrid(4, 2, 2), [2, 0, 3, 1]
+    x = torch.randn(4, 5, 32, dtype=torch.float64)
+    slices, *_ = ffa(x.flatten(0, 1), [grid])
+    permuted, *_ = ffa(x[order].flatten(0, 1), [grid])
+    close(permuted, slices[order], 1e-12)
+
+
+def test_slices_only_equals_the_whole_last_block(ffa, tokens, close):
+    slices, globals_, locals_ = ffa(tokens, GRIDS)
+    pruned, pruned_globals, pruned_locals = ffa(tokens, GRIDS, slices_only=True)
+    close(pruned, slices, 1e-12)
+    close(slices, slice_tokens(locals_[-1], GRIDS), 0)
+    assert len(pruned_globals) == len(globals_) == 2
+    assert len(pruned_locals) == 1
+
+
+def test_at_least_one_layer():
+    with pytest.raises(ValueError, match="num_layers must be >= 1, got 0"):
+        FFA(num_layers=0)
