@@ -91,15 +91,14 @@ def make_trainer(  # noqa: PLR0917
     dataset=None,
     workers=0,
     shuffle=True,
-    **kwargs,
+    batch_size=4,
 ):
     loader = DataLoader(
         dataset if dataset is not None else make_dataset(),
-        batch_size=4,
+        batch_size=batch_size,
         shuffle=shuffle,
         num_workers=workers,
         collate_fn=collate,
-        **kwargs,
     )
     return SupervisedTrainer(
         device=torch.device("cpu"),
