@@ -221,19 +221,21 @@ def paint_tissues(pose: Pose, grid: Grid, rng: np.random.Generator) -> np.ndarra
     def paint(name: str, where: np.ndarray) -> None:
         tissue[where] = _TISSUE_ID[name]
 
-    folds = _folds(pose, grid, rng)
+    folds = waves(pose, grid, rng, wavelength_mm=(12, 22))  # of the cortex
+    sulcus = np.abs(folds)
     cerebrum = ball((0, 0, 22), (67, 83, 58))
     cerebellum = ball((0, -42, -27), (50, 31, 24))
     neck = ((right / 52) ** 2 + ((anterior + 20) / 58) ** 2 < 1) & (superior < -10)
     paint("scalp", (ball((0, 0, 18), (79, 95, 76)) < 1) | neck)
     paint("skull", (ball((0, 0, 19), (74, 90, 70)) < 1) | (ball((0, -40, -27), (57, 38, 32)) < 1))
     paint("csf", (cerebrum < 1) | (cerebellum < 1))
-    paint("grey", (cerebrum + 0.10 * folds < 0.93) & (lateral > 1.2))
-    paint("white", cerebrum + 0.22 * folds < 0.76)
+    paint("grey", (cerebrum < 0.94) & ((sulcus > 0.15) | (cerebrum < 0.68)) & (lateral > 1.2))
+    paint("white", (cerebrum < 0.80) & ((sulcus > 0.7) | (cerebrum < 0.60)) & (lateral > 2.5))
+    paint("white", ball((0, 5, 14), (45, 52, 22)) < 1)
     paint("grey", ball((43, 14, 4), (9, 22, 12)) < 1)  # insula
     paint("csf", ball((46, 14, 4), (7, 18, 7)) < 1)
-    paint("grey", cerebellum + 0.1 * folds < 0.93)
-    paint("white", cerebellum + 0.2 * folds < 0.5)
+    paint("grey", cerebellum + 0.04 * folds < 0.93)
+    paint("white", cerebellum + 0.08 * folds < 0.5)
     paint("csf", ball((0, 0, -14), (25, 26, 17)) < 1)  # cisterns around the midbrain
     paint("csf", ball((5.5, 8, 22), (4, 30, 6)) < 1)  # lateral ventricles
     paint("csf", ball((0, 1, 7), (1.5, 13, 8)) < 1)  # third ventricle
@@ -252,15 +254,17 @@ def brain_mask(tissue: np.ndarray) -> np.ndarray:
     return tissue >= _TISSUE_ID["csf"]
 
 
-def _folds(pose: Pose, grid: Grid, rng: np.random.Generator) -> np.ndarray:
-    """Waves of about 15 mm in [-1, 1] that fold the cortex: products of sines along the axes."""
+def waves(
+    pose: Pose, grid: Grid, rng: np.random.Generator, *, wavelength_mm: tuple[float, float]
+) -> np.ndarray:
+    """Smooth random field of unit SD on ``grid``: a sum of products of sines along the axes."""
     total = np.zeros(grid.shape, np.float32)
     for _ in range(4):
-        waves = []
+        sines = []
         for axis in range(3):
-            wavelength, phase = rng.uniform(12, 22), rng.uniform(0, 2 * np.pi)
+            wavelength, phase = rng.uniform(*wavelength_mm), rng.uniform(0, 2 * np.pi)
             voxels = grid.start[axis] + np.arange(grid.shape[axis]) - pose.anchor[axis]
-            position = voxels * SPACING_MM[axis]
-            waves.append(np.sin(2 * np.pi * position / wavelength + phase).astype(np.float32))
-        total += waves[0][:, None, None] * waves[1][:, None] * waves[2]
-    return total / 2
+            angle = 2 * np.pi * voxels * SPACING_MM[axis] / wavelength + phase
+            sines.append(np.sin(angle).astype(np.float32))
+        total += sines[0][:, None, None] * sines[1][:, None] * sines[2]
+    return total * np.float32(2**0.5)  # four products of SD 1 / sqrt(8)

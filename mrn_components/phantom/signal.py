@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import fft, ndimage
 
-from mrn_components.phantom.anatomy import Anatomy, Pose, Region
+from mrn_components.phantom.anatomy import Anatomy, Pose, Region, waves
 from mrn_components.phantom.numbers import (
     BIAS,
     BLUR_MM,
@@ -64,7 +64,7 @@ def render_qsm(
 ) -> np.ndarray:
     """QSM in ppb, exactly 0 where ``brain`` is False."""
     chi = np.array([t.chi for t in TISSUES.values()], np.float32)[tissue]
-    chi += TEXTURE_PPB * _smooth_noise(grid.shape, rng)
+    chi += TEXTURE_PPB * waves(anatomy.pose, grid, rng, wavelength_mm=(15, 60))
     _paint_veins(chi, anatomy.pose, grid, rng)
     for (name, side), region in anatomy.nuclei.items():
         around = TISSUES["stem" if name in ("RN", "SN", "STN") else "white"].chi
@@ -174,14 +174,6 @@ def _dipole(shape: tuple[int, int, int]) -> np.ndarray:
     return kernel.astype(np.float32)
 
 
-def _smooth_noise(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Noise of unit SD whose grains are some 8 mm wide."""
-    coarse = rng.standard_normal([n // s + 2 for n, s in zip(shape, (12, 12, 4), strict=True)])
-    zoom = [(n + 0.5) / c for n, c in zip(shape, coarse.shape, strict=True)]
-    fine = ndimage.zoom(coarse.astype(np.float32), zoom, order=1)[tuple(map(slice, shape))]
-    return fine / fine.std()
-
-
 def _acquire(
     signal: np.ndarray, grid: Grid, rng: np.random.Generator, *, scale: float
 ) -> np.ndarray:
@@ -194,4 +186,4 @@ def _acquire(
         shape = [-1 if a == axis else 1 for a in range(3)]
         field = field * (1 + BIAS / 2 * slope * position).astype(np.float32).reshape(shape)
     noise = rng.standard_normal((2, *signal.shape), dtype=np.float32) / np.float32(NM_SNR)
-    return np.float32(scale) * np.hypot(signal * field + noise[0], noise[1])
+    return np.float32(scale) * np.sqrt((signal * field + noise[0]) ** 2 + noise[1] ** 2)

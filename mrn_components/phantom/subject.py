@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri
 
 from mrn_components.labels import LABELS
 from mrn_components.phantom.anatomy import (
@@ -18,6 +19,7 @@ from mrn_components.phantom.numbers import (
     ASYMMETRY,
     GRIDS,
     LEFT_EXTRA_PPB,
+    NIGROSOME_AGREEMENT,
     NIGROSOME_CHI_PPB,
     NIGROSOME_PRESENT,
     NIGROSOME_SHARE,
@@ -148,7 +150,7 @@ def _draw_traits(
                 for mean, share in zip(signal.chi, (healthy_share, patient_share), strict=True)
             )
         for side, sign in SIDES.items():
-            spread = 0.4 * common + 0.85 * own + 0.35 * normal(rng)
+            spread = 0.3 * common + 0.85 * own + 0.43 * normal(rng)
             chi[name, side] = healthy + signal.chi_sd * spread
             if name == "SN":
                 extra = -sign * LEFT_EXTRA_PPB / 2 * effect
@@ -159,12 +161,14 @@ def _draw_traits(
             nm[name, side] = nm_mean + NM_SD * (0.9 * nm_own + 0.4 * normal(rng))
     contrast_of = NM_CONTRAST[0] + NM_CONTRAST[1] * normal(rng)
     present = NIGROSOME_PRESENT[0] + (NIGROSOME_PRESENT[1] - NIGROSOME_PRESENT[0]) * effect
-    nigrosome = {
-        side: max(NIGROSOME_SHARE[0] + NIGROSOME_SHARE[1] * normal(rng), 0.0)
-        if rng.uniform() < present
-        else 0.0
-        for side in SIDES
-    }
+    limit = ndtri(np.clip(present, 0, 1))
+    both = rng.standard_normal()  # the sides tend to agree
+    nigrosome = {}
+    for side in SIDES:
+        share = max(NIGROSOME_SHARE[0] + NIGROSOME_SHARE[1] * normal(rng), 0.0)
+        latent = NIGROSOME_AGREEMENT**0.5 * both
+        latent += (1 - NIGROSOME_AGREEMENT) ** 0.5 * rng.standard_normal()
+        nigrosome[side] = share if latent < limit else 0.0
     traits = Traits(
         chi=chi,
         chi_rise=rise,
@@ -174,5 +178,5 @@ def _draw_traits(
         nm_depletion={side: min(NM_DEPLETION * d, 1.0) for side, d in disease.items()},
     )
     nm_loss = {side: min(NM_VOLUME_LOSS * d, 0.7) for side, d in disease.items()}
-    shift_mm = np.clip(SHIFT_MM[0] * rng.standard_normal(3), -SHIFT_MM[1], SHIFT_MM[1])
+    shift_mm = SHIFT_MM * normal(rng, 3)
     return traits, nm_loss, shift_mm
