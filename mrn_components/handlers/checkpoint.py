@@ -93,7 +93,9 @@ class RunCheckpointHandler:
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
             except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-                logger.warning("%s cannot be read (%s); trying the one before.", path, error)
+                # The error's text would advise to read the file without weights_only.
+                reason = type(error).__name__
+                logger.warning("%s cannot be read (%s); trying the one before.", path, reason)
             else:
                 self._restore(engine, state, path)
                 return
@@ -144,9 +146,12 @@ class RunCheckpointHandler:
             for name, handler in self.handlers.items():
                 handler.load_state_dict(state["handlers"][name])
         except (RuntimeError, ValueError) as error:
+            reason = " ".join(
+                str(error).split()[:24]
+            )  # the first of what may be hundreds of tensors
             raise ValueError(
-                f"{path} does not fit this run; resume with the configuration the run was started "
-                f"with, or start another by --run_name NEW_NAME. ({error})"
+                f"{path} does not fit this run ({reason} ...); resume with the configuration the "
+                "run was started with, or start another by --run_name NEW_NAME."
             ) from error
         if self.evaluator is not None:
             self.evaluator.state.best_metric = state["best"]["value"]

@@ -1,0 +1,363 @@
+import multiprocessing
+import os
+import pickle
+import re
+import signal
+
+import pytest
+import torch
+from ignite.engine import Events
+from ignite.metrics import Average
+from ignite.utils import manual_seed
+from monai.bundle import ConfigParser
+from monai.engines import SupervisedEvaluator
+from stand_in import (
+    Losses,
+    StandIn,
+    collate,
+    make_dataset,
+    make_optimizer,
+    make_trainer,
+    prepare_batch,
+)
+from torch.utils._pytree import tree_flatten
+
+from mrn_components import (
+    MRNLoss,
+    MSupMoCoHandler,
+    PhaseValidationHandler,
+    PretrainPhaseHandler,
+    RunCheckpointHandler,
+    SeedHandler,
+)
+from mrn_components.handlers import checkpoint
+
+SCORES = {3: 0.5, 4: 0.9, 5: 0.7, 6: 0.9}  # validation metric by epoch
+
+
+class Score(Average):
+    """A metric that follows a script."""
+
+    def __init__(self, evaluator):
+        super().__init__()
+        self.evaluator = evaluator
+
+    def compute(self):
+        return SCORES[self.evaluator.state.epoch]
+
+
+def make_evaluator():
+    evaluator = SupervisedEvaluator(
+        torch.device("cpu"),
+        torch.utils.data.DataLoader(make_dataset(2), 2, collate_fn=collate),
+        StandIn(),
+        prepare_batch=prepare_batch,
+        decollate=False,
+    )
+    score = Score(evaluator)
+    score._output_transform = lambda _: 0.0
+    evaluator._register_metrics({"score": score})
+    return evaluator
+
+
+def make_run(directory, *, epochs=4, resume=False, workers=0, contrast=True, width=6, **options):
+    """A run with all that has a state: dropout, augmentation, two phases, teacher and bank."""
+    manual_seed(3 if not resume else 4)  # a resumed run starts from other weights
+    dataset, loss = make_dataset(), MRNLoss()
+    network = StandIn(dropout=0.2, width=width)
+    optimizer = make_optimizer(network)
+    evaluator = make_evaluator()
+    handlers = {
+        "seed": SeedHandler(dataset=dataset),
+        "phase": PretrainPhaseHandler(loss=loss, pretrain_epochs=2),
+        "validation": PhaseValidationHandler(validator=evaluator, first_epoch=3),
+        "losses": Losses(),
+    }
+    if contrast:
+        handlers["msupmoco"] = MSupMoCoHandler(
+            network=network, bank_size=5, projection_dim=8, momentum=0.9
+        )
+    saver = RunCheckpointHandler(
+        directory=directory, handlers=handlers, evaluator=evaluator, resume=resume, **options
+    )
+    trainer = make_trainer(
+        network,
+        optimizer,
+        [*handlers.values(), saver],
+        loss=loss,
+        epochs=epochs,
+        dataset=dataset,
+        workers=workers,
+    )
+    return trainer, handlers, evaluator
+
+
+def checkpoint_of(directory, epoch):
+    return torch.load(directory / f"checkpoints/epoch_{epoch:04d}.pt", weights_only=True)
+
+
+def files(directory):
+    return sorted(
+        str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()
+    )
+
+
+def assert_equal(one, other):
+    """Equal to the last bit, at any depth."""
+    leaves, structure = tree_flatten(one)
+    other_leaves, other_structure = tree_flatten(other)
+    assert structure == other_structure
+    for leaf, other_leaf in zip(leaves, other_leaves, strict=True):
+        assert torch.equal(leaf, other_leaf) if torch.is_tensor(leaf) else leaf == other_leaf
+
+
+# ---- resuming
+
+
+@pytest.mark.parametrize(("workers", "cut"), [(0, 1), (0, 2), (2, 2)])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, workers, cut):
+    trainer, handlers, _ = make_run(tmp_path / "whole", workers=workers)
+    trainer.run()
+    make_run(tmp_path / "cut", epochs=cut, workers=workers)[0].run()
+    resumed, resumed_handlers, _ = make_run(tmp_path / "cut", resume=True, workers=workers)
+    resumed.run()
+
+    assert resumed_handlers["losses"].values == handlers["losses"].values[2 * cut :]
+    assert (resumed.state.epoch, resumed.state.iteration) == (4, 8)
+    for epoch in (3, 4):
+        assert_equal(
+            checkpoint_of(tmp_path / "cut", epoch), checkpoint_of(tmp_path / "whole", epoch)
+        )
+
+
+def train_and_die(directory, moment):
+    torch.set_num_threads(1)
+    trainer, *_ = make_run(directory)
+
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if moment == "mid-epoch":
+        trainer.add_event_handler(Events.ITERATION_COMPLETED(once=6), die)
+    else:
+        save = torch.save
+
+        def save_half(content, file):
+            save(content, file)
+            if trainer.state.epoch == 3 and "optimizer" in content:
+                file.truncate(file.tell() // 2)
+                die()
+
+        checkpoint.torch.save = save_half
+    trainer.run()
+
+
+@pytest.mark.parametrize("moment", ["mid-epoch", "mid-save"])
+def test_a_killed_run_goes_on_from_its_last_complete_epoch(tmp_path, moment):
+    make_run(tmp_path / "whole")[0].run()
+    process = multiprocessing.get_context("fork").Process(
+        target=train_and_die, args=(tmp_path / "killed", moment)
+    )
+    process.start()
+    process.join(timeout=60)
+    assert process.exitcode == -signal.SIGKILL
+
+    trainer, handlers, _ = make_run(tmp_path / "killed", resume=True)
+    trainer.run()
+    assert len(handlers["losses"].values) == 4  # epochs 3 and 4
+    assert_equal(checkpoint_of(tmp_path / "killed", 4), checkpoint_of(tmp_path / "whole", 4))
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", pickle.dumps(os.system, 2), "half"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, damage):
+    make_run(tmp_path)[0].run()
+    newest = tmp_path / "checkpoints/epoch_0004.pt"
+    content = newest.read_bytes()
+    newest.write_bytes(content[: len(content) // 2] if damage == "half" else damage)
+    trainer, handlers, _ = make_run(tmp_path, resume=True)
+    trainer.run()
+    assert len(handlers["losses"].values) == 2  # epoch 4 again
+    assert re.search(r"epoch_0004.pt cannot be read \(\w+\); trying the one before", caplog.text)
+    assert checkpoint_of(tmp_path, 4)["epoch"] == 4
+
+
+def test_a_finished_run_can_be_made_longer(tmp_path):
+    make_run(tmp_path)[0].run()
+    trainer, handlers, _ = make_run(tmp_path, resume=True)
+    trainer.run()
+    assert handlers["losses"].values == []
+    trainer, handlers, _ = make_run(tmp_path, resume=True, epochs=5)
+    trainer.run()
+    assert len(handlers["losses"].values) == 2
+
+
+# ---- files
+
+
+def test_best_and_last_weights_and_two_checkpoints(tmp_path):
+    weights = {}
+    trainer, _, evaluator = make_run(tmp_path, epochs=6)
+    trainer.add_event_handler(
+        Events.EPOCH_COMPLETED,
+        lambda engine: weights.update(
+            {engine.state.epoch: {k: v.clone() for k, v in engine.network.state_dict().items()}}
+        ),
+    )
+    trainer.run()
+    assert files(tmp_path) == [
+        "checkpoints/epoch_0005.pt",
+        "checkpoints/epoch_0006.pt",
+        "model.pt",
+        "model_last.pt",
+    ]
+    assert evaluator.state.best_metric_epoch == 4  # of two equal ones the first
+    assert_equal(dict(torch.load(tmp_path / "model.pt", weights_only=True)), weights[4])
+    assert_equal(dict(torch.load(tmp_path / "model_last.pt", weights_only=True)), weights[6])
+
+
+def test_resuming_remembers_the_best(tmp_path):
+    make_run(tmp_path)[0].run()
+    best = (tmp_path / "model.pt").read_bytes()
+    trainer, _, evaluator = make_run(tmp_path, resume=True, epochs=5)
+    trainer.run()
+    assert (evaluator.state.best_metric, evaluator.state.best_metric_epoch) == (0.9, 4)
+    assert (tmp_path / "model.pt").read_bytes() == best
+
+
+def test_before_the_first_validation_the_last_is_the_best(tmp_path):
+    make_run(tmp_path, epochs=2)[0].run()
+    last = torch.load(tmp_path / "model_last.pt", weights_only=True)
+    assert_equal(torch.load(tmp_path / "model.pt", weights_only=True), last)
+
+
+def test_interval_spaces_the_saves(tmp_path):
+    make_run(tmp_path, epochs=5, interval=3)[0].run()
+    assert files(tmp_path)[:2] == ["checkpoints/epoch_0003.pt", "checkpoints/epoch_0005.pt"]
+
+
+def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "model.pt"
+    checkpoint._write({"a": torch.ones(1)}, path)
+
+    def disk_full(content, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint._write({"a": torch.zeros(1)}, path)
+    assert torch.load(path) == {"a": torch.ones(1)}
+    assert files(tmp_path) == ["model.pt"]
+
+
+def test_files_are_readable_as_the_umask_says(tmp_path):
+    old = os.umask(0o027)
+    try:
+        checkpoint._write({}, tmp_path / "model.pt")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "model.pt").stat().st_mode & 0o777 == 0o640
+
+
+# ---- refusals
+
+
+def test_a_used_directory_is_refused(tmp_path):
+    make_run(tmp_path, epochs=1)[0].run()
+    with pytest.raises(FileExistsError, match=r"already holds a run \(epoch_0001.pt\); .*--resume"):
+        make_run(tmp_path)[0].run()
+
+
+def test_published_weights_are_not_overwritten(tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"published")
+    with pytest.raises(FileExistsError, match=r"already holds a run \(model.pt\); .*--run_name"):
+        make_run(tmp_path)[0].run()
+    assert (tmp_path / "model.pt").read_bytes() == b"published"
+
+
+def test_resuming_nothing_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint to resume; name the run"):
+        make_run(tmp_path / "none", resume=True)[0].run()
+    assert not (tmp_path / "none").exists()
+
+
+def test_resuming_only_damage_is_refused(tmp_path):
+    make_run(tmp_path)[0].run()
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(RuntimeError, match=r"none of the checkpoints in .* can be read; start"):
+        make_run(tmp_path, resume=True)[0].run()
+
+
+def test_a_run_cannot_become_shorter(tmp_path):
+    make_run(tmp_path)[0].run()
+    with pytest.raises(ValueError, match=r"saved after epoch 4, but .* epoch 3; raise --epochs"):
+        make_run(tmp_path, resume=True, epochs=3)[0].run()
+
+
+def test_other_handlers_are_refused(tmp_path):
+    make_run(tmp_path)[0].run()
+    with pytest.raises(ValueError, match=r"holds the states of the handlers \['msupmoco'\], this"):
+        make_run(tmp_path, resume=True, contrast=False)[0].run()
+
+
+def test_another_network_is_refused(tmp_path):
+    make_run(tmp_path, epochs=1)[0].run()
+    with pytest.raises(
+        ValueError,
+        match=r"epoch_0001.pt does not fit this run \(.*size mismatch for encoder.0.weight",
+    ):
+        make_run(tmp_path, resume=True, width=5)[0].run()
+
+
+# ---- YAML
+
+
+def test_the_config_block_has_no_circular_reference(tmp_path):
+    parser = ConfigParser(
+        {
+            "network": {"_target_": "stand_in.StandIn"},
+            "optimizer": {"_target_": "stand_in.make_optimizer", "network": "@network"},
+            "dataset": {"_target_": "stand_in.make_dataset"},
+            "loss": {"_target_": "mrn_components.MRNLoss"},
+            "validate": {"evaluator": {"_target_": "test_checkpoint.make_evaluator"}},
+            "train": {
+                "handlers": {
+                    "seed": {"_target_": "mrn_components.SeedHandler", "dataset": "@dataset"},
+                    "phase": {
+                        "_target_": "mrn_components.PretrainPhaseHandler",
+                        "loss": "@loss",
+                        "pretrain_epochs": 2,
+                    },
+                    "msupmoco": {
+                        "_target_": "mrn_components.MSupMoCoHandler",
+                        "network": "@network",
+                        "bank_size": 5,
+                    },
+                    "validation": {
+                        "_target_": "mrn_components.PhaseValidationHandler",
+                        "validator": "@validate#evaluator",
+                        "first_epoch": 3,
+                    },
+                },
+                "checkpoint": {
+                    "_target_": "mrn_components.RunCheckpointHandler",
+                    "directory": str(tmp_path),
+                    "handlers": "@train#handlers",
+                    "evaluator": "@validate#evaluator",
+                },
+                "trainer": {
+                    "_target_": "stand_in.make_trainer",
+                    "network": "@network",
+                    "optimizer": "@optimizer",
+                    "loss": "@loss",
+                    "dataset": "@dataset",
+                    "epochs": 3,
+                    "handlers": "$list(@train#handlers.values()) + [@train#checkpoint]",
+                },
+            },
+        }
+    )
+    parser.get_parsed_content("train#trainer").run()
+    assert list(checkpoint_of(tmp_path, 3)["handlers"]) == ["msupmoco"]
