@@ -42,31 +42,28 @@ class CheckVolumesd(Transform):
         d = dict(data)
         for image in sorted({roi.image for roi in self.rois.values()}):
             volume, mask = d[image], d[f"mask_{image}"]
-            _check_grid(d["subject"], volume, mask)
-            _check_labels(d["subject"], mask, image)
+            _check_grid(volume, mask)
+            _check_labels(mask, image)
             if not bool(torch.isfinite(volume).all()):
-                d[image] = self._fill_outside(d["subject"], volume, mask, image)
+                d[image] = self._fill_outside(volume, mask, image)
         return d
 
-    def _fill_outside(
-        self, subject: str, volume: MetaTensor, mask: MetaTensor, image: str
-    ) -> MetaTensor:
+    def _fill_outside(self, volume: MetaTensor, mask: MetaTensor, image: str) -> MetaTensor:
         """Set non-finite voxels to 0, provided that none lies in an ROI."""
         boxes = _component_boxes(mask)
         finite = torch.isfinite(volume.as_tensor())
         for name, roi in self.rois.items():
             if roi.image == image:
-                start, stop = _roi_box(subject, name, roi, boxes, mask)
+                start, stop = _roi_box(name, roi, boxes, mask)
                 x, y, z = (slice(max(a, 0), b) for a, b in zip(start, stop, strict=True))
                 count = int((~finite[0, x, y, z]).sum())
                 if count:
                     raise ValueError(
-                        f"subject {subject}: {_file(volume)} has {count} non-finite voxels (NaN "
+                        f"{_file(volume)} has {count} non-finite voxels (NaN "
                         f"or infinite) in ROI {name!r}, expected none; reconstruct the image anew."
                     )
         _logger.warning(
-            "subject %s: %s has %d non-finite voxels outside the ROIs; they become 0.",
-            subject,
+            "%s has %d non-finite voxels outside the ROIs; they become 0.",
             _file(volume),
             int((~finite).sum()),
         )
@@ -105,7 +102,7 @@ class ROICropd(Transform):
         boxes = {image: _component_boxes(data[f"mask_{image}"]) for image in images}
         for name, roi in self.rois.items():
             volume, mask = data[roi.image], data[f"mask_{roi.image}"]
-            box = _roi_box(data["subject"], name, roi, boxes[roi.image], mask)
+            box = _roi_box(name, roi, boxes[roi.image], mask)
             d[name] = self._crop(volume, *box, fill=float(volume.min()))
             d[f"mask_{name}"] = self._crop(mask, *box, fill=0.0)
         return d
@@ -160,16 +157,16 @@ class DiagnosisOutputd(Transform):
         return d
 
 
-def _check_grid(subject: str, volume: MetaTensor, mask: MetaTensor) -> None:
+def _check_grid(volume: MetaTensor, mask: MetaTensor) -> None:
     for item in (volume, mask):
         if item.ndim != 4 or item.shape[0] != 1:
             raise ValueError(
-                f"subject {subject}: {_file(item)} must be one 3D volume, found the shape "
+                f"{_file(item)} must be one 3D volume, found the shape "
                 f"{tuple(item.shape[1:])} with {item.shape[0]} channels; extract one volume."
             )
     if volume.shape != mask.shape:
         raise ValueError(
-            f"subject {subject}: {_file(mask)} has the shape {tuple(mask.shape[1:])}, expected "
+            f"{_file(mask)} has the shape {tuple(mask.shape[1:])}, expected "
             f"{tuple(volume.shape[1:])} as {_file(volume)}; draw the mask on this image."
         )
     corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)], dtype=float)
@@ -177,19 +174,19 @@ def _check_grid(subject: str, volume: MetaTensor, mask: MetaTensor) -> None:
     shift_mm = np.linalg.norm((corners @ (volume.affine - mask.affine).numpy().T)[:, :3], axis=1)
     if shift_mm.max() > _MAX_SHIFT_MM:
         raise ValueError(
-            f"subject {subject}: the corners of {_file(mask)} lie up to {shift_mm.max():.2f} mm "
+            f"the corners of {_file(mask)} lie up to {shift_mm.max():.2f} mm "
             f"from those of {_file(volume)}, expected at most {_MAX_SHIFT_MM} mm; correct the "
             "affine, or draw the mask on this image."
         )
 
 
-def _check_labels(subject: str, mask: MetaTensor, image: str) -> None:
+def _check_labels(mask: MetaTensor, image: str) -> None:
     table = {i: nucleus for nucleus, ids in LABELS[image].items() for i in ids}
     values = mask.as_tensor()[mask.as_tensor() != 0].unique().tolist()
     wrong = [value for value in values if value not in table]
     if wrong:
         raise ValueError(
-            f"subject {subject}: {_file(mask)} holds the values {wrong[:5]}, expected 0 and the "
+            f"{_file(mask)} holds the values {wrong[:5]}, expected 0 and the "
             f"ids of {image} masks, {table}; masks must be resampled with nearest neighbours only."
         )
 
@@ -212,7 +209,6 @@ def _component_boxes(mask: MetaTensor) -> dict[int, tuple[np.ndarray, np.ndarray
 
 
 def _roi_box(
-    subject: str,
     name: str,
     roi: ROI,
     boxes: Mapping[int, tuple[np.ndarray, np.ndarray]],
@@ -228,11 +224,11 @@ def _roi_box(
     ]
     if not found:
         raise ValueError(
-            f"subject {subject}: {_file(mask)} has none of the nuclei {list(roi.nuclei)} of ROI "
+            f"{_file(mask)} has none of the nuclei {list(roi.nuclei)} of ROI "
             f"{name!r}; complete the mask, or leave the ROI out (--rois#{name}#_disabled_ True)."
         )
     if missing:
-        _logger.warning("subject %s: %s lacks %s.", subject, _file(mask), ", ".join(missing))
+        _logger.warning("%s lacks %s.", _file(mask), ", ".join(missing))
     margin = roi.margin_voxels(np.linalg.norm(mask.affine[:3, :3].numpy(), axis=0))
     start = np.min([start for start, _ in found], axis=0) - margin
     stop = np.max([stop for _, stop in found], axis=0) + margin

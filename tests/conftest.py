@@ -12,8 +12,8 @@ from mrn_components.rois import ROI
 SHAPE = (24, 24, 12)  # voxels
 AFFINE = np.diag([-0.6667, 0.6667, 2.0, 1.0])  # LAS, as the challenge's
 
-# Voxel box of the right side of each nucleus, (x, y, z) start and stop; x falls to the right.
-_RIGHT = {
+# Voxel box of the left side of each nucleus, (x, y, z) start and stop; x rises to the left.
+_LEFT = {
     "CN": ((14, 15, 7), (17, 20, 10)),
     "PUT": ((17, 12, 6), (20, 18, 9)),
     "GP": ((15, 11, 6), (17, 15, 9)),
@@ -31,14 +31,14 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> P
 
 
 def make_mask(image: str) -> np.ndarray:
-    """Draw boxes for nuclei, the left ones mirrored from the right."""
+    """Draw boxes for nuclei, the right ones mirrored from the left."""
     mask = np.zeros(SHAPE, np.uint8)
     for nucleus, (right, left) in LABELS[image].items():
-        box = tuple(slice(a, b) for a, b in zip(*_RIGHT[nucleus], strict=True))
+        box = tuple(slice(a, b) for a, b in zip(*_LEFT[nucleus], strict=True))
         side = np.zeros(SHAPE, bool)
         side[box] = True
-        mask[side] = right
-        mask[side[::-1]] = left
+        mask[side] = left
+        mask[side[::-1]] = right
     return mask
 
 

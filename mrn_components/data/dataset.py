@@ -70,6 +70,13 @@ class ROIDataset(PersistentDataset):
                 entry.unlink(missing_ok=True)
         return super()._cachecheck(item_transformed)
 
+    def _pre_transform(self, item_transformed: Subject) -> Subject:
+        try:
+            return super()._pre_transform(item_transformed)
+        except RuntimeError as error:  # MONAI's, which names the transform but not the subject
+            cause = error.__cause__ or error
+            raise RuntimeError(f"subject {item_transformed['subject']}: {cause}") from cause
+
     def _post_transform(self, item_transformed: Subject) -> Subject:
         tracked = get_track_meta()
         set_track_meta(False)

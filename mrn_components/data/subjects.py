@@ -57,6 +57,7 @@ def load_subjects(
         subjects = _read_folders(root, require_masks)
         if require_labels:
             _add_labels(subjects, table or _only_csv(root), root)
+    subjects.sort(key=lambda subject: subject["subject"])
     missing = [
         f"  {subject['subject']}: {subject[key]}"
         for subject in subjects
@@ -68,7 +69,7 @@ def load_subjects(
             f"{len(missing)} files of the data set {str(root)!r} are missing; add them or take "
             "their subjects out:\n" + "\n".join(missing)
         )
-    return sorted(subjects, key=lambda subject: subject["subject"])
+    return subjects
 
 
 def _read_folders(root: Path, require_masks: bool) -> list[Subject]:
