@@ -141,8 +141,8 @@ class MRNLoss(nn.Module):
         Raises:
             ValueError: when the batch lacks the label or the masks that the loss needs.
         """
-        missing = {"label", *({"masks"} & pred.keys())} - target.keys()
-        if missing:
+        needed = {"label", "masks"} if "masks" in pred else {"label"}
+        if missing := needed - target.keys():
             raise ValueError(
                 f"target must hold {sorted(missing)} for training, got {sorted(target)}; add them "
                 "to the data, or train without masks by --network_def#res#dpt#_disabled_ True."

@@ -124,7 +124,7 @@ class MSupMoCoHandler:
         exclude_own: do not use an anchor's own key, the teacher's view of its image, as a positive.
 
     Raises:
-        ValueError: for a momentum outside [0, 1].
+        ValueError: for a momentum outside [0, 1] or a ``min_fill`` outside [1, bank_size].
     """
 
     def __init__(
@@ -143,6 +143,11 @@ class MSupMoCoHandler:
     ) -> None:
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum must be in [0, 1], got {momentum}; the paper uses 0.999.")
+        if not 1 <= min_fill <= bank_size:
+            raise ValueError(
+                f"min_fill must be in [1, bank_size = {bank_size}], got {min_fill}; "
+                "with more the loss would never count."
+            )
         self.weight = weight
         self.min_fill = min_fill
         self.exclude_own = exclude_own
@@ -174,9 +179,9 @@ class MSupMoCoHandler:
         optimizer = engine.optimizer
         if any(group.get("name") == "projector" for group in optimizer.param_groups):
             return  # the trainer is run a second time
-        options = {key: optimizer.param_groups[-1][key] for key in ("lr", "weight_decay")}
+        like = optimizer.param_groups[-1]
         optimizer.add_param_group(
-            {"name": "projector", "params": list(self.projector.parameters()), **options}
+            {**like, "name": "projector", "params": list(self.projector.parameters())}
         )
         # Not ITERATION_COMPLETED: with accumulated gradients an iteration may make no step.
         optimizer.register_step_post_hook(lambda *_: self.update_teacher())

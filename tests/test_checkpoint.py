@@ -231,6 +231,20 @@ def test_before_the_first_validation_the_last_is_the_best(tmp_path):
     assert_equal(torch.load(tmp_path / "model.pt", weights_only=True), last)
 
 
+def test_without_an_evaluator_the_last_is_the_best(tmp_path):
+    network = StandIn()
+    for resume, epochs in ((False, 2), (True, 3)):
+        saver = RunCheckpointHandler(directory=tmp_path, resume=resume)
+        make_trainer(network, make_optimizer(network), [saver], epochs=epochs).run()
+    assert_equal(torch.load(tmp_path / "model.pt"), network.state_dict())
+
+
+def test_only_rank_0_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint.idist, "get_rank", lambda: 1)
+    make_run(tmp_path / "none", epochs=1)[0].run()
+    assert not (tmp_path / "none").exists()
+
+
 def test_interval_spaces_the_saves(tmp_path):
     make_run(tmp_path, epochs=5, interval=3)[0].run()
     assert files(tmp_path)[:2] == ["checkpoints/epoch_0003.pt", "checkpoints/epoch_0005.pt"]

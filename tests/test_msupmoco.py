@@ -158,7 +158,9 @@ def test_teacher_waits_for_the_step_of_accumulated_gradients():
         torch.testing.assert_close(teacher, 0.5 * before + 0.5 * student)
 
 
-def test_momentum_outside_0_and_1_is_refused():
+def test_bad_options_are_refused():
+    with pytest.raises(ValueError, match=r"min_fill must be in \[1, bank_size = 5\], got 6"):
+        make_handler(StandIn(), min_fill=6)
     with pytest.raises(ValueError, match=r"momentum must be in \[0, 1\], got 1.5; the paper uses"):
         make_handler(StandIn(), momentum=1.5)
 

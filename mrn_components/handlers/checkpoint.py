@@ -146,9 +146,7 @@ class RunCheckpointHandler:
             for name, handler in self.handlers.items():
                 handler.load_state_dict(state["handlers"][name])
         except (RuntimeError, ValueError) as error:
-            reason = " ".join(
-                str(error).split()[:24]
-            )  # the first of what may be hundreds of tensors
+            reason = " ".join(str(error).split()[:24])  # one of perhaps hundreds of tensors
             raise ValueError(
                 f"{path} does not fit this run ({reason} ...); resume with the configuration the "
                 "run was started with, or start another by --run_name NEW_NAME."

@@ -10,8 +10,8 @@ from monai.engines.utils import IterationEvents
 class FiniteLossHandler:
     """Stop at a loss that is not finite, before the optimiser steps on it.
 
-    Ignite's ``TerminateOnNan`` acts after the step and ends the run as if it had succeeded.
-    Stands after every handler that adds to the loss.
+    Belongs after every handler that adds to the loss. Ignite's ``TerminateOnNan`` acts after the
+    step and ends the run as if it had succeeded.
     """
 
     def attach(self, engine: Engine) -> None:
