@@ -1,6 +1,7 @@
 """Shapes of one subject: head pose, nuclei and background tissues on a grid."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -22,8 +23,8 @@ _TISSUE_ID = {name: number for number, name in enumerate(TISSUES)}
 _POSTEROLATERAL = np.array([0.6, -0.8, 0.0])  # where nigral cells die first
 
 
-def normal(rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> np.ndarray:
-    """Standard normal draws clipped to +-2, so that no subject leaves the field of view."""
+def normal(rng: np.random.Generator, size: int | None = None) -> Any:
+    """Standard normal draws (one float, or an array) clipped to +-2: no subject leaves the view."""
     return np.clip(rng.standard_normal(size), -2, 2)
 
 
@@ -166,8 +167,9 @@ class _Solid:
         start = np.round(middle).astype(int) - reach
         box = tuple(2 * reach + 1)
         right, anterior, superior = pose.frame(start, box)
-        local = np.stack([right * self.sign, anterior, superior], -1) - self.centre
-        radius = self._radius(local.astype(np.float32))
+        local = np.stack([right * self.sign, anterior, superior], -1)
+        local -= self.centre.astype(np.float32)
+        radius = self._radius(local)
         radius += loss * np.maximum(local @ _POSTEROLATERAL, 0) / self.shape.semi_axes[0]
         if taken is not None:
             inside = taken - start
@@ -189,7 +191,7 @@ class _Solid:
         second /= np.linalg.norm(second)
         axes = np.stack([first, second, np.cross(first, second)]).astype(np.float32)
         u, v, w = np.moveaxis(local @ axes.T, -1, 0) / np.reshape(
-            np.float32(self.shape.semi_axes), (3, 1, 1, 1)
+            np.array(self.shape.semi_axes, np.float32), (3, 1, 1, 1)
         )
         along = np.clip(u, -1.3, 1.3)
         bow = along**2 - 0.2  # zero mean over an ellipsoid: bending keeps the centre

@@ -60,6 +60,12 @@ def make_cohort(
     output = Path(output)
     _claim(output, {"version": _VERSION, "seed": seed, "effect": float(effect), "view": view})
     names = [f"PHAN_{index:03d}" for index in range(subjects)]
+    surplus = {path.name for path in output.glob("PHAN_*")} - set(names)
+    if surplus:
+        raise FileExistsError(
+            f"{output} already holds {max(surplus)}, asked for {subjects} subjects. "
+            "Ask for more subjects, or choose another output folder."
+        )
     missing = [index for index, name in enumerate(names) if not _is_complete(output / name)]
     write = partial(_write_subject, output=output, seed=seed, effect=effect, view=view)
     processes = min(workers or os.cpu_count() or 1, max(len(missing), 1))
@@ -82,8 +88,8 @@ def _claim(output: Path, settings: dict[str, object]) -> None:
         found = json.loads(record.read_text())
         if found != settings:
             raise FileExistsError(
-                f"{output} already holds phantoms of other settings: {_differences(found, settings)}"
-                ". Choose another output folder or delete this one."
+                f"{output} already holds phantoms of other settings: "
+                f"{_differences(found, settings)}. Choose another output folder or delete it."
             )
         return
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -115,7 +121,7 @@ def _write_subject(index: int, *, output: Path, seed: int, effect: float, view: 
     for name in _FILES:
         content = gzip.compress(_to_nifti(phantom, name).to_bytes(), compresslevel=1, mtime=0)
         (partial_folder / f"{name}.nii.gz").write_bytes(content)
-    os.replace(partial_folder, folder)
+    partial_folder.replace(folder)
 
 
 def _to_nifti(phantom: Phantom, name: str) -> nib.Nifti1Image:

@@ -74,7 +74,7 @@ class Nucleus:
     wavelength: float = 10.0
 
 
-# Axes, bend, taper, roughness: calibrated. In the order of painting: an earlier one keeps its place.
+# Axes, bend, taper, roughness: calibrated. In the order of drawing: earlier ones keep their place.
 SHAPES = {
     "RN": Nucleus(
         (4.9, 0.0, 0.0), (0.4, 0.3, 0.2), (0.18, 0.47, 0.86), (0.88, -0.47, 0.08),

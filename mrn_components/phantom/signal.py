@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 from scipy import fft, ndimage
+from scipy.interpolate import CubicSpline
 
 from mrn_components.phantom.anatomy import Anatomy, Pose, Region, waves
 from mrn_components.phantom.numbers import (
@@ -58,6 +59,7 @@ def render_qsm(
     anatomy: Anatomy,
     traits: Traits,
     tissue: np.ndarray,
+    *,
     brain: np.ndarray,
     grid: Grid,
     rng: np.random.Generator,
@@ -81,7 +83,7 @@ def render_qsm(
 
 
 def render_nm(
-    anatomy: Anatomy, traits: Traits, tissue: np.ndarray, grid: Grid, rng: np.random.Generator
+    anatomy: Anatomy, traits: Traits, tissue: np.ndarray, *, grid: Grid, rng: np.random.Generator
 ) -> np.ndarray:
     """Neuromelanin-sensitive image in arbitrary units: not skull-stripped, Rician noise."""
     signal = np.array([t.nm for t in TISSUES.values()], np.float32)[tissue]
@@ -98,7 +100,7 @@ def render_nm(
 
 
 def render_t1(
-    anatomy: Anatomy, tissue: np.ndarray, grid: Grid, rng: np.random.Generator
+    anatomy: Anatomy, tissue: np.ndarray, *, grid: Grid, rng: np.random.Generator
 ) -> np.ndarray:
     """T1-like image in arbitrary units: not skull-stripped, Rician noise."""
     signal = np.array([t.t1 for t in TISSUES.values()], np.float32)[tissue]
@@ -111,7 +113,7 @@ def _inside(name: str, mean: float, region: Region) -> np.ndarray:
     """Susceptibility over a nucleus with the given mean; the dentate is a ribbon around a hilum."""
     if name != "DN":
         return np.full(len(region.radius), mean)
-    ribbon = 0.6 + 0.6 * (region.radius > 0.55)
+    ribbon = np.where(region.radius > 0.55, 1.2, 0.6)
     return mean * ribbon / ribbon.mean()
 
 
@@ -132,10 +134,9 @@ def _paint_veins(chi: np.ndarray, pose: Pose, grid: Grid, rng: np.random.Generat
     """Draw the deep veins, each side jittered and with its own oxygenation."""
     for corners in _VEINS.values():
         for sign in (1, -1):
-            ends = np.array(corners) * (sign, 1, 1) + rng.normal(0, 1.0, (len(corners), 3))
+            ends = rng.normal(np.array(corners) * (sign, 1, 1), 1.0)  # mm
             value = rng.uniform(*VEIN_CHI_PPB)
-            steps = np.linspace(0, len(ends) - 1, 60 * len(ends))
-            line = np.stack([np.interp(steps, range(len(ends)), axis) for axis in ends.T], -1)
+            line = CubicSpline(range(len(ends)), ends)(np.linspace(0, len(ends) - 1, 300))
             points = np.round(pose.voxel(line) - grid.start).astype(int)
             for offset in ((0, 0, 0), (1, 0, 0), (0, 1, 0)):
                 voxels = points + offset

@@ -8,7 +8,6 @@ from scipy.special import ndtri
 from mrn_components.labels import LABELS
 from mrn_components.phantom.anatomy import (
     SIDES,
-    Anatomy,
     Region,
     brain_mask,
     draw_anatomy,
@@ -28,6 +27,7 @@ from mrn_components.phantom.numbers import (
     NM_SD,
     NM_VOLUME_LOSS,
     SEVERITY_BETA,
+    SHAPES,
     SHIFT_MM,
     SIGNALS,
     Grid,
@@ -76,6 +76,8 @@ def make_subject(
         ValueError: for a negative index, seed or effect, or another view or label.
     """
     check_settings(seed=seed, effect=effect, view=view)
+    if index < 0:
+        raise ValueError(f"index must be >= 0, got {index}.")
     label = draw_label(index, seed=seed) if label is None else label
     if label not in (0, 1):
         raise ValueError(f"label must be 0 (HC) or 1 (PD), got {label!r}.")
@@ -85,14 +87,14 @@ def make_subject(
     anatomy = draw_anatomy(anatomy_rng, nm_loss, shift_mm)
     grid = GRIDS[view]
     tissue = paint_tissues(anatomy.pose, grid, tissue_rng)
-    qsm_mask = _mask(grid, {LABELS["qsm"][n][list(SIDES).index(s)]: region
-                            for (n, s), region in anatomy.nuclei.items()})  # fmt: skip
+    qsm_ids = [number for name in SHAPES for number in LABELS["qsm"][name]]
+    qsm_mask = _mask(grid, dict(zip(qsm_ids, anatomy.nuclei.values(), strict=True)))
     nm_mask = _mask(grid, dict(zip(LABELS["nm"]["SN"], anatomy.nm_seen.values(), strict=True)))
     brain = brain_mask(tissue) | (qsm_mask > 0)
     volumes = {
-        "NM": render_nm(anatomy, traits, tissue, grid, image_rng),
-        "QSM": render_qsm(anatomy, traits, tissue, brain, grid, image_rng),
-        "T1": render_t1(anatomy, tissue, grid, image_rng),
+        "NM": render_nm(anatomy, traits, tissue, grid=grid, rng=image_rng),
+        "QSM": render_qsm(anatomy, traits, tissue, brain=brain, grid=grid, rng=image_rng),
+        "T1": render_t1(anatomy, tissue, grid=grid, rng=image_rng),
         "NM_mask": nm_mask,
         "QSM_mask": qsm_mask,
     }
