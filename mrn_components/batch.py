@@ -70,7 +70,7 @@ def _resize_image(crop: Tensor, size: int) -> Tensor:
         align_corners=False,
         antialias=shrinks,
     )
-    return resized.transpose(0, 1).clamp_(0, 1)  # noise may have left [0, 1]
+    return resized.transpose(0, 1).clamp(0, 1)  # noise may have left [0, 1]
 
 
 def _resize_mask(mask: Tensor, size: int) -> Tensor:

@@ -40,14 +40,13 @@ def diagnosis_metrics(
     right = int((decision == truth).sum())
     wilson = stats.binomtest(right, len(truth)).proportion_ci(_CONFIDENCE, method="wilson")
     classes = [prob[truth == label] for label in (0, 1)]
-    counts = [len(members) for members in classes]
     metrics: dict[str, Metric] = {
         "accuracy": {
             "value": float(accuracy_score(truth, decision)),
             "low": float(wilson.low),
             "high": float(wilson.high),
         },
-        "roc_auc": {"value": float(roc_auc_score(truth, prob)) if min(counts) else None},
+        "roc_auc": {"value": float(roc_auc_score(truth, prob)) if all(map(len, classes)) else None},
         "f1_macro": {
             "value": float(
                 f1_score(truth, decision, labels=[0, 1], average="macro", zero_division=0.0)
@@ -121,5 +120,5 @@ def _f1_macro(healthy: np.ndarray, disease: np.ndarray, axis: int) -> np.ndarray
     true_pd = (disease > _THRESHOLD).sum(axis)
     true_hc = healthy.shape[axis] - false_pd
     wrong = false_pd + disease.shape[axis] - true_pd
-    # With subjects of both classes a class can only be scored 0/0 nowhere: wrong > 0 then.
+    # No 0 / 0: where nobody of a class is right, somebody is wrong.
     return (2 * true_pd / (2 * true_pd + wrong) + 2 * true_hc / (2 * true_hc + wrong)) / 2

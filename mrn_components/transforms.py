@@ -59,8 +59,8 @@ class CheckVolumesd(Transform):
                 count = int((~finite[0, x, y, z]).sum())
                 if count:
                     raise ValueError(
-                        f"{_file(volume)} has {count} non-finite voxels (NaN "
-                        f"or infinite) in ROI {name!r}, expected none; reconstruct the image anew."
+                        f"{_file(volume)} has {count} non-finite voxels (NaN or infinite) in ROI "
+                        f"{name!r}, expected none; reconstruct the image anew."
                     )
         _logger.warning(
             "%s has %d non-finite voxels outside the ROIs; they become 0.",
@@ -75,15 +75,14 @@ class ROICropd(Transform):
 
     The box holds the ROI's nuclei, of each label the largest 26-connected component, and
     ``roi.margin_mm`` on every side. Where it leaves the volume it is padded with the image's
-    minimum, and with background in the mask.
+    minimum, and with background in the mask. Volumes of any orientation give the same crops.
+
+    The volumes ``nm, qsm, mask_nm, mask_qsm`` (1, X, Y, Z) give way to ``NAME`` and ``mask_NAME``
+    of each ROI: (1, D, H, W), with the affine from (d, h, w) to mm. The first slice is the lowest,
+    the first row anterior, the first column at the patient's right. Masks keep their label ids.
 
     Args:
         rois: the regions of interest by name.
-
-    Returns (of a call):
-        The subject's fields other than volumes and, for each ROI, ``NAME`` and ``mask_NAME``:
-        (1, D, H, W), with the affine from (d, h, w) to mm. The first slice is the lowest, the first
-        row anterior, the first column at the patient's right. Masks hold the ids of the volume.
 
     Raises:
         ValueError: if a mask has none of an ROI's nuclei.
@@ -161,22 +160,22 @@ def _check_grid(volume: MetaTensor, mask: MetaTensor) -> None:
     for item in (volume, mask):
         if item.ndim != 4 or item.shape[0] != 1:
             raise ValueError(
-                f"{_file(item)} must be one 3D volume, found the shape "
-                f"{tuple(item.shape[1:])} with {item.shape[0]} channels; extract one volume."
+                f"{_file(item)} must be one 3D volume, found {item.shape[0]} of the shape "
+                f"{tuple(item.shape[1:])}; extract one."
             )
     if volume.shape != mask.shape:
         raise ValueError(
-            f"{_file(mask)} has the shape {tuple(mask.shape[1:])}, expected "
-            f"{tuple(volume.shape[1:])} as {_file(volume)}; draw the mask on this image."
+            f"{_file(mask)} has the shape {tuple(mask.shape[1:])}, expected that of "
+            f"{_file(volume)}, {tuple(volume.shape[1:])}; draw the mask on this image."
         )
     corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)], dtype=float)
     corners[:, :3] *= volume.shape[1:]
     shift_mm = np.linalg.norm((corners @ (volume.affine - mask.affine).numpy().T)[:, :3], axis=1)
     if shift_mm.max() > _MAX_SHIFT_MM:
         raise ValueError(
-            f"the corners of {_file(mask)} lie up to {shift_mm.max():.2f} mm "
-            f"from those of {_file(volume)}, expected at most {_MAX_SHIFT_MM} mm; correct the "
-            "affine, or draw the mask on this image."
+            f"the corners of {_file(mask)} lie up to {shift_mm.max():.2f} mm from those of "
+            f"{_file(volume)}, expected at most {_MAX_SHIFT_MM} mm; correct the affine, or draw "
+            "the mask on this image."
         )
 
 
@@ -186,8 +185,8 @@ def _check_labels(mask: MetaTensor, image: str) -> None:
     wrong = [value for value in values if value not in table]
     if wrong:
         raise ValueError(
-            f"{_file(mask)} holds the values {wrong[:5]}, expected 0 and the "
-            f"ids of {image} masks, {table}; masks must be resampled with nearest neighbours only."
+            f"{_file(mask)} holds the values {wrong[:5]}, expected 0 and the ids of {image} masks, "
+            f"{table}; masks must be resampled with nearest neighbours only."
         )
 
 
@@ -224,8 +223,8 @@ def _roi_box(
     ]
     if not found:
         raise ValueError(
-            f"{_file(mask)} has none of the nuclei {list(roi.nuclei)} of ROI "
-            f"{name!r}; complete the mask, or leave the ROI out (--rois#{name}#_disabled_ True)."
+            f"{_file(mask)} has none of the nuclei {list(roi.nuclei)} of ROI {name!r}; complete "
+            f"the mask, or leave the ROI out (--rois#{name}#_disabled_ True)."
         )
     if missing:
         _logger.warning("%s lacks %s.", _file(mask), ", ".join(missing))

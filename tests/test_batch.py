@@ -116,6 +116,7 @@ def test_intensities_that_noise_took_beyond_are_clipped_and_metadata_dropped():
 
 
 def test_the_callers_batch_is_left_alone(batch):
+    batch["nm"][0] *= 2  # beyond [0, 1], so that clipping in place would show
     before = batch["nm"][0].clone()
     PrepareROIBatch(rois={"nm": ROI(image="nm", nuclei=["SN"], size=20)})(batch)
     assert torch.equal(batch["nm"][0], before)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHAPE, write_nifti
 from monai.data import DataLoader, get_track_meta
 from monai.transforms import (
     Compose,
@@ -17,6 +16,7 @@ from monai.transforms import (
     RandShiftIntensityd,
     ScaleIntensityRangePercentilesd,
 )
+from tiny_cohort import SHAPE, write_nifti
 
 from mrn_components.data import (
     DataLeakageError,
@@ -126,6 +126,7 @@ class TestLoadSubjects:
             ("SUBJ_010,", r"line 11: expected case_id,label on every line"),
             ("SUBJ_010,1", r"line 11: subject 'SUBJ_010' has no folder"),
             ("../SUBJ_010,1", r"line 11: subject id must be .* got '\.\./SUBJ_010'"),
+            ("Käthe,1", r"line 11: subject id must be"),
             ("-x,1", r"line 11: subject id must be"),
             (f"{'x' * 65},1", r"line 11: subject id must be 1 to 64"),
         ],
@@ -166,6 +167,11 @@ class TestLoadSubjects:
         table.write_text(json.dumps(content))
         with pytest.raises(ValueError, match=message):
             load_subjects(table)
+
+    def test_a_datalist_that_is_no_json_is_named(self, tmp_path):
+        (tmp_path / "list.json").write_text("[{")
+        with pytest.raises(ValueError, match=r"list\.json is no valid JSON: .*line 1"):
+            load_subjects(tmp_path / "list.json")
 
     def test_a_missing_datalist_is_named(self, cohort):
         with pytest.raises(FileNotFoundError, match=r"datalist .*none\.json' does not exist"):
@@ -222,12 +228,11 @@ class TestFolds:
             split_folds(people(count), path=path, **arguments)
 
     def test_a_fold_without_a_class_is_refused(self):
-        with pytest.raises(ValueError, match=r"only 4 people have label 1.*--num_folds 4 or fewer"):
+        with pytest.raises(ValueError, match=r"but 4 people have label 1.*fewer folds"):
             split_folds(people(20, label=lambda i: int(i < 4)))
-        # Five people of each class, but those of class 1 are also those of class 0.
-        both = people(20, label=lambda i: int(i < 5), person=lambda i: "P0" if i < 4 else f"P{i}")
-        with pytest.raises(ValueError, match=r"only 2 people have label 1"):
-            split_folds(both)
+        scans = people(20, label=lambda i: int(i < 5), person=lambda i: "P0" if i < 4 else f"P{i}")
+        with pytest.raises(ValueError, match=r"but 2 people have label 1"):
+            split_folds(scans)
 
     @pytest.mark.parametrize(
         ("fold", "part", "message"),

@@ -21,8 +21,8 @@ class ROIDataset(PersistentDataset):
 
     An entry belongs to the bytes of the subject's files, its other fields, and the state and source
     of the deterministic transforms: a replaced file or a changed margin is never served stale, and
-    a moved data set stays cached. A damaged entry is rebuilt. The random transforms run on plain
-    tensors: tracking their metadata would cost time and serve nobody.
+    a moved data set stays cached. A damaged entry is rebuilt. Errors name the subject. The random
+    transforms run on plain tensors: tracking their metadata would cost time and serve nobody.
 
     Args:
         data: subject dicts.
@@ -43,7 +43,7 @@ class ROIDataset(PersistentDataset):
             transform=Compose(transform).flatten(),
             cache_dir=cache_dir,
             hash_func=self._hash_subject,
-            hash_transform=_hash_transforms,
+            hash_transform=None if cache_dir is None else _hash_transforms,
         )
 
     def set_data(self, data: Sequence[Subject]) -> None:
@@ -102,7 +102,7 @@ def collate_subjects(batch: Sequence[Subject]) -> dict[str, Any]:
 
 
 def _hash_file(path: Path, memo_dir: Path) -> str:
-    """Hash a file's bytes, remembered on disk so that an unchanged file costs a stat."""
+    """Hash a file's bytes, remembered on disk so that an unchanged file is not read again."""
     stat = path.stat()
     identity = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
     memo = memo_dir / hashlib.sha256(identity.encode()).hexdigest()
@@ -116,7 +116,7 @@ def _hash_file(path: Path, memo_dir: Path) -> str:
 
 
 def _hash_transforms(transforms: Sequence[Any]) -> bytes:
-    """Hash the transforms' state and the source files that define them."""
+    """Hash the transforms' state and the source files of their classes."""
     modules = {type(transform).__module__ for transform in transforms}
     files = sorted(file for name in modules if (file := getattr(sys.modules[name], "__file__", "")))
     return pickle_hashing([list(transforms), *(Path(file).read_bytes() for file in files)])

@@ -46,8 +46,8 @@ def split_folds(
         count = len({person for person, of in zip(people, labels, strict=True) if of == label})
         if count < num_folds:
             raise ValueError(
-                f"num_folds is {num_folds}, but only {count} people have label {label}: some fold "
-                f"would lack that class. Use more subjects or --num_folds {max(count, 2)} or fewer."
+                f"num_folds is {num_folds}, but {count} people have label {label}: some fold would "
+                "lack that class. Use more subjects, or fewer folds (--num_folds)."
             )
     splitter: StratifiedGroupKFold | StratifiedKFold
     if len(set(people)) < len(people):
@@ -114,7 +114,7 @@ def select_fold(
 
 def _people(subjects: Sequence[Subject]) -> list[str]:
     """Name the person of each subject: the subject itself where no person is given."""
-    return [subject.get("person") or subject["subject"] for subject in subjects]
+    return [str(subject.get("person", subject["subject"])) for subject in subjects]
 
 
 def _read(path: Path, ids: list[str], num_folds: int, seed: int) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def _read_table(table: Path) -> dict[str, tuple[int, Subject]]:
     rows: dict[str, tuple[int, Subject]] = {}
     lines: dict[str, int] = {}  # by lower-case id
     width = 0
-    with table.open(encoding="utf-8-sig", newline="") as file:  # "sig" drops a byte-order mark
+    with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:  # drops a BOM
         for line, row in enumerate(csv.reader(file), start=1):
             cells = [cell.strip() for cell in row]
             if not any(cells):
@@ -165,7 +165,10 @@ def _read_table(table: Path) -> dict[str, tuple[int, Subject]]:
 def _read_datalist(table: Path, require_labels: bool, require_masks: bool) -> list[Subject]:
     if not table.is_file():
         raise FileNotFoundError(f"datalist {str(table)!r} does not exist.")
-    content = json.loads(table.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(table.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{table} is no valid JSON: {error}.") from error
     entries = content.get("training") if isinstance(content, dict) else content
     if not isinstance(entries, list) or not entries:
         raise ValueError(f'{table}: expected a list of subjects, or {{"training": [...]}}.')

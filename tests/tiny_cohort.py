@@ -1,0 +1,55 @@
+"""A tiny hand-made cohort in the challenge layout."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from mrn_components.labels import LABELS
+
+SHAPE = (24, 24, 12)  # voxels
+AFFINE = np.diag([-0.6667, 0.6667, 2.0, 1.0])  # LAS, as the challenge's
+
+# Voxel box of the left side of each nucleus, (x, y, z) start and stop; x rises to the left.
+_LEFT = {
+    "CN": ((14, 15, 7), (17, 20, 10)),
+    "PUT": ((17, 12, 6), (20, 18, 9)),
+    "GP": ((15, 11, 6), (17, 15, 9)),
+    "TH": ((13, 7, 7), (17, 11, 10)),
+    "STN": ((14, 11, 4), (16, 13, 6)),
+    "SN": ((14, 8, 3), (17, 11, 6)),
+    "RN": ((12, 7, 4), (14, 9, 6)),
+    "DN": ((14, 3, 1), (18, 6, 3)),
+}
+
+
+def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+    return path
+
+
+def make_mask(image: str) -> np.ndarray:
+    """Draw boxes for nuclei, the right ones mirrored from the left."""
+    mask = np.zeros(SHAPE, np.uint8)
+    for nucleus, (right, left) in LABELS[image].items():
+        box = tuple(slice(a, b) for a, b in zip(*_LEFT[nucleus], strict=True))
+        side = np.zeros(SHAPE, bool)
+        side[box] = True
+        mask[side] = left
+        mask[side[::-1]] = right
+    return mask
+
+
+def make_subject(folder: Path, label: int, seed: int) -> Path:
+    """Write a subject whose substantia nigra shows the diagnosis in both images."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    for image, scale in (("nm", 1000.0), ("qsm", 100.0)):
+        mask = make_mask(image)
+        nigra = np.isin(mask, LABELS[image]["SN"])
+        volume = scale * (
+            0.2 * rng.random(SHAPE) + 0.5 * (mask > 0) + (0.5 if label else 0) * nigra
+        )
+        write_nifti(folder / f"{image.upper()}.nii.gz", volume.astype(np.float32))
+        write_nifti(folder / f"{image.upper()}_mask.nii.gz", mask)
+    return folder
