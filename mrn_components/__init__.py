@@ -11,8 +11,11 @@ __version__ = "0.1.0"
 # The register: module -> the names a config may write as mrn_components.NAME.
 _REGISTER = {
     "batch": ["PrepareROIBatch"],
+    "bundle": ["check_run", "existing_file", "locate_bundle", "save_run"],
     "data": ["ROIDataset", "collate_subjects", "load_subjects", "select_fold", "split_folds"],
     "handlers": [
+        "EpochSummaryHandler",
+        "FiniteLossHandler",
         "PhaseValidationHandler",
         "PretrainPhaseHandler",
         "RunCheckpointHandler",
@@ -20,10 +23,11 @@ _REGISTER = {
     ],
     "losses": ["MRNLoss", "NucleiLoss", "PatientContrastiveLoss"],
     "msupmoco": ["CategoryBank", "MSupMoCoHandler", "ProjectionHead"],
-    "networks": ["DPTHead", "FFA", "MRN", "RES", "SFA", "SliceEncoder"],
+    "networks": ["DPTHead", "FFA", "MRN", "RES", "SFA", "SliceEncoder", "fast_fp32_matmul"],
     "optim": ["param_groups"],
+    "predictions": ["PredictionsHandler"],
     "rois": ["ROI"],
-    "transforms": ["DiagnosisOutputd", "MergeSidesd", "ROICropd"],
+    "transforms": ["CheckVolumesd", "DiagnosisOutputd", "MergeSidesd", "ROICropd"],
 }
 _MODULE_OF = {name: module for module, names in _REGISTER.items() for name in names}
 

@@ -35,7 +35,7 @@ class PredictionsHandler:
         self._rows: dict[str, tuple[float, int | None]] = {}  # subject: P(PD), label
 
     def attach(self, engine: Engine) -> None:
-        """Subscribe to an evaluator whose outputs went through ``DiagnosisOutputd``."""
+        """Subscribe to an evaluator with ``decollate=False`` and ``DiagnosisOutputd`` behind it."""
         engine.add_event_handler(Events.STARTED, self.clear)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
         engine.add_event_handler(Events.COMPLETED, self.write)
@@ -46,9 +46,10 @@ class PredictionsHandler:
 
     def collect(self, engine: Engine) -> None:
         """Take the batch's probabilities."""
-        for subject, output in zip(engine.state.batch, engine.state.output, strict=True):
-            label = int(subject["label"]) if self.labelled else None
-            self._rows[subject["subject"]] = (float(output["pred"][1]), label)
+        prob_pd = engine.state.output["prob_pd"].tolist()
+        labels = engine.state.output["label"].tolist() if self.labelled else [None] * len(prob_pd)
+        rows = zip(prob_pd, labels, strict=True)
+        self._rows.update(zip(engine.state.batch["subject"], rows, strict=True))
 
     def write(self, _engine: Engine) -> None:
         """Write the files."""

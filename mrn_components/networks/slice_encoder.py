@@ -15,7 +15,7 @@ from mrn_components.networks.packing import VolumeGrid
 
 _WHAT_TO_TYPE = (
     "Pass a weight file in the official DINOv2 layout with --encoder_weights PATH, or train from "
-    "random weights with --encoder_weights None."
+    "random weights with --encoder_weights none."
 )
 
 
@@ -31,7 +31,7 @@ class SliceEncoder(nn.Module):
         name: model in timm: DINOv2 with registers, or DINOv3. Paper: ViT-B/14 with four registers
             (section 4.1.2).
         weights: "hub" downloads timm's weights; a path reads a file in the official DINOv2 layout
-            (.pth or .safetensors); None starts from random weights.
+            (.pth or .safetensors); "none" starts from random weights.
         drop_path_rate: rate of dropped branches in the last block, falling linearly to 0 in the
             first. Paper: 0.2 (section 4.1.2).
         keep_registers: hand register tokens on to FFA. The paper names none there; VGGT drops them.
@@ -54,7 +54,7 @@ class SliceEncoder(nn.Module):
         self,
         *,
         name: str = "vit_base_patch14_reg4_dinov2.lvd142m",
-        weights: str | None = None,
+        weights: str = "none",
         drop_path_rate: float = 0.2,
         keep_registers: bool = False,
         chunk_size: int | None = None,
@@ -165,9 +165,9 @@ class _OneChannelConv2d(nn.Conv2d):
         return conv2d(x, weight.sum(1, keepdim=True), bias, self.stride)
 
 
-def _create(name: str, weights: str | None, args: dict[str, Any]) -> Any:
+def _create(name: str, weights: str, args: dict[str, Any]) -> Any:
     """The timm model ``name`` with its weights, or an error that says what to type."""
-    if weights is None:
+    if weights == "none":  # a word, because MONAI ignores None as an override
         return timm.create_model(name, **args)
     overlay = {} if weights == "hub" else {"state_dict": _read(weights, name)}
     try:
