@@ -109,7 +109,7 @@ class Anatomy:
 
 
 def draw_anatomy(
-    rng: np.random.Generator, nm_loss: dict[str, float], shift_mm: np.ndarray
+    rng: np.random.Generator, *, nm_loss: dict[str, float], shift_mm: np.ndarray
 ) -> Anatomy:
     """Draw a subject's anatomy.
 

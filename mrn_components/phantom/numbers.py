@@ -2,8 +2,9 @@
 
 Positions are millimetres from the midpoint of the two red nuclei: (lateral, anterior, superior),
 lateral positive away from the midline. Volumes and class means are the challenge organisers'
-published table and charts (300 cases); centres come from published label maps on the same grid;
-"calibrated" numbers were chosen so that a generated cohort reproduces those.
+published table and charts (300 cases); centres come from published label maps on the same grid
+(moved by up to 2 mm where bending moves the centroid); "inferred" numbers fit the literature;
+"calibrated" ones were chosen so that a generated cohort reproduces the others.
 """
 
 from dataclasses import dataclass
@@ -89,16 +90,16 @@ SHAPES = {
         (7.1, 6.2, 2.0), (-0.2, 0.2), 0.0, (470, 460), 0.15,
     ),
     "GP": Nucleus(
-        (18.2, 13.5, 6.5), (1.1, 1.0, 0.8), (-0.66, 0.75, 0.02), (0.27, 0.21, 0.94),
+        (18.7, 13.0, 6.5), (1.1, 1.0, 0.8), (-0.66, 0.75, 0.02), (0.27, 0.21, 0.94),
         (12.4, 6.9, 4.5), (-2.4, -1.2), 0.15, (1850, 2100), 0.11,
     ),
     "PUT": Nucleus(
-        (23.7, 18.1, 9.0), (1.0, 1.4, 1.1), (-0.33, 0.93, -0.15), (0.08, -0.14, -0.99),
+        (24.3, 16.8, 9.4), (1.0, 1.4, 1.1), (-0.33, 0.93, -0.15), (0.08, -0.14, -0.99),
         (18.0, 9.5, 4.7), (3.1, 3.2), 0.18, (3670, 3520), 0.10,
     ),
     "CN": Nucleus(
-        (12.9, 24.5, 16.7), (1.4, 2.0, 1.9), (-0.19, 0.72, -0.67), (-0.56, -0.64, -0.53),
-        (19.1, 7.8, 3.8), (7.4, -4.2), 0.33, (3360, 2840), 0.12,
+        (13.3, 23.3, 18.5), (1.4, 2.0, 1.9), (-0.17, 0.78, -0.60), (-0.57, -0.58, -0.59),
+        (20.2, 7.5, 3.7), (6.8, -4.4), 0.43, (3360, 2840), 0.12,
     ),
     "TH": Nucleus(
         (10.5, -1.4, 11.7), (0.7, 0.8, 0.7), (-0.43, 0.88, 0.17), (0.90, 0.44, 0.03),
@@ -149,7 +150,8 @@ SIGNALS = {
     "RN": Signal((112, 114), 27, (0.993, 1.002), 0.90, 0.84),
     "DN": Signal((107, 102), 27, (0.975, 0.975), 0.90, 0.80),
 }
-NM_SD = 0.03  # between-subject SD of a nucleus' relative NM signal; calibrated
+SN_GRADIENT_PPB = 7.0  # SD of the SN's slope from front to back, HC and PD; inferred
+NM_SD = 0.04  # between-subject SD of a nucleus' relative NM signal; calibrated
 
 # Parkinson's disease at effect 1.0.
 SEVERITY_BETA = (2.0, 2.0)  # severity = 2 x beta: mean 1, between 0 and 2
@@ -157,7 +159,7 @@ ASYMMETRY = 0.25  # the more affected side changes by 1.25, the other by 0.75
 LEFT_EXTRA_PPB = 5.0  # left minus right rise of the SN; organisers' chart
 NM_CONTRAST = (0.12, 0.03)  # mean and SD over the crus; calibrated, 2D scans 0.225
 NM_VOLUME_LOSS = 0.12  # share; inferred, literature 0.18
-NM_DEPLETION = 0.25  # loss of NM contrast at the posterolateral end; calibrated
+NM_DEPLETION = (0.25, 0.20)  # posterolateral contrast: mean loss, SD also in HC; calibrated
 
 # Nigrosome-1, the dark lens in the healthy SN (Kim 2018, 3 T).
 NIGROSOME_CHI_PPB = 55.0

@@ -1,6 +1,5 @@
 """Images of one subject: QSM in ppb, neuromelanin (NM) and T1-like in arbitrary units."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -23,6 +22,7 @@ from mrn_components.phantom.numbers import (
     VEIN_CHI_PPB,
     Grid,
 )
+from mrn_components.phantom.traits import Traits
 
 # Corners of the deep veins in mm (lateral, anterior, superior), drawn on both sides.
 _VEINS = {
@@ -32,27 +32,6 @@ _VEINS = {
     "septal": [(9, 45, 14), (4, 34, 16), (2, 19, 13)],
     "straight sinus": [(0, -27, 9), (0, -45, 2), (0, -65, -8)],
 }
-
-
-@dataclass(frozen=True)
-class Traits:
-    """What one subject's nuclei look like.
-
-    Args:
-        chi: {(nucleus, side): susceptibility in ppb} before disease.
-        chi_rise: {side: mean rise of the SN in ppb}.
-        nigrosome: {side: nigrosome-1's share of the SN; 0 when it is lost}.
-        nm: {(nucleus, side): NM signal relative to the crus}.
-        nm_contrast: neuromelanin's contrast to the crus, before disease.
-        nm_depletion: {side: share of that contrast lost at the posterolateral end}.
-    """
-
-    chi: dict[tuple[str, str], float]
-    chi_rise: dict[str, float]
-    nigrosome: dict[str, float]
-    nm: dict[tuple[str, str], float]
-    nm_contrast: float
-    nm_depletion: dict[str, float]
 
 
 def render_qsm(
@@ -70,10 +49,7 @@ def render_qsm(
     _paint_veins(chi, anatomy.pose, grid, rng)
     for (name, side), region in anatomy.nuclei.items():
         around = TISSUES["stem" if name in ("RN", "SN", "STN") else "white"].chi
-        values = _inside(name, traits.chi[name, side], region)
-        if name == "SN":
-            values = values + _posterior_rise(traits.chi_rise[side], region)
-            values[_nigrosome(region, traits.nigrosome[side])] = NIGROSOME_CHI_PPB
+        values = _susceptibility(name, side, traits, region)
         # Blur and inversion will take a share of the contrast: give it beforehand.
         chi[region.index(grid)] = around + (values - around) / SIGNALS[name].recovery
     chi[~brain] = 0
@@ -90,8 +66,8 @@ def render_nm(
     for key, region in anatomy.nuclei.items():
         signal[region.index(grid)] = traits.nm[key]
     for side, region in anatomy.nm_true.items():
-        depleted = 1 / (1 + np.exp(-(region.posterolateral - 0.5) / 0.8))
-        contrast = traits.nm_contrast * (1 - traits.nm_depletion[side] * depleted)
+        depletion = traits.nm_depletion[side] / (1 + np.exp((0.5 - region.posterolateral) / 0.8))
+        contrast = traits.nm_contrast * (1 - depletion)
         signal[region.index(grid)] = 1 + contrast
     signal = _blur(signal)
     shift_voxels = anatomy.shift_mm / SPACING_MM
@@ -109,18 +85,19 @@ def render_t1(
     return _acquire(_blur(signal), grid, rng, scale=rng.uniform(3000, 6000))
 
 
-def _inside(name: str, mean: float, region: Region) -> np.ndarray:
-    """Susceptibility over a nucleus with the given mean; the dentate is a ribbon around a hilum."""
-    if name != "DN":
-        return np.full(len(region.radius), mean)
-    ribbon = np.where(region.radius > 0.55, 1.2, 0.6)
-    return mean * ribbon / ribbon.mean()
-
-
-def _posterior_rise(mean: float, region: Region) -> np.ndarray:
-    """Rise of the SN, three times as high at its posterior end as at its anterior end."""
-    weight = 1 / (1 + np.exp(-region.posterolateral / 2)) + 0.5
-    return mean * weight / weight.mean()
+def _susceptibility(name: str, side: str, traits: Traits, region: Region) -> np.ndarray:
+    """Susceptibility in ppb of each voxel of a nucleus."""
+    values = np.full(len(region.radius), traits.chi[name, side])
+    if name == "DN":  # a ribbon around a hilum
+        ribbon = np.where(region.radius > 0.55, 1.2, 0.6)
+        values *= ribbon / ribbon.mean()
+    if name == "SN":
+        position = region.posterolateral
+        rise = 0.5 + 1 / (1 + np.exp(-position / 2))  # thrice as high behind as in front
+        values += traits.chi_rise[side] * rise / rise.mean()
+        values += traits.chi_gradient[side] * (position - position.mean()) / position.std()
+        values[_nigrosome(region, traits.nigrosome[side])] = NIGROSOME_CHI_PPB
+    return values
 
 
 def _nigrosome(region: Region, share: float) -> np.ndarray:

@@ -3,37 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri
 
 from mrn_components.labels import LABELS
-from mrn_components.phantom.anatomy import (
-    SIDES,
-    Region,
-    brain_mask,
-    draw_anatomy,
-    normal,
-    paint_tissues,
-)
-from mrn_components.phantom.numbers import (
-    ASYMMETRY,
-    GRIDS,
-    LEFT_EXTRA_PPB,
-    NIGROSOME_AGREEMENT,
-    NIGROSOME_CHI_PPB,
-    NIGROSOME_PRESENT,
-    NIGROSOME_SHARE,
-    NM_CONTRAST,
-    NM_DEPLETION,
-    NM_SD,
-    NM_VOLUME_LOSS,
-    SEVERITY_BETA,
-    SHAPES,
-    SHIFT_MM,
-    SIGNALS,
-    Grid,
-    View,
-)
-from mrn_components.phantom.signal import Traits, render_nm, render_qsm, render_t1
+from mrn_components.phantom.anatomy import Region, brain_mask, draw_anatomy, paint_tissues
+from mrn_components.phantom.numbers import GRIDS, SHAPES, Grid, View
+from mrn_components.phantom.signal import render_nm, render_qsm, render_t1
+from mrn_components.phantom.traits import draw_traits
 
 
 @dataclass(frozen=True)
@@ -83,8 +58,8 @@ def make_subject(
         raise ValueError(f"label must be 0 (HC) or 1 (PD), got {label!r}.")
     streams = np.random.SeedSequence([seed, index]).spawn(4)
     traits_rng, anatomy_rng, tissue_rng, image_rng = map(np.random.default_rng, streams)
-    traits, nm_loss, shift_mm = _draw_traits(traits_rng, effect=effect * label)
-    anatomy = draw_anatomy(anatomy_rng, nm_loss, shift_mm)
+    traits = draw_traits(traits_rng, effect=effect * label)
+    anatomy = draw_anatomy(anatomy_rng, nm_loss=traits.nm_loss, shift_mm=traits.shift_mm)
     grid = GRIDS[view]
     tissue = paint_tissues(anatomy.pose, grid, tissue_rng)
     qsm_ids = [number for name in SHAPES for number in LABELS["qsm"][name]]
@@ -126,59 +101,3 @@ def _mask(grid: Grid, regions: dict[int, Region]) -> np.ndarray:
     for number, region in regions.items():
         mask[region.index(grid)] = number
     return mask
-
-
-def _draw_traits(
-    rng: np.random.Generator, *, effect: float
-) -> tuple[Traits, dict[str, float], np.ndarray]:
-    """Draw the signal of each nucleus, its NM volume loss per side and the NM-QSM shift in mm.
-
-    The draws are the same in number and order whatever the effect, so that subjects of cohorts
-    that differ in effect alone differ in their disease alone.
-    """
-    severity = effect * 2 * rng.beta(*SEVERITY_BETA)
-    worse = rng.integers(2)
-    side_factor = {side: 1 + ASYMMETRY * (1 if n == worse else -1) for n, side in enumerate(SIDES)}
-    disease = {side: severity * factor for side, factor in side_factor.items()}
-    common = normal(rng)  # iron rises with age in all nuclei together
-    healthy_share, patient_share = (NIGROSOME_SHARE[0] * p for p in NIGROSOME_PRESENT)
-    chi, nm, rise = {}, {}, {}
-    for name, signal in SIGNALS.items():
-        own, nm_own = normal(rng), normal(rng)
-        healthy, patient = signal.chi
-        if name == "SN":  # the table's means include nigrosome-1
-            healthy, patient = (
-                (mean - share * NIGROSOME_CHI_PPB) / (1 - share)
-                for mean, share in zip(signal.chi, (healthy_share, patient_share), strict=True)
-            )
-        for side, sign in SIDES.items():
-            spread = 0.3 * common + 0.85 * own + 0.43 * normal(rng)
-            chi[name, side] = healthy + signal.chi_sd * spread
-            if name == "SN":
-                extra = -sign * LEFT_EXTRA_PPB / 2 * effect
-                rise[side] = (patient - healthy) * disease[side] + extra
-            else:
-                chi[name, side] += (patient - healthy) * effect
-            nm_mean = signal.nm[0] + (signal.nm[1] - signal.nm[0]) * effect
-            nm[name, side] = nm_mean + NM_SD * (0.9 * nm_own + 0.4 * normal(rng))
-    contrast_of = NM_CONTRAST[0] + NM_CONTRAST[1] * normal(rng)
-    present = NIGROSOME_PRESENT[0] + (NIGROSOME_PRESENT[1] - NIGROSOME_PRESENT[0]) * effect
-    limit = ndtri(np.clip(present, 0, 1))
-    both = rng.standard_normal()  # the sides tend to agree
-    nigrosome = {}
-    for side in SIDES:
-        share = max(NIGROSOME_SHARE[0] + NIGROSOME_SHARE[1] * normal(rng), 0.0)
-        latent = NIGROSOME_AGREEMENT**0.5 * both
-        latent += (1 - NIGROSOME_AGREEMENT) ** 0.5 * rng.standard_normal()
-        nigrosome[side] = share if latent < limit else 0.0
-    traits = Traits(
-        chi=chi,
-        chi_rise=rise,
-        nigrosome=nigrosome,
-        nm=nm,
-        nm_contrast=contrast_of,
-        nm_depletion={side: min(NM_DEPLETION * d, 1.0) for side, d in disease.items()},
-    )
-    nm_loss = {side: min(NM_VOLUME_LOSS * d, 0.7) for side, d in disease.items()}
-    shift_mm = SHIFT_MM * normal(rng, 3)
-    return traits, nm_loss, shift_mm
