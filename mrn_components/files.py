@@ -11,13 +11,14 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path that becomes ``path`` when the block ends without an error.
 
     The temporary file lies in the same folder and keeps the suffix; it is flushed to the disk
-    before it takes the name, so that a killed process or a full disk leaves the old file.
+    before it takes the name, so that a killed process or a full disk leaves the old file. A path
+    has one writer at a time.
 
     Args:
         path: file to write or replace; its folder is made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = path.with_name(f".unfinished.{path.name}")  # one name: a killed write leaves one
     try:
         yield temporary
         with temporary.open("rb") as file:

@@ -18,9 +18,9 @@ _logger = logging.getLogger(__name__)
 class PredictionsHandler:
     """Write every subject's P(PD), and the metrics of the cohort if it is labelled.
 
-    ``predictions.csv`` has the columns ``subject,prob_pd,class`` (class 0 HC, 1 PD at a threshold
-    of 0.5) and ``label`` where known, sorted by subject. ``metrics.json`` holds accuracy, ROC AUC
-    and macro F1 with 95 % intervals; the same goes to the log as a table.
+    ``predictions.csv`` has the columns ``subject,prob_pd,class`` (class 1, PD, where P(PD) is
+    above 0.5; else 0, HC) and ``label`` where known, sorted by subject. ``metrics.json`` holds
+    accuracy, ROC AUC and macro F1 with 95 % intervals; the same goes to the log as a table.
 
     Args:
         output_dir: folder of the files; each appears whole or not at all.
@@ -58,7 +58,7 @@ class PredictionsHandler:
         writer.writerow(["subject", "prob_pd", "class"] + ["label"] * self.labelled)
         for subject, (prob_pd, label) in sorted(self._rows.items()):
             known = [label] if self.labelled else []
-            writer.writerow([subject, f"{prob_pd:.6f}", int(prob_pd >= 0.5), *known])
+            writer.writerow([subject, f"{prob_pd:.6f}", int(prob_pd > 0.5), *known])
         path = self.output_dir / "predictions.csv"
         write_text(path, table.getvalue())
         _logger.info("%d predictions are in %s (research use only)", len(self._rows), path)

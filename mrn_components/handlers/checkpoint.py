@@ -1,9 +1,8 @@
 """Weights and checkpoints of a run, and resuming it."""
 
 import logging
-import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
+from mrn_components.files import replacing
 from mrn_components.optim import unwrap
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class RunCheckpointHandler:
     Writes into ``directory``, on rank 0 and never half a file:
 
     - ``model.pt``: the network's weights of the best validation, or the last while none was made;
-    - ``model_last.pt``: the network's weights of the last epoch saved;
+    - ``model_last.pt``: the same of the last epoch saved;
     - ``checkpoints/epoch_0012.pt``: all that resuming needs, of the last two epochs saved.
 
     Must be the trainer's last handler: the epoch's validation and the other handlers' states are
@@ -35,6 +35,8 @@ class RunCheckpointHandler:
         evaluator: the validation engine, which knows the best epoch. None: the last is the best.
         resume: go on from the newest checkpoint that can be read.
         interval: epochs from one save to the next. The last epoch is saved in any case.
+        training_only: dotted names of modules that inference does without (section 4.1.2), left out
+            of ``model.pt`` and ``model_last.pt``.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class RunCheckpointHandler:
         evaluator: Evaluator | None = None,
         resume: bool = False,
         interval: int = 1,
+        training_only: Sequence[str] = (),
     ) -> None:
         self.directory = Path(directory)
         self.handlers = {
@@ -55,6 +58,7 @@ class RunCheckpointHandler:
         self.evaluator = evaluator
         self.resume = resume
         self.interval = interval
+        self.training_only = tuple(f"{name}." for name in training_only)
 
     def attach(self, engine: Engine) -> None:
         """Subscribe to the trainer."""
@@ -111,7 +115,12 @@ class RunCheckpointHandler:
         epoch = engine.state.epoch
         due = epoch % self.interval == 0 or epoch == engine.state.max_epochs
         best = self._best()
-        weights = unwrap(engine.network).state_dict()
+        network = unwrap(engine.network).state_dict()
+        weights = {
+            name: value
+            for name, value in network.items()
+            if not name.startswith(self.training_only)
+        }
         if best["epoch"] == epoch or (best["epoch"] == -1 and due):
             _write(weights, self.directory / "model.pt")
         if not due:
@@ -120,7 +129,7 @@ class RunCheckpointHandler:
         state = {
             "epoch": epoch,
             "best": best,
-            "network": weights,
+            "network": network,
             "optimizer": engine.optimizer.state_dict(),
             "handlers": {name: handler.state_dict() for name, handler in self.handlers.items()},
         }
@@ -172,14 +181,5 @@ class RunCheckpointHandler:
 
 
 def _write(content: Any, path: Path) -> None:
-    """Write a file such that being killed at any moment leaves the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name("unfinished.tmp")  # always one: the next write replaces it
-    try:
-        with unfinished.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as unfinished:
+        torch.save(content, unfinished)

@@ -1,0 +1,38 @@
+"""Files appear whole or not at all."""
+
+import os
+
+import pytest
+
+from mrn_components.files import replacing, write_text
+
+
+def write_half(path):
+    with replacing(path) as temporary:
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
+    path = tmp_path / "folder" / "table.csv"
+    write_text(path, "whole")
+    with pytest.raises(OSError, match="No space left"):
+        write_half(path)
+    assert path.read_text() == "whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_temporary_file_keeps_the_suffix_and_the_folder(tmp_path):
+    with replacing(tmp_path / "image.nii.gz") as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.name.endswith(".nii.gz")
+        temporary.touch()
+
+
+def test_files_are_readable_as_the_umask_says(tmp_path):
+    old = os.umask(0o027)
+    try:
+        write_text(tmp_path / "model.pt", "")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "model.pt").stat().st_mode & 0o777 == 0o640
