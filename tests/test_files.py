@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from mrn_components.files import replacing, write_text
+from mrn_components.files import remove_unfinished, replacing, write_text
 
 
 def write_half(path):
@@ -36,3 +36,11 @@ def test_files_are_readable_as_the_umask_says(tmp_path):
     finally:
         os.umask(old)
     assert (tmp_path / "model.pt").stat().st_mode & 0o777 == 0o640
+
+
+def test_leftovers_of_killed_processes_are_removed(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / ".unfinished.12.epoch_0001.pt").touch()
+    (tmp_path / "model.pt").touch()
+    remove_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*.pt")] == ["model.pt"]

@@ -1,7 +1,6 @@
 """Folds of the cross-validation (section 4.1.1)."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from mrn_components.data.subjects import Subject
+from mrn_components.files import write_text
 
 
 class DataLeakageError(ValueError):
@@ -64,7 +64,7 @@ def split_folds(
             )
     folds = {"seed": seed, "folds": [[ids[i] for i in part] for part in parts]}
     if path is not None:
-        _write(Path(path), folds)
+        write_text(Path(path), json.dumps(folds, indent=1) + "\n")
     return folds
 
 
@@ -127,11 +127,3 @@ def _read(path: Path, ids: list[str], num_folds: int, seed: int) -> dict[str, An
             f"with seed {seed}. Name another file, or delete it to split again."
         )
     return folds
-
-
-def _write(path: Path, folds: dict[str, Any]) -> None:
-    """Write the folds to a file that is whole or absent, even if the process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(folds, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)

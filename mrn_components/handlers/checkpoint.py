@@ -11,7 +11,7 @@ from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
-from mrn_components.files import replacing
+from mrn_components.files import remove_unfinished, replacing
 from mrn_components.optim import unwrap
 
 logger = logging.getLogger(__name__)
@@ -93,6 +93,8 @@ class RunCheckpointHandler:
                 f"{self.directory} holds no checkpoint to resume; name the run by --run_name, or "
                 "start it by --resume False."
             )
+        if idist.get_rank() == 0:
+            remove_unfinished(self.directory)
         for path in reversed(paths):
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
