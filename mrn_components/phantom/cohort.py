@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from mrn_components.files import write_text
 from mrn_components.phantom.numbers import View
 from mrn_components.phantom.subject import Phantom, check_settings, draw_label, make_subject
 
@@ -77,7 +78,7 @@ def make_cohort(
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
             list(bar(pool.map(write, missing)))
     rows = [f"{name},{draw_label(index, seed=seed)}\n" for index, name in enumerate(names)]
-    _write_bytes(output / "train_cases.csv", "".join(rows).encode())
+    write_text(output / "train_cases.csv", "".join(rows))
     return output
 
 
@@ -92,13 +93,12 @@ def _claim(output: Path, settings: dict[str, object]) -> None:
                 f"{_differences(found, settings)}. Choose another output folder or delete it."
             )
         return
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if output.exists() and (not output.is_dir() or any(output.glob("[!.]*"))):
         raise FileExistsError(
             f"{output} exists and is not a phantom cohort (it has no phantom.json). "
             "Choose a new or empty output folder."
         )
-    output.mkdir(parents=True, exist_ok=True)
-    _write_bytes(record, (json.dumps(settings, indent=2) + "\n").encode())
+    write_text(record, json.dumps(settings, indent=2) + "\n")
 
 
 def _differences(found: dict[str, object], wanted: dict[str, object]) -> str:
@@ -138,10 +138,3 @@ def _to_nifti(phantom: Phantom, name: str) -> nib.Nifti1Image:
     if name == "QSM":
         image.header.set_slope_inter(_QSM_STEP_PPB, 0)
     return image
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that it is either absent or complete."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -6,16 +6,16 @@ import numpy as np
 from scipy import fft, ndimage
 from scipy.interpolate import CubicSpline
 
-from mrn_components.phantom.anatomy import Anatomy, Pose, Region, waves
+from mrn_components.phantom.anatomy import Anatomy, Pose, Region, normal, waves
 from mrn_components.phantom.numbers import (
     BIAS,
     BLUR_MM,
     DIPOLE_THRESHOLD,
     NIGROSOME_CHI_PPB,
-    NM_SNR,
     OFFSET_PPB,
     QSM_NOISE_PPB,
     SIGNALS,
+    SNR,
     SPACING_MM,
     TEXTURE_PPB,
     TISSUES,
@@ -54,7 +54,7 @@ def render_qsm(
         chi[region.index(grid)] = around + (values - around) / SIGNALS[name].recovery
     chi[~brain] = 0
     chi = _invert_dipole(_blur(chi), rng.standard_normal(grid.shape, dtype=np.float32))
-    chi += OFFSET_PPB * float(np.clip(rng.standard_normal(), -2, 2))
+    chi += OFFSET_PPB * normal(rng)
     return np.where(brain, chi, np.float32(0))
 
 
@@ -162,6 +162,6 @@ def _acquire(
         # Position in the full grid from -1 to 1: the field does not depend on the view.
         position = (grid.start[axis] + np.arange(grid.shape[axis])) / (150, 150, 35)[axis] - 1
         shape = [-1 if a == axis else 1 for a in range(3)]
-        field = field * (1 + BIAS / 2 * slope * position).astype(np.float32).reshape(shape)
-    noise = rng.standard_normal((2, *signal.shape), dtype=np.float32) / np.float32(NM_SNR)
+        field = field * (1 + BIAS * slope * position).astype(np.float32).reshape(shape)
+    noise = rng.standard_normal((2, *signal.shape), dtype=np.float32) / np.float32(SNR)
     return np.float32(scale) * np.sqrt((signal * field + noise[0]) ** 2 + noise[1] ** 2)
