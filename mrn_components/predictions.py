@@ -20,7 +20,7 @@ class PredictionsHandler:
 
     ``predictions.csv`` has the columns ``subject,prob_pd,class`` (class 1, PD, where P(PD) is
     above 0.5; else 0, HC) and ``label`` where known, sorted by subject. ``metrics.json`` holds
-    accuracy, ROC AUC and macro F1 with 95 % intervals; the same goes to the log as a table.
+    accuracy, ROC AUC and macro F1 with 95 % intervals, ``metrics.txt`` a table of them.
 
     Args:
         output_dir: folder of the files; each appears whole or not at all.
@@ -68,5 +68,7 @@ class PredictionsHandler:
     def _write_metrics(self) -> None:
         prob_pd, labels = zip(*self._rows.values(), strict=True)
         metrics = diagnosis_metrics(torch.tensor(prob_pd), torch.tensor(labels), seed=self.seed)
+        table = f"{len(labels)} subjects\n{format_metrics(metrics)}"
         write_text(self.output_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-        _logger.info("%d subjects\n%s", len(labels), format_metrics(metrics))
+        write_text(self.output_dir / "metrics.txt", table + "\n")
+        _logger.info(table)
