@@ -57,6 +57,7 @@ class PackedBlock(Block):
             attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1)).unbind(1)
         )  # (N, heads, C/heads)
         q, k = attn.q_norm(_take_first(q, sequences, first)), attn.k_norm(k)
+        v = v.contiguous()  # a quarter more speed of the attention on CPUs
         kv_sizes = [count * length for count, length in sequences]
         q_sizes = [count * (first or length) for count, length in sequences]
         groups = zip(sequences, q.split(q_sizes), k.split(kv_sizes), v.split(kv_sizes), strict=True)

@@ -35,7 +35,6 @@ class SliceEncoder(nn.Module):
         drop_path_rate: rate of dropped branches in the last block, falling linearly to 0 in the
             first. Paper: 0.2 (section 4.1.2).
         keep_registers: hand register tokens on to FFA. The paper names none there; VGGT drops them.
-        chunk_size: most slices in one call; None sets no limit.
         **model_args: further arguments of the timm model, e.g. depth, embed_dim, num_heads,
             init_values.
 
@@ -54,10 +53,9 @@ class SliceEncoder(nn.Module):
         self,
         *,
         name: str = "vit_base_patch14_reg4_dinov2.lvd142m",
-        weights: str = "none",
+        weights: str | None = "none",
         drop_path_rate: float = 0.2,
         keep_registers: bool = False,
-        chunk_size: int | None = None,
         **model_args: Any,
     ) -> None:
         super().__init__()
@@ -82,7 +80,6 @@ class SliceEncoder(nn.Module):
         self.num_heads: int = self.vit.blocks[0].attn.num_heads
         self.patch_size: int = self.vit.patch_embed.patch_size[0]
         self.prefix: int = self.vit.num_prefix_tokens if keep_registers else 1
-        self.chunk_size = chunk_size
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of storing its activations."""
@@ -119,19 +116,16 @@ class SliceEncoder(nn.Module):
         """Tokens (S, n, C) of ``blocks`` and of the last block for slices (S, 1, H, W)."""
         wanted = [*blocks, self.depth - 1]
         indices = sorted(set(wanted))
-        chunks = []
-        for chunk in slices.split(self.chunk_size or len(slices)):
-            levels = self.vit.forward_intermediates(
-                chunk,
-                indices=indices,
-                return_prefix_tokens=True,
-                norm=True,
-                output_fmt="NLC",
-                intermediates_only=True,
-            )
-            packed = [cat([prefix[:, : self.prefix], patches], 1) for patches, prefix in levels]
-            chunks.append([packed[indices.index(block)] for block in wanted])
-        return [cat(level) for level in zip(*chunks, strict=True)]
+        levels = self.vit.forward_intermediates(
+            slices,
+            indices=indices,
+            return_prefix_tokens=True,
+            norm=True,
+            output_fmt="NLC",
+            intermediates_only=True,
+        )
+        tokens = [cat([prefix[:, : self.prefix], patches], 1) for patches, prefix in levels]
+        return [tokens[indices.index(block)] for block in wanted]
 
     def _pad(self, volume: Tensor) -> Tensor:
         missing = [-side % self.patch_size for side in volume.shape[-2:]]
@@ -165,9 +159,9 @@ class _OneChannelConv2d(nn.Conv2d):
         return conv2d(x, weight.sum(1, keepdim=True), bias, self.stride)
 
 
-def _create(name: str, weights: str, args: dict[str, Any]) -> Any:
+def _create(name: str, weights: str | None, args: dict[str, Any]) -> Any:
     """The timm model ``name`` with its weights, or an error that says what to type."""
-    if weights == "none":  # a word, because MONAI ignores None as an override
+    if weights in (None, "none"):  # a word too, because MONAI ignores None as an override
         return timm.create_model(name, **args)
     overlay = {} if weights == "hub" else {"state_dict": _read(weights, name)}
     try:

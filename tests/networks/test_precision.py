@@ -13,6 +13,12 @@ def onednn():
     matmul.fp32_precision = before
 
 
+@pytest.fixture
+def amd(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "AMD"}, raising=False)
+
+
+@pytest.mark.usefixtures("amd")
 def test_onednn_is_used_only_where_it_keeps_fp32_accuracy(onednn):
     allowed = fast_fp32_matmul()
     a, b = torch.randn(2, 128, 128)
@@ -21,9 +27,18 @@ def test_onednn_is_used_only_where_it_keeps_fp32_accuracy(onednn):
     assert (onednn.fp32_precision == "bf16") == allowed
 
 
+@pytest.mark.usefixtures("amd")
 def test_onednn_is_given_up_where_it_rounds(onednn):
     before = onednn.fp32_precision
     assert not fast_fp32_matmul(tolerance=0.0)
+    assert onednn.fp32_precision == before
+
+
+def test_intel_cpus_keep_their_library(onednn, monkeypatch):
+    before = onednn.fp32_precision
+    name = {"cpu_name": "Intel Xeon"}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: name, raising=False)
+    assert not fast_fp32_matmul()
     assert onednn.fp32_precision == before
 
 

@@ -78,8 +78,6 @@ def test_volumes_of_any_shape_equal_each_alone(tiny_encoder, close):
     (together,), grids = encoder(volumes)
     assert [grid[:3] for grid in grids] == [(2, 2, 2), (1, 3, 2), (3, 2, 2), (1, 1, 3)]
     close(together, torch.cat([encoder([volume])[0][0] for volume in volumes]))
-    encoder.chunk_size = 2
-    close(encoder(volumes)[0][0], together)
 
 
 def test_slices_are_padded_with_zeros_on_both_sides(tiny_encoder, close):
@@ -117,8 +115,16 @@ def test_official_weight_file_gives_the_same_features(tmp_path, suffix, tiny_enc
     close(encoder(volume)[0][0], reference(volume)[0][0])
 
 
+def test_no_weights_has_two_spellings(tiny_encoder, close):
+    states = []
+    for weights in (None, "none"):
+        torch.manual_seed(0)
+        states.append(tiny_encoder(weights=weights).state_dict())
+    close(states[0], states[1], 0)
+
+
 def test_missing_weight_file_says_what_to_type(tiny_encoder):
-    with pytest.raises(FileNotFoundError, match=r"nowhere.*--encoder_weights PATH.*None"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*--encoder_weights PATH.*none"):
         tiny_encoder(weights="nowhere.pth")
 
 
