@@ -259,9 +259,10 @@ def test_phantoms_need_neither_torch_nor_monai():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("effect", "low", "high"), [(1.0, 0.58, 0.72), (0.0, 0.41, 0.59)])
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("effect", "low", "high"), [(1.0, 0.60, 0.70), (0.0, 0.42, 0.58)])
 def test_nucleus_means_classify_as_poorly_as_in_real_data(effect, low, high):
-    """Published baseline on the real data: 0.62-0.63; the margins are 2 SD of 300 subjects."""
+    """Published baseline on the real data: 0.62-0.63. The SD of 300 subjects is 0.03."""
     model_selection = pytest.importorskip("sklearn.model_selection")
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

@@ -211,17 +211,32 @@ def paint_tissues(pose: Pose, grid: Grid, rng: np.random.Generator) -> np.ndarra
     right, anterior, superior = pose.frame(np.array(grid.start), grid.shape)
     lateral = np.abs(right)
 
-    def ball(centre: tuple[float, float, float], axes: tuple[float, float, float]) -> np.ndarray:
+    def ball(
+        centre: tuple[float, float, float],
+        axes: tuple[float, float, float],
+        box: tuple[slice, ...] = (),
+    ) -> np.ndarray:
         return (
-            ((lateral - centre[0]) / axes[0]) ** 2
-            + ((anterior - centre[1]) / axes[1]) ** 2
-            + ((superior - centre[2]) / axes[2]) ** 2
+            ((lateral[box] - centre[0]) / axes[0]) ** 2
+            + ((anterior[box] - centre[1]) / axes[1]) ** 2
+            + ((superior[box] - centre[2]) / axes[2]) ** 2
         )
 
     tissue = np.zeros(grid.shape, np.uint8)
 
     def paint(name: str, where: np.ndarray) -> None:
         tissue[where] = _TISSUE_ID[name]
+
+    def paint_ball(
+        name: str, centre: tuple[float, float, float], axes: tuple[float, float, float]
+    ) -> None:
+        # Only a box that holds the tilted ball: thrice as fast.
+        reach = 1.15 * np.array([centre[0] + axes[0], *axes[1:]]) + 3
+        middle = pose.voxel(np.array([0, *centre[1:]])) - grid.start
+        first = np.maximum(np.floor(middle - reach / SPACING_MM).astype(int), 0)
+        last = np.maximum(np.ceil(middle + reach / SPACING_MM).astype(int), 0)
+        box = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
+        tissue[box][ball(centre, axes, box) < 1] = _TISSUE_ID[name]
 
     folds = waves(pose, grid, rng, wavelength_mm=(12, 22))  # of the cortex
     sulcus = np.abs(folds)
@@ -233,21 +248,21 @@ def paint_tissues(pose: Pose, grid: Grid, rng: np.random.Generator) -> np.ndarra
     paint("csf", (cerebrum < 1) | (cerebellum < 1))
     paint("grey", (cerebrum < 0.94) & ((sulcus > 0.15) | (cerebrum < 0.68)) & (lateral > 1.2))
     paint("white", (cerebrum < 0.80) & ((sulcus > 0.7) | (cerebrum < 0.60)) & (lateral > 2.5))
-    paint("white", ball((0, 5, 14), (45, 52, 22)) < 1)
-    paint("grey", ball((43, 14, 4), (9, 22, 12)) < 1)  # insula
-    paint("csf", ball((46, 14, 4), (7, 18, 7)) < 1)
+    paint_ball("white", (0, 5, 14), (45, 52, 22))
+    paint_ball("grey", (43, 14, 4), (9, 22, 12))  # insula
+    paint_ball("csf", (46, 14, 4), (7, 18, 7))
     paint("grey", cerebellum + 0.04 * folds < 0.93)
     paint("white", cerebellum + 0.08 * folds < 0.5)
-    paint("csf", ball((0, 0, -14), (25, 26, 17)) < 1)  # cisterns around the midbrain
-    paint("csf", ball((5.5, 8, 22), (4, 30, 6)) < 1)  # lateral ventricles
-    paint("csf", ball((0, 1, 7), (1.5, 13, 8)) < 1)  # third ventricle
-    paint("stem", ball((0, -2, -5), (16, 15, 17)) < 1)  # midbrain
-    paint("stem", ball((11, 5, -4), (8.5, 9.5, 13)) < 1)  # crura
-    paint("stem", ball((0, 4, -28), (18, 14, 17)) < 1)  # pons
-    paint("stem", ball((0, -6, -55), (10, 10, 32)) < 1)  # medulla
-    paint("csf", ball((0, 12, -6), (3.5, 6, 8)) < 1)  # interpeduncular cistern
-    paint("csf", ball((0, -11, -4), (1.3, 1.5, 12)) < 1)  # aqueduct
-    paint("csf", ball((0, -21, -28), (7, 4, 12)) < 1)  # fourth ventricle
+    paint_ball("csf", (0, 0, -14), (25, 26, 17))  # cisterns around the midbrain
+    paint_ball("csf", (5.5, 8, 22), (4, 30, 6))  # lateral ventricles
+    paint_ball("csf", (0, 1, 7), (1.5, 13, 8))  # third ventricle
+    paint_ball("stem", (0, -2, -5), (16, 15, 17))  # midbrain
+    paint_ball("stem", (11, 5, -4), (8.5, 9.5, 13))  # crura
+    paint_ball("stem", (0, 4, -28), (18, 14, 17))  # pons
+    paint_ball("stem", (0, -6, -55), (10, 10, 32))  # medulla
+    paint_ball("csf", (0, 12, -6), (3.5, 6, 8))  # interpeduncular cistern
+    paint_ball("csf", (0, -11, -4), (1.3, 1.5, 12))  # aqueduct
+    paint_ball("csf", (0, -21, -28), (7, 4, 12))  # fourth ventricle
     return tissue
 
 
