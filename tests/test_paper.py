@@ -1,9 +1,13 @@
 """The numbers of the paper's sections 3.3-4.1.2 are those of bundles/mrn/configs/train.yaml."""
 
+import re
 from pathlib import Path
+from pydoc import locate
 
 import pytest
 from monai.bundle import ConfigParser
+
+from mrn_components.bundle import check_key
 
 TRAIN = Path(__file__).parent.parent / "bundles" / "mrn" / "configs" / "train.yaml"
 
@@ -87,3 +91,32 @@ def test_inference_has_the_same_network_without_auxiliary_parts(config):
     assert res["encoder"]["name"] == trained["encoder"]["name"]
     assert "msupmoco" not in str(inference.get())
     assert config["train#checkpoint#training_only"] == ["res.dpt"]
+
+
+MAP = (TRAIN.parents[3] / "docs" / "paper_map.md").read_text()
+
+
+@pytest.mark.parametrize("symbol", sorted(set(re.findall(r"`((?:[a-z_]+\.)+[A-Za-z_]+)`", MAP))))
+def test_the_map_names_symbols_that_exist(symbol):
+    if not symbol.endswith(".yaml"):
+        assert locate(f"mrn_components.{symbol}") is not None
+
+
+@pytest.mark.parametrize("test", sorted(set(re.findall(r"tests/[\w/]+\.py::\w+", MAP))))
+def test_the_map_names_tests_that_exist(test):
+    file, name = test.split("::")
+    assert f"def {name}(" in (TRAIN.parents[3] / file).read_text()
+
+
+@pytest.mark.parametrize(
+    "key", sorted(set(re.findall(r"\| `([a-z_]+(?:#\w+)*)`(?:, `[^`]+`)? \|", MAP)))
+)
+def test_the_map_names_keys_that_exist(config, key):
+    check_key(key, config.get(), source="docs/paper_map.md: ")
+
+
+def test_the_map_covers_every_equation():
+    covered = set()
+    for first, last in re.findall(r"Eq\. (\d+)(?:-(\d+))?", MAP):
+        covered |= set(range(int(first), int(last or first) + 1))
+    assert covered == set(range(1, 13))
