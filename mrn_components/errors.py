@@ -14,15 +14,16 @@ def install_messages() -> None:
 
 
 def user_message(error: BaseException) -> str | None:
-    """The message of the first error behind ``error`` if our code raised it for the user.
+    """The message of the first error behind ``error`` that our code raised for the user.
 
-    None for any other error: those are ours to mend, and need their traceback.
+    None if there is none: other errors are ours to mend, and need their traceback.
     """
-    while error.__cause__ is not None:
-        error = error.__cause__
+    message, cause = None, error.__cause__
     frames = traceback.extract_tb(error.__traceback__)
     raised_here = bool(frames) and frames[-1].filename.startswith(str(Path(__file__).parent))
-    return str(error) if raised_here and isinstance(error, _EXPECTED) else None
+    if raised_here and isinstance(error, _EXPECTED):
+        message = str(error)
+    return (user_message(cause) if cause is not None else None) or message
 
 
 def _print_message(

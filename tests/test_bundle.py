@@ -169,3 +169,17 @@ def test_user_message_is_the_first_error_of_ours(tmp_path):
         fail_behind_monai(tmp_path / "x")
     assert user_message(caught.value) == f"{tmp_path / 'x'} is not there. Type this."
     assert user_message(ValueError("from elsewhere")) is None
+
+
+def fail_behind_a_library(path):
+    try:
+        path.read_text()
+    except OSError as error:
+        raise ValueError("Type this.") from error
+
+
+def test_user_message_explains_errors_of_libraries(tmp_path, monkeypatch):
+    monkeypatch.setattr("mrn_components.errors.__file__", __file__)
+    with pytest.raises(ValueError, match="Type this") as caught:
+        fail_behind_a_library(tmp_path / "x")
+    assert user_message(caught.value) == "Type this."

@@ -74,3 +74,7 @@ def main() -> None:
     install_messages()
     commands = [phantom, components, predict, version]
     fire.Fire({command.__name__: command for command in commands}, name="mrn")
+
+
+if __name__ == "__main__":
+    main()

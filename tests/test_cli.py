@@ -1,0 +1,90 @@
+"""The ``mrn`` command as a user types it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mrn_components
+from mrn_components.app import cli
+
+ROOT = Path(__file__).parent.parent
+
+
+def mrn(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["mrn", *arguments])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # main replaces it
+    cli.main()
+    return capsys.readouterr().out
+
+
+def test_version(monkeypatch, capsys):
+    assert mrn(monkeypatch, capsys, "version").strip() == mrn_components.__version__
+
+
+def test_components_lists_the_register(monkeypatch, capsys):
+    lines = mrn(monkeypatch, capsys, "components").strip().splitlines()
+    assert [line.split()[0] for line in lines] == mrn_components.__all__
+    assert all(len(line.split()) > 2 for line in lines)
+
+
+def test_phantom_makes_a_cohort(monkeypatch, capsys, tmp_path):
+    out = tmp_path / "cohort"
+    options = ["--subjects", "2", "--view", "midbrain", "--workers", "1"]
+    assert "2 synthetic subjects" in mrn(monkeypatch, capsys, "phantom", str(out), *options)
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["PHAN_000", "PHAN_001"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            ["mrn", "predict", "nowhere", "out", "--bundle", "nothing"],
+            "error: nothing is no bundle: it has no configs/inference.yaml or .json.",
+        ),
+        (
+            ["run", "bundles/mrn/configs/train.yaml", "--dataset_dir", "nowhere"],
+            "mrn phantom",
+        ),
+        (
+            ["run", "bundles/mrn/configs/train.yaml", "--lerning_rate", "3"],
+            "error: --lerning_rate: the config has no 'lerning_rate'.",
+        ),
+        (
+            ["run", "bundles/mrn/configs/train.yaml", "--encoder_weights", "no.pth"],
+            "--encoder_weights PATH",
+        ),
+        (
+            ["run", "bundles/mrn/configs/train.yaml"],  # no network here
+            "--encoder_weights PATH",
+        ),
+        (
+            ["run", "bundles/mrn/configs/inference.yaml", "--ckpt_path", "no.pt"],
+            "error: no.pt is not there. Train first",
+        ),
+    ],
+    ids=["no bundle", "no data", "misspelt", "no weight file", "no network", "no checkpoint"],
+)
+def test_a_slip_ends_in_one_message(command, message, cohort, tmp_path):
+    """Missing data, weights, network or key: the last line says what to type, no traceback."""
+    if command[0] == "run":
+        _, config, *options = command
+        command = ["monai.bundle", "run", "--config_file", str(ROOT / config), *options]
+        command += ["--bundle_root", str(tmp_path)]
+        if "--dataset_dir" not in options:
+            command += ["--dataset_dir", str(cohort)]
+    else:
+        command = ["mrn_components.app.cli", *command[1:]]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={"HF_HUB_OFFLINE": "1", "PATH": "", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr, done.stderr
+    assert message in done.stderr.strip().splitlines()[-1]

@@ -1,0 +1,69 @@
+"""Imports go one way, and importing the package does nothing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mrn_components
+
+PACKAGE = Path(mrn_components.__file__).parent
+# Layers from the bottom: a module may import from its own layer and those below.
+LAYERS = [
+    {"errors", "files", "labels"},
+    {"losses", "networks", "optim", "phantom", "rois"},
+    {"batch", "data", "metrics", "transforms"},
+    {"bundle", "handlers", "msupmoco", "predictions"},
+    {"app"},
+]
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def level(part):
+    return next(i for i, layer in enumerate(LAYERS) if part in layer)
+
+
+def imported_parts(path):
+    """Parts of the package that a module imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            assert parts[0] not in ("scripts", "bundles", "tests")
+            if parts[0] == "mrn_components" and len(parts) > 1 and parts[1] != "__init__":
+                yield parts[1]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down_the_layers(path):
+    if path == PACKAGE / "__init__.py":
+        return
+    for part in imported_parts(path):
+        assert level(part) <= level(part_of(path)), f"{path.name} imports {part}"
+
+
+def test_every_registered_name_exists_and_says_what_it_is():
+    for name in mrn_components.__all__:
+        assert (getattr(mrn_components, name).__doc__ or "").strip(), name
+
+
+def test_an_unknown_component_names_the_list():
+    with pytest.raises(AttributeError, match="no component 'MNR'; `mrn components` lists"):
+        mrn_components.MNR  # noqa: B018
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = (
+        "import sys, mrn_components, mrn_components.app.cli;"
+        "print([m for m in ('torch', 'monai', 'timm', 'nnunetv2', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
