@@ -25,7 +25,7 @@ class DPTHead(nn.Module):
         project_channels: widths of the four levels. None is C/8, C/4, C/2, C: 96, 192, 384, 768 for
             ViT-B, as in the paper.
         fusion_channels: width of the fused maps. Paper: 256.
-        chunk_size: slices decoded at a time, to bound memory.
+        chunk_size: most slices decoded at a time, to bound memory.
 
     Raises:
         ValueError: for an unknown ``features`` or other than four ``project_channels``.
@@ -37,7 +37,7 @@ class DPTHead(nn.Module):
         features: Literal["local", "global"] = "local",
         project_channels: Sequence[int] | None = None,
         fusion_channels: int = 256,
-        chunk_size: int = 8,
+        chunk_size: int = 16,
     ) -> None:
         super().__init__()
         if features not in ("local", "global"):
