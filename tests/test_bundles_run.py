@@ -3,11 +3,17 @@
 import csv
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mrn_components.app.predict import predict
 from mrn_components.bundle import NETWORK_BLOCKS
@@ -109,7 +115,7 @@ def test_parts_are_dropped_by_config_alone(cohort, tmp_path, part):
 
 
 def test_a_run_leaves_weights_for_inference_and_curves(cohort, tmp_path):
-    trainer, _ = train(cohort, tmp_path / "run")
+    train(cohort, tmp_path / "run")
     models = tmp_path / "run" / "models"
     weights = torch.load(models / "model.pt", weights_only=True)
     assert not any(name.startswith("res.dpt") for name in weights)
@@ -117,11 +123,12 @@ def test_a_run_leaves_weights_for_inference_and_curves(cohort, tmp_path):
         "epoch_0001.pt",
         "epoch_0002.pt",
     ]
-    assert {"loss", "classification", "segmentation", "contrastive", "bank_fill"} <= set(
-        trainer.state.metrics
-    )
-    assert {"lr/features", "lr/heads"} <= set(trainer.state.metrics)
-    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    curves = set()
+    for file in (tmp_path / "run" / "tensorboard").glob("events*"):
+        curves |= set(EventAccumulator(str(file)).Reload().Tags()["scalars"])
+    losses = {"loss", "classification", "segmentation", "contrastive"}
+    assert losses | {"bank_fill", "lr/features", "lr/heads"} <= curves
+    assert {"roc_auc", "accuracy", "f1_macro"} <= curves
 
 
 def test_predicting_without_weights_says_what_to_do(cohort, tmp_path):
@@ -136,3 +143,44 @@ def test_predicting_without_weights_says_what_to_do(cohort, tmp_path):
 def test_predicting_refuses_a_misspelt_override(cohort, tmp_path):
     with pytest.raises(ValueError, match=r"--ckpt: the config has no 'ckpt'"):
         predict(str(cohort), str(tmp_path), bundle=str(BUNDLE), ckpt="x")
+
+
+def start(cohort, root, name, *options):
+    """``python -m monai.bundle run`` in miniature, as a user starts it."""
+    overrides = {**TINY, "epochs": 4, "pretrain_epochs": 2, "dataset_dir": cohort}
+    overrides |= {"output_dir": root / name, "cache_dir": root / "cache"}
+    flags = [str(part) for key, value in overrides.items() for part in (f"--{key}", value)]
+    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run"]
+    command += ["--config_file", str(CONFIGS / "train.yaml"), *flags, *options]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=root, env=env, stdout=subprocess.DEVNULL)
+
+
+def equal(one, other):
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    return torch.equal(one, other) if torch.is_tensor(one) else one == other
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_end(cohort, tmp_path):
+    """SIGKILL after epoch 2, in epoch 3, which is the first with the full loss; then --resume."""
+    assert start(cohort, tmp_path, "whole").wait() == 0
+    process = start(cohort, tmp_path, "killed")
+    second = tmp_path / "killed" / "models" / "checkpoints" / "epoch_0002.pt"
+    while not second.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+    again = start(cohort, tmp_path, "killed")
+    assert again.wait() != 0  # the folder holds a run: nothing is overwritten
+    assert start(cohort, tmp_path, "killed", "--resume", "True").wait() == 0
+    ends = [
+        torch.load(tmp_path / run / "models/checkpoints/epoch_0004.pt", weights_only=True)
+        for run in ("whole", "killed")
+    ]
+    assert equal(*ends)
+    assert {"msupmoco"} <= ends[0]["handlers"].keys()
