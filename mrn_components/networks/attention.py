@@ -53,36 +53,29 @@ class PackedBlock(Block):
 
     def _attend(self, x: Tensor, sequences: Sequences, first: int | None) -> Tensor:
         attn = self.attn
-        q, k, v = (
-            attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1)).unbind(1)
-        )  # (N, heads, C/heads)
-        q, k = attn.q_norm(_take_first(q, sequences, first)), attn.k_norm(k)
-        v = v.contiguous()  # a quarter more speed of the attention on CPUs
-        kv_sizes = [count * length for count, length in sequences]
-        q_sizes = [count * (first or length) for count, length in sequences]
-        groups = zip(sequences, q.split(q_sizes), k.split(kv_sizes), v.split(kv_sizes), strict=True)
+        qkv = attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1))  # (N, 3, heads, C / heads)
+        q, k, v = qkv.unbind(1)
+        # Attention on CPUs is a quarter faster with a contiguous v; norms make q and k so.
+        parts = attn.q_norm(q), attn.k_norm(k), v.contiguous()
         attended = [
             scaled_dot_product_attention(
-                *(part.unflatten(0, (count, -1)).transpose(1, 2) for part in (q_, k_, v_))
-            )
-            .transpose(1, 2)
-            .flatten(0, 1)
-            .flatten(1)
-            for (count, _), q_, k_, v_ in groups
+                q[:, :first].transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+            ).transpose(1, 2)  # (count, length, heads, C / heads)
+            for q, k, v in zip(*(_groups(part, sequences) for part in parts), strict=True)
         ]
-        return attn.proj(cat(attended))
+        return attn.proj(cat([group.flatten(0, 1) for group in attended]).flatten(1))
+
+
+def _groups(x: Tensor, sequences: Sequences) -> list[Tensor]:
+    """Views of the packed ``x`` (N, ...) as (count, length, ...) for each group of sequences."""
+    parts = x.split([count * length for count, length in sequences])
+    return [part.unflatten(0, shape) for part, shape in zip(parts, sequences, strict=True)]
 
 
 def _take_first(x: Tensor, sequences: Sequences, first: int | None) -> Tensor:
     if first is None:
         return x
-    parts = x.split([count * length for count, length in sequences])
-    return cat(
-        [
-            part.unflatten(0, (count, -1))[:, :first].flatten(0, 1)
-            for part, (count, _) in zip(parts, sequences, strict=True)
-        ]
-    )
+    return cat([group[:, :first].flatten(0, 1) for group in _groups(x, sequences)])
 
 
 def _init_linear(module: nn.Module) -> None:

@@ -105,7 +105,7 @@ class DPTHead(nn.Module):
             rois: ROI of each volume, which selects the output layer.
 
         Returns:
-            Logits (K, D, H, W) of each volume.
+            Logits (K, D, H, W) of each volume, float32.
         """
         unpacked = zip(*(unpack(level, grids) for level in levels), strict=True)
         masks = []
@@ -151,7 +151,7 @@ class DPTHead(nn.Module):
         logits = self.outputs[roi](self.head(self.fuse(levels, grid)))  # (D, K, 4h, 4w)
         padded = (grid.height * self.patch_size, grid.width * self.patch_size)
         top, left = ((full - side) // 2 for full, side in zip(padded, size, strict=True))
-        logits = interpolate(logits, padded, mode="bilinear")
+        logits = interpolate(logits.float(), padded, mode="bilinear")
         return logits[..., top : top + size[0], left : left + size[1]]  # (D, K, H, W)
 
 
@@ -167,10 +167,10 @@ class _Fusion(nn.Module):
     def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int] | None) -> Tensor:
         if self.skip is not None:
             x = x + self.skip(skip)
-        x = self.residual(x)
-        if size is not None:
-            x = interpolate(x, size, mode="bilinear", align_corners=True)
-        return self.project(x)
+        x = self.project(self.residual(x))  # before resizing, which commutes, on fewer pixels
+        if size is None:
+            return x
+        return interpolate(x, size, mode="bilinear", align_corners=True)
 
 
 class _ResidualUnit(nn.Module):

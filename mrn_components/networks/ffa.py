@@ -32,14 +32,15 @@ class FFA(nn.Module):
             )
         self.num_layers = num_layers
         self.grad_checkpointing = False
-        self.global_blocks = nn.ModuleList()
-        self.local_blocks = nn.ModuleList()
 
     def build(self, channels: int, num_heads: int) -> None:
         """Create the blocks for tokens of width ``channels``; RES calls this once."""
-        for _ in range(self.num_layers):
-            self.global_blocks.append(PackedBlock(channels, num_heads))
-            self.local_blocks.append(PackedBlock(channels, num_heads))
+        self.global_blocks = nn.ModuleList(
+            PackedBlock(channels, num_heads) for _ in range(self.num_layers)
+        )
+        self.local_blocks = nn.ModuleList(
+            PackedBlock(channels, num_heads) for _ in range(self.num_layers)
+        )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of storing its activations."""

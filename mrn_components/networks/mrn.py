@@ -94,7 +94,7 @@ class MRN(nn.Module):
         if masks is not None:
             output["masks"] = {roi: [] for roi in self.rois}
             for roi, mask in zip(rois, masks, strict=True):
-                output["masks"][roi].append(mask.float())
+                output["masks"][roi].append(mask)
         return output
 
     def patient_encoder(self) -> Self:

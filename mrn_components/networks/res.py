@@ -19,7 +19,8 @@ class RES(nn.Module):
     Every part but the encoder may be left out (Table 2): without FFA, slices do not see each other;
     without SFA, the ROI token is the mean of the slice tokens; without DPT there are no masks.
     No part is told the token width in a config: ``build``, which MRN calls once, passes the
-    encoder's width to the ``build`` of each part.
+    encoder's width to the ``build`` of each part. A part of your own has the methods of the one it
+    replaces; in place of FFA, also ``num_layers``.
 
     Args:
         encoder: slices to tokens.
@@ -91,7 +92,9 @@ class RES(nn.Module):
             ROI tokens (V, C), and logits (K, D, H, W) of each volume or None.
         """
         dpt = self.dpt if segment else None
-        encoded, grids = self.encoder(volumes, self._tapped_blocks() if dpt else ())  # Eq. 2
+        encoded, grids = self.encoder(
+            volumes, self._tapped_blocks() if dpt is not None else ()
+        )  # Eq. 2
         tokens, levels = encoded[-1], encoded
         if self.slice_embedding is not None:
             tokens = self.slice_embedding(tokens, grids)  # Eq. 3
@@ -117,6 +120,6 @@ class RES(nn.Module):
         The paper reads 3, 6, 9 and 11 of 12 without FFA (section 4.3.2), and only the last with
         three layers; between these, the deepest ones. Other depths are scaled.
         """
-        from_encoder = NUM_LEVELS - (self.ffa.num_layers if self.ffa is not None else 0)
-        paper = [3, 6, 9, 11][NUM_LEVELS - max(from_encoder, 1) :]
+        from_ffa = self.ffa.num_layers if self.ffa is not None else 0
+        paper = [3, 6, 9, 11][-max(NUM_LEVELS - from_ffa, 1) :]
         return [max(round((block + 1) * self.encoder.depth / 12), 1) - 1 for block in paper[:-1]]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, cat, empty, nn, tensor
+from torch import Tensor, cat, empty, nn
 
 from mrn_components.networks.attention import PackedBlock
 
@@ -49,7 +49,6 @@ class SFA(nn.Module):
         x = cat(
             [part for volume in slices.split(list(depths)) for part in (self.roi_token, volume)]
         )
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x, sequences)
-        starts = tensor([0, *(1 + depth for depth in depths[:-1])], device=x.device).cumsum(0)
-        return self.norm(x[starts])  # (V, C)
+        return self.norm(self.blocks[-1](x, sequences, first=1))  # (V, C)
