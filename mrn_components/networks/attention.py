@@ -14,20 +14,21 @@ class PackedBlock(Block):
 
     Norms, projections and the MLP see all tokens at once; only the attention runs per group of
     equally long sequences, so no token is padding and no mask is needed. Parameters have timm's
-    names, and the settings are those of VGGT, which FFA follows: query-key norm, LayerScale 0.01.
+    names, and the settings are those of VGGT, which FFA follows: query-key norm and LayerScale.
 
     Args:
         channels: token width C.
         num_heads: attention heads; must divide ``channels``.
+        layer_scale: what LayerScale starts with.
     """
 
-    def __init__(self, channels: int, num_heads: int) -> None:
+    def __init__(self, channels: int, num_heads: int, layer_scale: float = 0.01) -> None:
         super().__init__(
             channels,
             num_heads,
             qkv_bias=True,
             qk_norm=True,
-            init_values=0.01,
+            init_values=layer_scale,
             norm_layer=nn.LayerNorm,
         )
         self.apply(_init_linear)

@@ -19,27 +19,30 @@ class FFA(nn.Module):
 
     Args:
         num_layers: global-local pairs L. Paper: 3 (Table 3).
+        layer_scale: what each branch is multiplied by at first. VGGT: 0.01, which keeps the
+            features of a pretrained encoder; from scratch, 1 learns sooner. The paper is silent.
 
     Raises:
         ValueError: for ``num_layers`` below 1; to drop FFA, disable it in RES.
     """
 
-    def __init__(self, *, num_layers: int = 3) -> None:
+    def __init__(self, *, num_layers: int = 3, layer_scale: float = 0.01) -> None:
         super().__init__()
         if num_layers < 1:
             raise ValueError(
                 f"FFA num_layers must be >= 1, got {num_layers}; to leave FFA out use ffa: null."
             )
         self.num_layers = num_layers
+        self.layer_scale = layer_scale
         self.grad_checkpointing = False
 
     def build(self, channels: int, num_heads: int) -> None:
         """Create the blocks for tokens of width ``channels``; RES calls this once."""
         self.global_blocks = nn.ModuleList(
-            PackedBlock(channels, num_heads) for _ in range(self.num_layers)
+            PackedBlock(channels, num_heads, self.layer_scale) for _ in range(self.num_layers)
         )
         self.local_blocks = nn.ModuleList(
-            PackedBlock(channels, num_heads) for _ in range(self.num_layers)
+            PackedBlock(channels, num_heads, self.layer_scale) for _ in range(self.num_layers)
         )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

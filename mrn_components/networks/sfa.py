@@ -14,24 +14,27 @@ class SFA(nn.Module):
 
     Args:
         num_layers: self-attention blocks. Paper: 2 (Table 3).
+        layer_scale: what each branch is multiplied by at first. VGGT: 0.01, which keeps the
+            features of a pretrained encoder; from scratch, 1 learns sooner. The paper is silent.
 
     Raises:
         ValueError: for ``num_layers`` below 1; to drop SFA, disable it in RES.
     """
 
-    def __init__(self, *, num_layers: int = 2) -> None:
+    def __init__(self, *, num_layers: int = 2, layer_scale: float = 0.01) -> None:
         super().__init__()
         if num_layers < 1:
             raise ValueError(
                 f"SFA num_layers must be >= 1, got {num_layers}; to leave SFA out use sfa: null."
             )
         self.num_layers = num_layers
+        self.layer_scale = layer_scale
 
     def build(self, channels: int, num_heads: int) -> None:
         """Create the parameters for tokens of width ``channels``; RES calls this once."""
         self.roi_token = nn.Parameter(nn.init.trunc_normal_(empty(1, channels), std=0.02))
         self.blocks = nn.ModuleList(
-            PackedBlock(channels, num_heads) for _ in range(self.num_layers)
+            PackedBlock(channels, num_heads, self.layer_scale) for _ in range(self.num_layers)
         )
         self.norm = nn.LayerNorm(channels)
 
