@@ -61,7 +61,7 @@ def run_arguments() -> RunArguments | None:
     def capture(run_id: Any = None, **arguments: Any) -> dict[str, Any]:
         return update_kwargs(arguments.pop("args_file", None), run_id=run_id, **arguments)
 
-    arguments = fire.Fire(capture, command=sys.argv[2:], serialize=lambda _: "")
+    arguments = fire.Fire(capture, command=sys.argv[2:], serialize=lambda _: None)
     config_files = arguments.pop("config_file", None) or ()
     if isinstance(config_files, str):
         config_files = (config_files,)
