@@ -5,8 +5,8 @@ import io
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
-import torch
 from ignite.engine import Engine, Events
 
 from mrn_components.files import write_text
@@ -44,7 +44,7 @@ class PredictionsHandler:
         """Forget the subjects of an earlier evaluation."""
         self._rows.clear()
 
-    def collect(self, engine: Engine) -> None:
+    def collect(self, engine: Any) -> None:
         """Take the batch's probabilities."""
         prob_pd = engine.state.output["prob_pd"].tolist()
         labels = engine.state.output["label"].tolist() if self.labelled else [None] * len(prob_pd)
@@ -66,8 +66,9 @@ class PredictionsHandler:
             self._write_metrics()
 
     def _write_metrics(self) -> None:
-        prob_pd, labels = zip(*self._rows.values(), strict=True)
-        metrics = diagnosis_metrics(torch.tensor(prob_pd), torch.tensor(labels), seed=self.seed)
+        prob_pd = [prob for prob, _ in self._rows.values()]
+        labels = [label for _, label in self._rows.values() if label is not None]
+        metrics = diagnosis_metrics(prob_pd, labels, seed=self.seed)
         table = f"{len(labels)} subjects\n{format_metrics(metrics)}"
         write_text(self.output_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         write_text(self.output_dir / "metrics.txt", table + "\n")

@@ -1,7 +1,7 @@
 """The ``mrn`` command: parse, call, print."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import fire
 
@@ -15,7 +15,7 @@ def phantom(
     subjects: int = 20,
     seed: int = 1,
     effect: float = 1.0,
-    view: str = "brain",
+    view: Literal["brain", "midbrain"] = "brain",
     workers: int | None = None,
 ) -> None:
     """Make a synthetic cohort in the layout of the challenge.
