@@ -60,6 +60,15 @@ def make_evaluator():
     return evaluator
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The child that is killed has one thread, and sums depend on their number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def make_run(directory, *, epochs=4, resume=False, workers=0, contrast=True, width=6, **options):
     """A run with all that has a state: dropout, augmentation, two phases, teacher and bank."""
     manual_seed(3 if not resume else 4)  # a resumed run starts from other weights
