@@ -2,14 +2,14 @@
 # From nothing to a trained and evaluated patient classifier on synthetic subjects, on two CPU cores:
 # environment, phantoms, training, evaluation on held-out subjects, prediction.
 #   scripts/quickstart.sh             the tour, at most 10 minutes after the installation
-#   scripts/quickstart.sh --shuffled  the negative control: trains on shuffled labels, finds nothing
+#   scripts/quickstart.sh --shuffled  the negative control: labels shuffled everywhere, nothing to find
 # VENV names the virtual environment (default .venv).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
 case "${1:-}" in
-    "") NAME=quickstart TITLE="true labels" LABELS=() ;;
-    --shuffled) NAME=quickstart-shuffled TITLE="shuffled labels" LABELS=(--labels shuffled.csv) ;;
+    "") NAME=quickstart TITLE="true labels" ;;
+    --shuffled) NAME=quickstart-shuffled TITLE="shuffled labels" ;;
     *) echo "usage: scripts/quickstart.sh [--shuffled]" >&2; exit 2 ;;
 esac
 EFFECT=4  # times the published difference between PD and HC: a tiny network must learn it in minutes
@@ -26,19 +26,25 @@ install_package .
 step "2/5 synthetic subjects (disease effect x $EFFECT)"
 mrn phantom data/phantom --subjects 96 --seed 1 --effect $EFFECT --view midbrain
 mrn phantom data/phantom-test --subjects 80 --seed 2 --effect $EFFECT --view midbrain
-if [ ${#LABELS[@]} -gt 0 ]; then
-    paste -d, <(cut -d, -f1 data/phantom/train_cases.csv) \
-        <(cut -d, -f2 data/phantom/train_cases.csv | shuf --random-source=<(yes)) > data/shuffled.csv
-    LABELS=(--labels "$PWD/data/shuffled.csv")
+shuffle_labels() {  # shuffle_labels COHORT: its csv with the labels permuted, beside the cohort
+    paste -d, <(cut -d, -f1 "data/$1/train_cases.csv") \
+        <(cut -d, -f2 "data/$1/train_cases.csv" | shuf --random-source=<(yes)) > "data/$1-shuffled.csv"
+}
+TRAIN_LABELS=() TEST_LABELS=()
+if [ "$NAME" = quickstart-shuffled ]; then
+    shuffle_labels phantom
+    shuffle_labels phantom-test
+    TRAIN_LABELS=(--labels "$PWD/data/phantom-shuffled.csv")
+    TEST_LABELS=(--labels "$PWD/data/phantom-test-shuffled.csv")
 fi
 
 step "3/5 training the CPU-sized MRN ($TITLE)"
 rm -rf "$RUN"
-bundle_run --config_file "['$CONFIGS/train.yaml','$CONFIGS/small.yaml']" --run_name $NAME "${LABELS[@]}"
+bundle_run --config_file "['$CONFIGS/train.yaml','$CONFIGS/small.yaml']" --run_name $NAME "${TRAIN_LABELS[@]}"
 
 step "4/5 evaluation on subjects the training has not seen"
 bundle_run --config_file "['$RUN/configs/inference.json','$RUN/configs/evaluate.yaml']" \
-    --dataset_dir data/phantom-test
+    --dataset_dir data/phantom-test "${TEST_LABELS[@]}"
 
 step "5/5 prediction without labels"
 mrn predict data/phantom-test "$RUN/predictions" --bundle "$RUN"
