@@ -11,6 +11,7 @@ from mrn_components.metrics.intervals import (
     CONFIDENCE,
     bootstrap_interval,
     delong_interval,
+    undefined_interval,
     wilson_interval,
 )
 from mrn_components.metrics.scores import THRESHOLD, Labels, Metric, Scores, checked_scores
@@ -101,13 +102,7 @@ def format_metrics(metrics: Mapping[str, Metric]) -> str:
 
 def _proportion(successes: int, total: int, of: str) -> Metric:
     if not total:
-        return {
-            "value": None,
-            "low": None,
-            "high": None,
-            "method": "Wilson",
-            "reason": f"needs a {of}",
-        }
+        return {"value": None, **undefined_interval("Wilson", f"needs {of}s")}
     return {"value": successes / total, **wilson_interval(successes, total)}
 
 

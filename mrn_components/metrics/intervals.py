@@ -37,11 +37,13 @@ def delong_interval(prob: np.ndarray, truth: np.ndarray) -> Metric:
         truth: label of each subject, 0 or 1.
     """
     if min(np.sum(truth == label) for label in (0, 1)) < 2:
-        return _undefined("DeLong", FEW_SUBJECTS)
+        return undefined_interval("DeLong", FEW_SUBJECTS)
     below, above = placements(prob, truth)
     variance = auc_variance(below, above)
     if variance == 0:
-        return _undefined("DeLong", "all subjects of a class are placed alike, the variance is 0")
+        return undefined_interval(
+            "DeLong", "the variance is 0"
+        )
     auc, half = below.mean() / len(above), Z * np.sqrt(variance)
     return {
         "low": float(max(auc - half, 0)),
@@ -93,7 +95,7 @@ def bootstrap_interval(classes: Sequence[np.ndarray], statistic: Callable, seed:
         seed: seed of the resamples.
     """
     if min(map(len, classes)) < 2:
-        return _undefined("bootstrap", FEW_SUBJECTS)
+        return undefined_interval("bootstrap", FEW_SUBJECTS)
     interval = stats.bootstrap(
         classes,
         statistic,
@@ -105,9 +107,15 @@ def bootstrap_interval(classes: Sequence[np.ndarray], statistic: Callable, seed:
         rng=np.random.default_rng(seed),
     ).confidence_interval
     if interval.low == interval.high:
-        return _undefined("bootstrap", "the resamples do not differ")
+        return undefined_interval("bootstrap", "the resamples do not differ")
     return {"low": float(interval.low), "high": float(interval.high), "method": "bootstrap"}
 
 
-def _undefined(method: str, reason: str) -> Metric:
+def undefined_interval(method: str, reason: str) -> Metric:
+    """Stand for the interval that ``method`` cannot give.
+
+    Args:
+        method: name of the method.
+        reason: why, in a few words of a table.
+    """
     return {"low": None, "high": None, "method": method, "reason": reason}
