@@ -11,13 +11,12 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import ConfusionMatrixDisplay, RocCurveDisplay, roc_curve
 
 from mrn_components.files import replacing
-from mrn_components.metrics import CONFIDENCE, Metric, reliability_bins, wilson_interval
+from mrn_components.metrics import CONFIDENCE, NUM_BINS, Metric, reliability_bins, wilson_interval
 
 _STYLES: list[dict[str, Any]] = [
     {"color": "#0072B2", "linestyle": "-", "marker": "o"},
@@ -45,8 +44,9 @@ class Scored:
     @property
     def label(self) -> str:
         """The name as matplotlib can show it: it reads $ as mathematics and hides _names."""
-        name = self.name.lstrip("_").replace("$", r"\$")
-        return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+        name = self.name.lstrip("_")
+        name = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+        return name.replace("$", r"\$")
 
 
 def write_figures(models: list[Scored], truth: np.ndarray, output_dir: Path) -> None:
@@ -74,7 +74,8 @@ def write_figures(models: list[Scored], truth: np.ndarray, output_dir: Path) -> 
 
 
 def _roc(models: list[Scored], truth: np.ndarray, subjects: str) -> Figure:
-    figure, axes = _figure()
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
     if len(set(truth.tolist())) < 2:
         axes.text(0.5, 0.5, "Undefined: the subjects are of one class", ha="center")
     else:
@@ -107,7 +108,6 @@ def _auc_label(model: Scored) -> str:
 def _reliability(models: list[Scored], truth: np.ndarray, subjects: str) -> Figure:
     figure = Figure(figsize=(5, 6), layout="constrained")
     axes, counts = figure.subplots(2, height_ratios=(4, 1), sharex=True)
-    edges = np.linspace(0, 1, 11)
     for number, (model, style) in enumerate(zip(models, _STYLES, strict=False)):
         bins = reliability_bins(model.prob, truth)
         share = np.array([part.diseased / part.subjects for part in bins])
@@ -125,21 +125,22 @@ def _reliability(models: list[Scored], truth: np.ndarray, subjects: str) -> Figu
         axes.errorbar(
             mean, share, np.maximum(bars, 0), fmt="none", ecolor=style["color"], capsize=3
         )
-        counts.hist(
-            model.prob,
-            edges,
-            histtype="step",
-            linewidth=1.5,
-            color=style["color"],
+        counts.bar(
+            [part.low for part in bins],
+            [part.subjects for part in bins],
+            width=1 / NUM_BINS,
+            align="edge",
+            fill=False,
+            edgecolor=style["color"],
             linestyle=style["linestyle"],
         )
-    axes.legend(loc="upper left", fontsize=8)
+    axes.legend(loc="best", fontsize=8)
     axes.set(
         title=f"Reliability, {subjects}",
         xlabel="",
         ylabel=f"Share of PD (bars: Wilson {CONFIDENCE:.0%})",
-        xlim=(-0.01, 1.01),
-        ylim=(-0.01, 1.01),
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
     )
     counts.set(xlabel="P(PD), mean of the bin", ylabel="Subjects")
     return figure
@@ -162,8 +163,3 @@ def _confusion(models: list[Scored], subjects: str) -> Figure:
         axes.set(title=model.label, xlabel="Prediction", ylabel="Label")
     figure.suptitle(f"Confusion, {subjects}")
     return figure
-
-
-def _figure() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    return figure, figure.subplots()

@@ -11,6 +11,7 @@ NUM_BINS = 10
 class ReliabilityBin(NamedTuple):
     """The subjects whose P(PD) falls into one bin."""
 
+    low: float  # lower edge of the bin
     subjects: int
     diseased: int  # those of them with label 1
     mean_prob: float  # their mean P(PD)
@@ -26,13 +27,14 @@ def reliability_bins(prob: np.ndarray, truth: np.ndarray) -> list[ReliabilityBin
         prob: P(PD) of each subject.
         truth: label of each subject, 0 or 1.
     """
-    edges = np.linspace(0, 1, NUM_BINS + 1)[1:-1]
-    number = np.searchsorted(edges, prob)
-    return [
-        ReliabilityBin(len(inside), int(truth[inside].sum()), float(prob[inside].mean()))
-        for inside in (np.flatnonzero(number == i) for i in range(NUM_BINS))
-        if len(inside)
-    ]
+    edges = np.linspace(0, 1, NUM_BINS + 1)
+    number = np.searchsorted(edges[1:-1], prob)
+    bins = []
+    for i in np.unique(number):
+        inside = number == i
+        diseased, mean = int(truth[inside].sum()), float(prob[inside].mean())
+        bins.append(ReliabilityBin(float(edges[i]), int(inside.sum()), diseased, mean))
+    return bins
 
 
 def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:

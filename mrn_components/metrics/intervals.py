@@ -41,9 +41,7 @@ def delong_interval(prob: np.ndarray, truth: np.ndarray) -> Metric:
     below, above = placements(prob, truth)
     variance = auc_variance(below, above)
     if variance == 0:
-        return undefined_interval(
-            "DeLong", "the variance is 0"
-        )
+        return undefined_interval("DeLong", "the variance is 0")
     auc, half = below.mean() / len(above), Z * np.sqrt(variance)
     return {
         "low": float(max(auc - half, 0)),
