@@ -87,7 +87,10 @@ def read_labels(table: str | Path) -> dict[str, int]:
     path = Path(table)
     if path.suffix == ".json":
         return {entry["subject"]: int(entry["label"]) for entry in _read_datalist(path, [], True)}
-    return {subject: fields["label"] for subject, (_, fields) in _read_table(path).items()}
+    rows = _read_table(path)
+    if not rows:
+        raise ValueError(f"{path} has no line `case_id,label`.")
+    return {subject: fields["label"] for subject, (_, fields) in rows.items()}
 
 
 def _read_folders(root: Path, require_masks: bool) -> list[Subject]:
