@@ -23,6 +23,7 @@ from mrn_components.metrics import (
     CONFIDENCE,
     NUM_RESAMPLES,
     THRESHOLD,
+    Comparison,
     compare_diagnoses,
     confusion_counts,
     diagnosis_metrics,
@@ -76,23 +77,14 @@ def evaluate(
     subjects, left_out = _common_subjects(tables, partial=partial)
 
     truth = np.array([truth_of[subject] for subject in subjects])
-    models = []
-    for name, table in zip(model_names, prob_of, strict=True):
-        prob = np.array([table[subject] for subject in subjects])
-        metrics = diagnosis_metrics(prob, truth, seed=seed)
-        models.append(Scored(name, prob, metrics, confusion_counts(prob, truth)))
+    models = [
+        _scored(name, np.array([table[subject] for subject in subjects]), truth, seed)
+        for name, table in zip(model_names, prob_of, strict=True)
+    ]
     comparison = None
     if against is not None:
         comparison = compare_diagnoses(models[0].prob, models[1].prob, truth)
-
-    reports = [
-        {"name": model.name, "predictions": _file(file), "confusion": model.confusion}
-        for model, file in zip(models, files, strict=True)
-    ]
-    report: dict[str, Any] = {**models[0].metrics, **reports[0]}
-    if comparison is not None:
-        report |= {"against": {**models[1].metrics, **reports[1]}, "comparison": comparison}
-    report |= {
+    report = _reports(models, files, comparison) | {
         "labels": _file(truth_file),
         "n": len(truth),
         "prevalence": float(truth.mean()),
@@ -143,11 +135,32 @@ def _common_subjects(
     return sorted(common), sorted(everyone - common)
 
 
+def _scored(name: str, prob: np.ndarray, truth: np.ndarray, seed: int) -> Scored:
+    metrics = diagnosis_metrics(prob, truth, seed=seed)
+    return Scored(name, prob, metrics, confusion_counts(prob, truth))
+
+
+def _reports(
+    models: Sequence[Scored], files: Sequence[Path], comparison: Comparison | None
+) -> dict[str, Any]:
+    """Put the first model's metrics on top, and the second's into ``against``."""
+    report, *others = (
+        {
+            **model.metrics,
+            "name": model.name,
+            "predictions": _file(file),
+            "confusion": model.confusion,
+        }
+        for model, file in zip(models, files, strict=True)
+    )
+    return report | ({"against": others[0], "comparison": comparison} if others else {})
+
+
 def _text(
     models: Sequence[Scored],
     truth: np.ndarray,
     left_out: Sequence[str],
-    comparison: dict[str, dict[str, Any]] | None,
+    comparison: Comparison | None,
 ) -> str:
     lines = [f"{len(truth)} subjects, {int(truth.sum())} of them PD; research use only"]
     if left_out:

@@ -118,13 +118,12 @@ def _reliability(models: list[Scored], truth: np.ndarray, subjects: str) -> Figu
         CalibrationDisplay(share, mean, model.prob).plot(
             ax=axes, name=label, ref_line=number == 0, **style
         )
-        bars = [
+        ends = [
             share - [interval["low"] for interval in wilson],
             [interval["high"] for interval in wilson] - share,
         ]
-        axes.errorbar(
-            mean, share, np.maximum(bars, 0), fmt="none", ecolor=style["color"], capsize=3
-        )
+        lengths = np.maximum(ends, 0)  # rounding may leave -1e-17, which matplotlib refuses
+        axes.errorbar(mean, share, lengths, fmt="none", ecolor=style["color"], capsize=3)
         counts.bar(
             [part.low for part in bins],
             [part.subjects for part in bins],
@@ -155,7 +154,8 @@ def _confusion(models: list[Scored], subjects: str) -> Figure:
                 [model.confusion["false_hc"], model.confusion["true_pd"]],
             ]
         )
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        shares = counts / totals  # of each label's subjects
         display = ConfusionMatrixDisplay(shares, display_labels=["HC", "PD"])
         display.plot(ax=axes, cmap="Blues", colorbar=False, im_kw={"vmin": 0, "vmax": 1})
         for text, count, share in zip(display.text_.flat, counts.flat, shares.flat, strict=True):

@@ -33,6 +33,19 @@ def test_delongs_p_is_mlstatkits(scores):
     assert (test["low"], test["high"]) == pytest.approx(expected, rel=1e-6)
 
 
+def test_equally_good_models_are_separated_one_time_in_twenty():
+    rng = np.random.default_rng(10)
+    truth = np.repeat([0, 1], 50)
+    found = {"roc_auc": 0, "accuracy": 0}
+    for _ in range(400):
+        common = rng.normal(0.4 + 0.2 * truth, 0.2)
+        a, b = (np.clip(common + rng.normal(0, 0.15, 100), 0, 1) for _ in "ab")
+        for name, test in compare_diagnoses(a, b, truth).items():
+            found[name] += test["verdict"] == "separable at 5 %"
+    assert 0.02 < found["roc_auc"] / 400 < 0.08
+    assert found["accuracy"] / 400 < 0.07  # the exact test errs to the safe side
+
+
 def test_mcnemars_p_is_the_binomial_test(scores):
     a, b, truth = scores
     test = compare_diagnoses(a, b, truth)["accuracy"]
