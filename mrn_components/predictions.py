@@ -20,7 +20,7 @@ class PredictionsHandler:
 
     ``predictions.csv`` has the columns ``subject,prob_pd,class`` (class 1, PD, where P(PD) is
     above 0.5; else 0, HC) and ``label`` where known, sorted by subject. ``metrics.json`` holds
-    accuracy, ROC AUC and macro F1 with 95 % intervals, ``metrics.txt`` a table of them.
+    what ``diagnosis_metrics`` returns, ``metrics.txt`` a table of it.
 
     Args:
         output_dir: folder of the files; each appears whole or not at all.

@@ -2,7 +2,7 @@
 
 from mrn_components.data.dataset import ROIDataset, collate_subjects
 from mrn_components.data.folds import DataLeakageError, select_fold, split_folds
-from mrn_components.data.subjects import Subject, load_subjects
+from mrn_components.data.subjects import Subject, load_subjects, read_labels
 
 __all__ = [
     "DataLeakageError",
@@ -10,6 +10,7 @@ __all__ = [
     "Subject",
     "collate_subjects",
     "load_subjects",
+    "read_labels",
     "select_fold",
     "split_folds",
 ]

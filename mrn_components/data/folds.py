@@ -13,7 +13,7 @@ from mrn_components.files import write_text
 
 
 class DataLeakageError(ValueError):
-    """Training and validation share a subject, or two scans of one person."""
+    """Training and evaluation share a subject, or two scans of one person."""
 
 
 def split_folds(
