@@ -1,4 +1,6 @@
-"""Copy the blocks that configs share (``# >>> shared: NAME`` ... ``# <<< shared``) from bundles/mrn.
+"""Copy the blocks that configs share from bundles/mrn into the others.
+
+A block stands between ``# >>> shared: NAME`` and ``# <<< shared``.
 
     python scripts/sync_bundles.py           # write them into every other config that has them
     python scripts/sync_bundles.py --check   # write nothing; name what differs and exit with 1

@@ -77,13 +77,13 @@ class SERes10(nn.Module):
             ValueError: in training, for a single crop too small for batch normalisation.
         """
         features: dict[int, Tensor] = {}
-        for roi, stem in self.stems.items():
+        for roi in dict.fromkeys(rois):
             members = [i for i, name in enumerate(rois) if name == roi]
             for batch in [members] if self.training else [[i] for i in members]:
                 crops = _stack_centred([volumes[i] for i in batch])  # (b, 1 + K, D, H, W)
                 if self.training:
                     self._check_size(crops, roi)
-                features.update(zip(batch, self.trunk(stem(crops)), strict=True))
+                features.update(zip(batch, self.trunk(self.stems[roi](crops)), strict=True))
         return stack([features[i] for i in range(len(volumes))])
 
     def _check_size(self, crops: Tensor, roi: str) -> None:
