@@ -7,7 +7,7 @@ from typing import Any
 from monai.networks.blocks import ChannelSELayer
 from monai.networks.nets import ResNet
 from monai.networks.nets.resnet import ResNetBlock
-from torch import Tensor, nn, stack
+from torch import Tensor, autocast, nn, stack
 from torch.nn.functional import pad
 
 _KERNEL = 7  # of the first convolution, as in MONAI's ResNet
@@ -24,7 +24,7 @@ class SERes10(nn.Module):
 
     In training the crops of one ROI are padded with zeros, centred, to the largest box among them,
     because batch normalisation needs one batch. In evaluation every crop runs alone, as it is: a
-    batch gives the numbers of its subjects alone.
+    batch gives the numbers of its subjects alone. CPUs compute in fp32, whatever the precision.
 
     Args:
         widths: channels of the four stages. Paper: the last has 512 (section 4.2).
@@ -83,7 +83,10 @@ class SERes10(nn.Module):
                 crops = _stack_centred([volumes[i] for i in batch])  # (b, 1 + K, D, H, W)
                 if self.training:
                     self._check_size(crops, roi)
-                features.update(zip(batch, self.trunk(self.stems[roi](crops)), strict=True))
+                # In fp32 on CPUs: torch 2.15 corrupts memory in the bf16 gradient of a 7 x 7 x 7
+                # convolution there.
+                with autocast("cpu", enabled=False):
+                    features.update(zip(batch, self.trunk(self.stems[roi](crops)), strict=True))
         return stack([features[i] for i in range(len(volumes))])
 
     def _check_size(self, crops: Tensor, roi: str) -> None:
