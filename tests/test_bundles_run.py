@@ -203,13 +203,13 @@ def test_predicting_refuses_a_misspelt_override(cohort, tmp_path):
         predict(str(cohort), str(tmp_path), bundle=str(BUNDLES / "mrn"), ckpt="x")
 
 
-def start(cohort, root, name, *options):
+def start(bundle, cohort, root, name, *options):
     """``python -m monai.bundle run`` in miniature, as a user starts it."""
-    overrides = {**TINY["mrn"], "epochs": 4, "pretrain_epochs": 2, "dataset_dir": cohort}
+    overrides = {**TINY[bundle], "epochs": 4, "pretrain_epochs": 2, "dataset_dir": cohort}
     overrides |= {"output_dir": root / name, "cache_dir": root / "cache"}
     flags = [str(part) for key, value in overrides.items() for part in (f"--{key}", value)]
     command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run"]
-    command += ["--config_file", str(BUNDLES / "mrn" / "configs" / "train.yaml"), *flags, *options]
+    command += ["--config_file", str(BUNDLES / bundle / "configs" / "train.yaml"), *flags, *options]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=root, env=env, stdout=subprocess.DEVNULL)
 
@@ -221,10 +221,11 @@ def equal(one, other):
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_end(cohort, tmp_path):
+@pytest.mark.parametrize("bundle", TINY)
+def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_end(bundle, cohort, tmp_path):
     """SIGKILL after epoch 2, in epoch 3, which is the first with the full loss; then --resume."""
-    assert start(cohort, tmp_path, "whole").wait() == 0
-    process = start(cohort, tmp_path, "killed")
+    assert start(bundle, cohort, tmp_path, "whole").wait() == 0
+    process = start(bundle, cohort, tmp_path, "killed")
     second = tmp_path / "killed" / "models" / "checkpoints" / "epoch_0002.pt"
     while not second.exists():
         assert process.poll() is None
@@ -233,9 +234,9 @@ def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_end(cohort, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
 
-    again = start(cohort, tmp_path, "killed")
+    again = start(bundle, cohort, tmp_path, "killed")
     assert again.wait() != 0  # the folder holds a run: nothing is overwritten
-    assert start(cohort, tmp_path, "killed", "--resume", "True").wait() == 0
+    assert start(bundle, cohort, tmp_path, "killed", "--resume", "True").wait() == 0
     ends = [
         torch.load(tmp_path / run / "models/checkpoints/epoch_0004.pt", weights_only=True)
         for run in ("whole", "killed")

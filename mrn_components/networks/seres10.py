@@ -33,6 +33,9 @@ class SERes10(nn.Module):
 
     Attributes:
         channels: features C of an ROI, the last of ``widths``.
+
+    Raises:
+        ValueError: for other than four widths or three strides.
     """
 
     def __init__(
@@ -42,6 +45,11 @@ class SERes10(nn.Module):
         stem_stride: Sequence[int] = (1, 2, 2),
     ) -> None:
         super().__init__()
+        if len(widths) != 4 or len(stem_stride) != 3:
+            raise ValueError(
+                "SERes10 has four widths, and three numbers of stem_stride (slices, rows, columns), "
+                f"got {list(widths)} and {list(stem_stride)}."
+            )
         self.widths = tuple(widths)
         self.channels = self.widths[-1]
         slices, rows, columns = stem_stride
@@ -104,7 +112,7 @@ class SERes10(nn.Module):
 def _trunk(widths: Sequence[int]) -> Any:
     """Build the ResNet behind the stems, which take the places of ``conv1`` and ``bn1``."""
     resnet: nn.Module = ResNet(
-        _SEBlock, [1] * len(widths), list(widths), feed_forward=False, bias_downsample=False
+        _SEBlock, [1, 1, 1, 1], list(widths), feed_forward=False, bias_downsample=False
     )
     resnet.conv1 = resnet.bn1 = nn.Identity()
     return resnet

@@ -98,6 +98,7 @@ def test_paper_sized_crops_never_shrink_to_one_voxel():
     encoder._check_size(torch.empty(1, 3, 10, 1, 224), "nm")
 
 
-def test_a_stride_needs_three_numbers():
-    with pytest.raises(ValueError, match="not enough values"):
-        SERes10(stem_stride=[1, 1])
+@pytest.mark.parametrize("size", [{"stem_stride": [1, 1]}, {"widths": [16, 32, 64]}])
+def test_other_numbers_of_widths_and_strides_are_refused(size):
+    with pytest.raises(ValueError, match=r"four widths, and three numbers of stem_stride.*got \["):
+        SERes10(**size)
