@@ -47,7 +47,7 @@ class SERes10(nn.Module):
         super().__init__()
         if len(widths) != 4 or len(stem_stride) != 3:
             raise ValueError(
-                "SERes10 has four widths, and three numbers of stem_stride (slices, rows, columns), "
+                "SERes10 has four widths and three numbers of stem_stride (slices, rows, columns), "
                 f"got {list(widths)} and {list(stem_stride)}."
             )
         self.widths = tuple(widths)

@@ -100,5 +100,5 @@ def test_paper_sized_crops_never_shrink_to_one_voxel():
 
 @pytest.mark.parametrize("size", [{"stem_stride": [1, 1]}, {"widths": [16, 32, 64]}])
 def test_other_numbers_of_widths_and_strides_are_refused(size):
-    with pytest.raises(ValueError, match=r"four widths, and three numbers of stem_stride.*got \["):
+    with pytest.raises(ValueError, match=r"four widths and three numbers of stem_stride.*got \["):
         SERes10(**size)
