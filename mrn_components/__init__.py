@@ -23,11 +23,28 @@ _REGISTER = {
     ],
     "losses": ["MRNLoss", "NucleiLoss", "PatientContrastiveLoss"],
     "msupmoco": ["CategoryBank", "MSupMoCoHandler", "ProjectionHead"],
-    "networks": ["DPTHead", "FFA", "MRN", "RES", "SFA", "SliceEncoder", "fast_fp32_matmul"],
+    "networks": [
+        "DPTHead",
+        "FFA",
+        "MRN",
+        "PatientClassifier",
+        "RES",
+        "SERes10",
+        "SFA",
+        "SliceEncoder",
+        "VolumeViT",
+        "fast_fp32_matmul",
+    ],
     "optim": ["param_groups"],
     "predictions": ["PredictionsHandler"],
     "rois": ["ROI"],
-    "transforms": ["CheckVolumesd", "DiagnosisOutputd", "MergeSidesd", "ROICropd"],
+    "transforms": [
+        "CheckVolumesd",
+        "DiagnosisOutputd",
+        "MergeSidesd",
+        "ROICropd",
+        "ROIMaskChannelsd",
+    ],
 }
 _MODULE_OF = {name: module for module, names in _REGISTER.items() for name in names}
 
