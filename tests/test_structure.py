@@ -14,7 +14,7 @@ PACKAGE = Path(mrn_components.__file__).parent
 LAYERS = [
     {"errors", "files", "labels"},
     {"losses", "networks", "optim", "phantom", "rois"},
-    {"batch", "data", "metrics", "transforms"},
+    {"batch", "data", "inferers", "metrics", "transforms"},
     {"bundle", "handlers", "msupmoco", "predictions"},
     {"app"},
 ]
