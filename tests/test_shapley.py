@@ -24,13 +24,8 @@ def game():
 
 def test_they_equal_captum(game):
     def value(visible):
-        return torch.tensor(
-            [
-                game[frozenset(p for p, on in zip(PLAYERS, row, strict=True) if on)]
-                for row in visible
-            ],
-            dtype=torch.float64,
-        )
+        teams = [{p for p, on in zip(PLAYERS, row, strict=True) if on} for row in visible]
+        return torch.tensor([game[frozenset(team)] for team in teams], dtype=torch.float64)
 
     ones = torch.ones(1, len(PLAYERS), dtype=torch.float64)
     expected = ShapleyValues(value).attribute(ones, baselines=0.0)[0]

@@ -11,9 +11,6 @@ from monai.bundle import ConfigParser
 
 from mrn_components.bundle import NETWORK_BLOCKS, bundle_config, existing_file
 
-# Copied where the first run has them: what evaluates and describes the bundle.
-_COMPANIONS = ("evaluate.yaml", "metadata.json", "logging.conf")
-
 
 def save_ensemble(runs: Sequence[Path], output_dir: Path) -> Path:
     """Copy the networks of finished runs into one bundle that averages their probabilities.
@@ -114,9 +111,9 @@ def _write(
 ) -> None:
     (folder / "configs").mkdir(parents=True)
     (folder / "models").mkdir()
-    for name in _COMPANIONS:
-        if (first_configs / name).is_file():
-            shutil.copyfile(first_configs / name, folder / "configs" / name)
+    for path in first_configs.iterdir():  # overlays, metadata, logging set-up
+        if path.stem not in ("train", "inference"):
+            shutil.copyfile(path, folder / "configs" / path.name)
     (folder / "configs" / "inference.json").write_text(json.dumps(config, indent=2) + "\n")
     for fold, path in enumerate(weights):
         shutil.copyfile(path, folder / "models" / f"fold{fold}.pt")
