@@ -111,9 +111,9 @@ def _write(
 ) -> None:
     (folder / "configs").mkdir(parents=True)
     (folder / "models").mkdir()
-    for path in first_configs.iterdir():  # overlays, metadata, logging set-up
-        if path.stem not in ("train", "inference"):
-            shutil.copyfile(path, folder / "configs" / path.name)
+    for companion in first_configs.iterdir():  # overlays, metadata, logging set-up
+        if companion.stem not in ("train", "inference"):
+            shutil.copyfile(companion, folder / "configs" / companion.name)
     (folder / "configs" / "inference.json").write_text(json.dumps(config, indent=2) + "\n")
     for fold, path in enumerate(weights):
         shutil.copyfile(path, folder / "models" / f"fold{fold}.pt")
