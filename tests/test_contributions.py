@@ -130,6 +130,8 @@ def test_leakage_is_said_plainly():
         assert leak["seen"] is seen
         assert leak["finding"].startswith("With all ROIs masked, the ROC AUC is ")
         assert leak["finding"].endswith(words)
+    mean = leakage(state_metrics(leaky)[-1]["roc_auc"], "mean")  # which keeps a brightness
+    assert "the geometry or the mean of the crops leaks" in mean["finding"]
     assert leakage(state_metrics(leaky)[-1]["roc_auc"], "token")["seen"] is None
     few = scores_of([[0.5, 0.5]] * 2, [0, 1])
     assert "no interval" in leakage(state_metrics(few)[-1]["roc_auc"], "noise")["finding"]
