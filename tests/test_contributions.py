@@ -63,6 +63,9 @@ def test_files_of_labelled_subjects(run, subjects, tmp_path):
     assert "| 45.0, 40.7, 37.3 |" in text.splitlines()[-3]
     assert summary["leakage"]["finding"] in text
 
+    contributions(subjects, str(tmp_path), bundle=str(run))  # without labels: no old table
+    assert not [file.name for file in tmp_path.iterdir() if file.name.startswith("table")]
+
 
 @pytest.mark.parametrize("mode", MASK_MODES)
 def test_a_state_is_what_predict_gives_with_these_rois_masked(mode, run, subjects, tmp_path):
