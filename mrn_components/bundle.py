@@ -200,8 +200,11 @@ def inference_config(train: Mapping[str, Any], bundle_root: Path) -> dict[str, A
         bundle_root: folder of the bundle.
     """
     inference = ConfigParser.load_config_file(str(bundle_config(bundle_root, "inference")))
+    own = inference.get("network_def", {})
     inference.update({key: train[key] for key in NETWORK_BLOCKS if key in train})
     inference = json.loads(json.dumps(inference))  # the two configs share blocks: copy, then edit
+    if own.get("_target_") == inference["network_def"].get("_target_"):
+        inference["network_def"] = own | inference["network_def"]  # keep `masked_rois`
     for module in train.get("train", {}).get("checkpoint", {}).get("training_only", []):
         *parents, name = module.split(".")
         part = inference["network_def"]

@@ -53,3 +53,30 @@ def test_a_second_evaluation_starts_anew(tmp_path):
     evaluate(handler, [(["S9"], [0.1], [0])])
     rows = (tmp_path / "predictions.csv").read_text().splitlines()
     assert rows[1:] == ["S9,0.100000,0"]
+
+
+def test_members_of_an_ensemble_and_views_have_columns(tmp_path):
+    handler = PredictionsHandler(output_dir=tmp_path, labelled=True)
+    output = {
+        "prob_pd": torch.tensor([0.6]),
+        "prob_pd_folds": torch.tensor([[0.4, 0.6, 0.8]]),
+        "prob_pd_views": torch.tensor([[0.5, 0.7]]),
+        "label": torch.tensor([1]),
+    }
+    state = SimpleNamespace(batch={"subject": ["S0"]}, output=output)
+    handler.collect(SimpleNamespace(state=state))
+    handler.write(None)
+    (row,) = csv.DictReader((tmp_path / "predictions.csv").open())
+    assert row == {
+        "subject": "S0",
+        "prob_pd": "0.600000",
+        "class": "1",
+        "prob_pd_fold0": "0.400000",
+        "prob_pd_fold1": "0.600000",
+        "prob_pd_fold2": "0.800000",
+        "fold_agreement": "0.666667",
+        "fold_std": "0.163299",
+        "tta_std": "0.100000",
+        "label": "1",
+    }
+    assert list(row)[-1] == "label"

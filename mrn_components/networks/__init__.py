@@ -1,6 +1,7 @@
 """The paper's network (Figures 1-3) and its baselines, one component a file."""
 
 from mrn_components.networks.dpt import DPTHead
+from mrn_components.networks.ensemble import FoldEnsemble
 from mrn_components.networks.ffa import FFA
 from mrn_components.networks.mrn import MRN
 from mrn_components.networks.patient import PatientClassifier
@@ -17,6 +18,7 @@ __all__ = [
     "RES",
     "SFA",
     "DPTHead",
+    "FoldEnsemble",
     "PatientClassifier",
     "SERes10",
     "SliceEncoder",

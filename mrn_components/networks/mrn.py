@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Literal, Self
 
-import torch
 from torch import Tensor, nn
 
+from mrn_components.networks.masking import MaskMode, mask_images, mask_tokens
 from mrn_components.networks.patient import HasClasses, check_arguments, diagnosis_head, gather
 from mrn_components.networks.precision import autocast
 from mrn_components.networks.res import RES
@@ -24,7 +24,9 @@ class MRN(nn.Module):
         num_classes: diagnoses. Paper: 2, HC and PD.
         dropout: rate in the classification head. Paper: 0.5 (section 4.1.2).
         hidden_channels: hidden width of the head. None is C, 768 for ViT-B; the paper is silent.
-        masked_rois: ROIs whose voxels are zeroed, keeping their geometry (Table 4).
+        masked_rois: ROIs to hide (Table 4).
+        mask_mode: "voxels" puts zeros, "noise" or "mean" these, all keeping the crop's geometry;
+            "token" puts a zero ROI token, which tells nothing at all. The paper is silent.
         precision: "bf16" computes under autocast to bfloat16, "auto" where the hardware gains by
             it. Outputs are float32 in any case.
 
@@ -32,7 +34,8 @@ class MRN(nn.Module):
         patient_channels: width R * C of the patient representation.
 
     Raises:
-        ValueError: for no ROI, a masked ROI that is none of ``rois``, or an unknown ``precision``.
+        ValueError: for no ROI, a masked ROI that is none of ``rois``, or an unknown mode or
+            precision.
     """
 
     def __init__(
@@ -44,12 +47,14 @@ class MRN(nn.Module):
         dropout: float = 0.5,
         hidden_channels: int | None = None,
         masked_rois: Sequence[str] = (),
+        mask_mode: MaskMode = "voxels",
         precision: Literal["fp32", "bf16", "auto"] = "fp32",
     ) -> None:
         super().__init__()
-        check_arguments(rois, masked_rois, precision)
+        check_arguments(rois, masked_rois, mask_mode, precision)
         self.rois = tuple(rois)
         self.masked_rois = frozenset(masked_rois)
+        self.mask_mode = mask_mode
         self.precision = precision
         self.res = res
         res.build({name: roi.num_classes for name, roi in rois.items()})
@@ -68,18 +73,25 @@ class MRN(nn.Module):
             "logits" (B, num_classes) and "patient" (B, R * C); in training with a DPT also "masks",
             logits (K, D, H, W) of every volume, B for each ROI.
         """
-        volumes, rois = self._gather(images)
+        volumes, rois = self._gather(mask_images(images, self.masked_rois, self.mask_mode))
         with autocast(volumes[0].device, self.precision):
             roi_tokens, masks = self.res(volumes, rois, segment=self.training)  # (R * B, C), Eq. 4
-            patient = roi_tokens.unflatten(0, (len(self.rois), -1)).transpose(0, 1).flatten(1)
-            if self.classifier is None:
-                return {"patient": patient.float()}
-            output = {"logits": self.classifier(patient).float(), "patient": patient.float()}
+        patient = roi_tokens.unflatten(0, (len(self.rois), -1)).transpose(0, 1).flatten(1).float()
+        patient = mask_tokens(patient, self.rois, self.masked_rois, self.mask_mode)
+        if self.classifier is None:
+            return {"patient": patient}
+        output: dict[str, Any] = {"logits": self.classify(patient), "patient": patient}
         if masks is not None:
             output["masks"] = {roi: [] for roi in self.rois}
             for roi, mask in zip(rois, masks, strict=True):
                 output["masks"][roi].append(mask)
         return output
+
+    def classify(self, patient: Tensor) -> Tensor:
+        """Logits (B, num_classes) of patient representations (B, R * C) (Eq. 7)."""
+        assert self.classifier is not None
+        with autocast(patient.device, self.precision):
+            return self.classifier(patient).float()
 
     def patient_encoder(self) -> Self:
         """A copy without DPT and classifier, which maps images to {"patient"}: the teacher."""
@@ -91,8 +103,5 @@ class MRN(nn.Module):
     def _gather(self, images: Mapping[str, Sequence[Tensor]]) -> tuple[list[Tensor], list[str]]:
         """Volumes (D, H, W) of all ROIs, subjects within ROIs, and the ROI of each."""
         crops, rois = gather(images, dict.fromkeys(self.rois, 1))
-        volumes = [
-            torch.zeros_like(crop[0]) if roi in self.masked_rois else crop[0]
-            for crop, roi in zip(crops, rois, strict=True)
-        ]
+        volumes = [crop[0] for crop in crops]
         return volumes, rois

@@ -7,9 +7,14 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Literal, Protocol, Self
 
-import torch
 from torch import Tensor, nn
 
+from mrn_components.networks.masking import (
+    MaskMode,
+    check_mask_mode,
+    mask_images,
+    mask_tokens,
+)
 from mrn_components.networks.precision import PRECISIONS, autocast
 
 
@@ -46,7 +51,8 @@ class PatientClassifier(nn.Module):
         num_classes: diagnoses. Paper: 2, HC and PD.
         dropout: rate in the classification head. Paper: 0.5 (section 4.1.2).
         hidden_channels: hidden width of the head. None is C; the paper is silent.
-        masked_rois: ROIs whose voxels are zeroed in all channels, keeping their geometry.
+        masked_rois: ROIs to hide in all channels (Table 4).
+        mask_mode: how they are hidden, as of ``MRN``.
         precision: "bf16" computes under autocast to bfloat16, "auto" where the hardware gains by
             it. Outputs are float32 in any case.
 
@@ -66,12 +72,14 @@ class PatientClassifier(nn.Module):
         dropout: float = 0.5,
         hidden_channels: int | None = None,
         masked_rois: Sequence[str] = (),
+        mask_mode: MaskMode = "voxels",
         precision: Literal["fp32", "bf16", "auto"] = "fp32",
     ) -> None:
         super().__init__()
-        check_arguments(rois, masked_rois, precision)
+        check_arguments(rois, masked_rois, mask_mode, precision)
         self.rois = tuple(rois)
         self.masked_rois = frozenset(masked_rois)
+        self.mask_mode = mask_mode
         self.precision = precision
         # Image and mask channels of each ROI, as ROIMaskChannelsd makes them.
         self.in_channels = {name: 1 + roi.num_classes for name, roi in rois.items()}
@@ -91,17 +99,21 @@ class PatientClassifier(nn.Module):
         Returns:
             "logits" (B, num_classes) and "patient" (B, R * C).
         """
+        images = mask_images(images, self.masked_rois, self.mask_mode)
         volumes, rois = gather(images, self.in_channels)
-        volumes = [
-            torch.zeros_like(volume) if roi in self.masked_rois else volume
-            for volume, roi in zip(volumes, rois, strict=True)
-        ]
         with autocast(volumes[0].device, self.precision):
             features = self.encoder(volumes, rois)  # (R * B, C)
-            patient = features.unflatten(0, (len(self.rois), -1)).transpose(0, 1).flatten(1)
-            if self.classifier is None:
-                return {"patient": patient.float()}
-            return {"logits": self.classifier(patient).float(), "patient": patient.float()}
+        patient = features.unflatten(0, (len(self.rois), -1)).transpose(0, 1).flatten(1).float()
+        patient = mask_tokens(patient, self.rois, self.masked_rois, self.mask_mode)
+        if self.classifier is None:
+            return {"patient": patient}
+        return {"logits": self.classify(patient), "patient": patient}
+
+    def classify(self, patient: Tensor) -> Tensor:
+        """Logits (B, num_classes) of patient representations (B, R * C)."""
+        assert self.classifier is not None
+        with autocast(patient.device, self.precision):
+            return self.classifier(patient).float()
 
     def patient_encoder(self) -> Self:
         """A copy without classifier, which maps images to {"patient"}: the teacher."""
@@ -123,12 +135,13 @@ def diagnosis_head(
 
 
 def check_arguments(
-    rois: Mapping[str, HasClasses], masked_rois: Sequence[str], precision: str
+    rois: Mapping[str, HasClasses], masked_rois: Sequence[str], mask_mode: str, precision: str
 ) -> None:
     """Refuse what neither MRN nor the baselines can be built with.
 
     Raises:
-        ValueError: for no ROI, a masked ROI that is none of ``rois``, or an unknown ``precision``.
+        ValueError: for no ROI, a masked ROI that is none of ``rois``, or an unknown ``mask_mode``
+            or ``precision``.
     """
     if not rois:
         raise ValueError("network rois must name at least one ROI, got none.")
@@ -137,6 +150,7 @@ def check_arguments(
             f"network masked_rois {sorted(unknown)} are none of the ROIs {list(rois)}; "
             "mask some of these or none."
         )
+    check_mask_mode(mask_mode)
     if precision not in PRECISIONS:
         raise ValueError(f"network precision must be one of {PRECISIONS}, got {precision!r}.")
 
