@@ -21,6 +21,7 @@ _REGISTER = {
         "PretrainPhaseHandler",
         "RunCheckpointHandler",
         "SeedHandler",
+        "WarmupCosineHandler",
     ],
     "inferers": ["TTAInferer"],
     "losses": ["MRNLoss", "NucleiLoss", "PatientContrastiveLoss"],

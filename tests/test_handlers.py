@@ -17,7 +17,11 @@ from mrn_components import (
     PretrainPhaseHandler,
     SeedHandler,
 )
-from mrn_components.handlers import EpochSummaryHandler, FiniteLossHandler
+from mrn_components.handlers import (
+    EpochSummaryHandler,
+    FiniteLossHandler,
+    WarmupCosineHandler,
+)
 
 
 def trainer_with(*handlers, **options):
@@ -170,3 +174,58 @@ def test_every_curve_reaches_tensorboard(tmp_path):
         "segmentation",
     ]
     assert [event.step for event in events.Scalars("contrastive")] == [1, 2]
+
+
+# ---- schedule
+
+
+def rates_of(trainer, network):
+    rates = []
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED,
+        lambda engine: rates.append([group["lr"] for group in engine.optimizer.param_groups]),
+    )
+    trainer.run()
+    return rates
+
+
+def test_rates_rise_then_fall_to_zero_for_the_projector_too():
+    network = StandIn()
+    optimizer = make_optimizer(network)
+    full = optimizer.param_groups[-1]["lr"]
+    contrast = MSupMoCoHandler(network=network, bank_size=4, projection_dim=4)
+    handlers = [contrast, WarmupCosineHandler(warmup_steps=2)]
+    trainer = make_trainer(network, optimizer, handlers, epochs=4)
+    rates = rates_of(trainer, network)
+    last = [rate[-2] for rate in rates]
+    assert [rate[-1] for rate in rates] == last  # the projector's are those of the heads
+    assert last[0] == pytest.approx(full / 2)
+    assert max(last) <= full
+    assert last[1:] == sorted(last[1:], reverse=True)
+    assert last[-1] < 0.1 * full
+
+
+def test_the_schedule_follows_from_the_iteration_alone():
+    """A resumed run, whose optimiser comes back with falling rates, has those of a whole one."""
+    whole = WarmupCosineHandler(warmup_steps=2)
+    network = StandIn()
+    optimizer = make_optimizer(network)
+    expected = rates_of(make_trainer(network, optimizer, [whole], epochs=4), network)
+
+    network = StandIn()
+    optimizer = make_optimizer(network)
+    trainer = make_trainer(network, optimizer, [WarmupCosineHandler(warmup_steps=2)], epochs=4)
+
+    @trainer.on(Events.STARTED)
+    def restore(engine):
+        engine.state.epoch = 2
+        engine.state.iteration = 2 * engine.state.epoch_length
+        for group in engine.optimizer.param_groups:
+            group["lr"] = 123.0
+
+    assert rates_of(trainer, network) == expected[len(expected) // 2 :]
+
+
+def test_a_schedule_without_warmup_is_refused():
+    with pytest.raises(ValueError, match="warmup_steps must be at least 1, got 0; for constant"):
+        WarmupCosineHandler(warmup_steps=0)

@@ -4,6 +4,7 @@ from mrn_components.handlers.checkpoint import RunCheckpointHandler
 from mrn_components.handlers.finite_loss import FiniteLossHandler
 from mrn_components.handlers.fold_checkpoints import FoldCheckpointLoader
 from mrn_components.handlers.phases import PhaseValidationHandler, PretrainPhaseHandler
+from mrn_components.handlers.schedule import WarmupCosineHandler
 from mrn_components.handlers.seed import SeedHandler
 from mrn_components.handlers.summary import EpochSummaryHandler
 
@@ -15,4 +16,5 @@ __all__ = [
     "PretrainPhaseHandler",
     "RunCheckpointHandler",
     "SeedHandler",
+    "WarmupCosineHandler",
 ]

@@ -49,7 +49,8 @@ def test_first_tokens_alone_equal_those_of_the_whole(blocks, close):
 
 def test_initialisation_follows_the_paper_and_vggt():
     block = PackedBlock(64, 1)
-    assert block.attn.qkv.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    xavier = (2 / (64 + 3 * 64)) ** 0.5
+    assert block.attn.qkv.weight.std().item() == pytest.approx(xavier, rel=0.1)
     assert block.mlp.fc1.bias.abs().max() == 0
     assert torch.all(block.ls1.gamma == 0.01)
     assert block.norm1.eps == 1e-5
