@@ -12,7 +12,14 @@ __version__ = "0.1.0"
 _REGISTER = {
     "batch": ["PrepareROIBatch"],
     "bundle": ["check_run", "existing_file", "locate_bundle", "save_run"],
-    "data": ["ROIDataset", "collate_subjects", "load_subjects", "select_fold", "split_folds"],
+    "data": [
+        "ROIDataset",
+        "collate_subjects",
+        "identify_subjects",
+        "load_subjects",
+        "select_fold",
+        "split_folds",
+    ],
     "handlers": [
         "EpochSummaryHandler",
         "FiniteLossHandler",
@@ -21,6 +28,7 @@ _REGISTER = {
         "RunCheckpointHandler",
         "SeedHandler",
     ],
+    "ledger": ["TrainingLedger", "check_training_subjects"],
     "losses": ["MRNLoss", "NucleiLoss", "PatientContrastiveLoss"],
     "msupmoco": ["CategoryBank", "MSupMoCoHandler", "ProjectionHead"],
     "networks": ["DPTHead", "FFA", "MRN", "RES", "SFA", "SliceEncoder", "fast_fp32_matmul"],

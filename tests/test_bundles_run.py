@@ -97,7 +97,7 @@ def test_regions_are_swapped_by_config_alone(cohort, tmp_path, overrides, classe
 
     write_inference(run, used)
     rows = predictions(predict(str(cohort), str(tmp_path / "out"), bundle=str(run), num_workers=0))
-    assert list(rows[0]) == ["subject", "prob_pd", "class"]
+    assert list(rows[0]) == ["subject", "prob_pd", "class", "trained_on"]
     assert len(rows) == 10
     assert all(0 <= float(row["prob_pd"]) <= 1 for row in rows)
 
