@@ -187,7 +187,7 @@ def save_run(*, output_dir: str) -> None:
     inference.update({key: train[key] for key in NETWORK_BLOCKS if key in train})
     inference = json.loads(json.dumps(inference))  # the two configs share blocks: copy, then edit
     inference["network_def"].get("res", {}).pop("dpt", None)
-    for name in ("evaluate.yaml", "metadata.json", "logging.conf"):
+    for name in ("evaluate.yaml", "multi_gpu_evaluate.yaml", "metadata.json", "logging.conf"):
         if (arguments.bundle_root / "configs" / name).is_file():
             shutil.copyfile(arguments.bundle_root / "configs" / name, configs / name)
     for name, config in {"train": train, "inference": inference}.items():

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from mrn_components.bundle import existing_file
 from mrn_components.data import DataLeakageError, Subject, identify_subjects
 from mrn_components.data.identities import Identities, marks_of
 
@@ -78,9 +79,13 @@ def trained_on(
 
     Returns:
         Names of the subjects whose id, person or voxels of an image are in a ledger.
+
+    Raises:
+        FileNotFoundError: if a weight file is missing.
     """
     paths = [ckpt_paths] if isinstance(ckpt_paths, str | Path) else ckpt_paths
-    ledgers = {path: read_ledger(path) for path in paths}
+    hint = "Train first, or name the weights by --ckpt_path FILE."
+    ledgers = {path: read_ledger(existing_file(path=str(path), hint=hint)) for path in paths}
     for path in (path for path, ledger in ledgers.items() if ledger is None):
         _logger.warning(
             "%s does not say whom it was trained on: make sure yourself that none of these "

@@ -71,12 +71,13 @@ class PredictionsHandler:
             self._rows.update(rows)
         if idist.get_rank() > 0:
             return
+        self._rows = dict(sorted(self._rows.items()))  # the intervals depend on the order
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(
             ["subject", "prob_pd", "class"] + ["label"] * self.labelled + ["trained_on"]
         )
-        for subject, (prob_pd, label) in sorted(self._rows.items()):
+        for subject, (prob_pd, label) in self._rows.items():
             known = [label] if self.labelled else []
             trained = int(subject in self.trained_on)
             writer.writerow([subject, f"{prob_pd:.6f}", int(prob_pd > 0.5), *known, trained])

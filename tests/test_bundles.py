@@ -17,6 +17,7 @@ COMPLETE = sorted(BUNDLES.glob("*/configs/train.yaml")) + sorted(
     BUNDLES.glob("*/configs/inference.yaml")
 )
 OVERLAYS = {"small": "train", "multi_gpu_train": "train", "evaluate": "inference"}
+OVERLAYS["multi_gpu_evaluate"] = "inference"
 CONFIGS = sorted(BUNDLES.glob("*/configs/*.yaml"))
 
 

@@ -163,6 +163,28 @@ def equal(one, other):
 
 
 @pytest.mark.slow
+def test_three_processes_count_every_subject_once(cohort, tmp_path):
+    """Ten subjects on three gloo processes (4, 3 and 3): the files of one process, bit for bit."""
+    run = tmp_path / "run"
+    _, used = train(cohort, run)
+    write_inference(run, used)
+    for name in ("one", "three"):
+        overlays = ["evaluate"] + ["multi_gpu_evaluate"] * (name == "three")
+        configs = [str(run / "configs/inference.json"), *(f"{CONFIGS}/{o}.yaml" for o in overlays)]
+        program = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3"]
+        command = [sys.executable, "-W", "ignore", *(program if name == "three" else [])]
+        command += ["-m", "monai.bundle", "run", "--config_file", str(configs)]
+        command += ["--dataset_dir", str(cohort), "--output_dir", str(tmp_path / name)]
+        command += ["--num_workers", "0", "--allow_training_subjects", "True"]
+        command += ["--ckpt_path", str(run / "models" / "model.pt"), "--bundle_root", str(run)]
+        subprocess.run(command, check=True, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert len(predictions(tmp_path / "three" / "predictions.csv")) == 10
+    assert "10 subjects" in (tmp_path / "three" / "metrics.txt").read_text()
+    for file in ("predictions.csv", "metrics.json"):
+        assert (tmp_path / "three" / file).read_text() == (tmp_path / "one" / file).read_text()
+
+
+@pytest.mark.slow
 def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_end(cohort, tmp_path):
     """SIGKILL after epoch 2, in epoch 3, which is the first with the full loss; then --resume."""
     assert start(cohort, tmp_path, "whole").wait() == 0
