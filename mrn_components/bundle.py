@@ -184,8 +184,11 @@ def save_run(*, output_dir: str) -> None:
     inference = ConfigParser.load_config_file(
         str(bundle_config(arguments.bundle_root, "inference"))
     )
+    own = inference.get("network_def", {})
     inference.update({key: train[key] for key in NETWORK_BLOCKS if key in train})
     inference = json.loads(json.dumps(inference))  # the two configs share blocks: copy, then edit
+    if own.get("_target_") == inference["network_def"].get("_target_"):
+        inference["network_def"] = own | inference["network_def"]  # keep `masked_rois`
     inference["network_def"].get("res", {}).pop("dpt", None)
     for name in ("evaluate.yaml", "multi_gpu_evaluate.yaml", "metadata.json", "logging.conf"):
         if (arguments.bundle_root / "configs" / name).is_file():

@@ -10,6 +10,7 @@ from typing import Any
 
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
+from torch import Tensor
 
 from mrn_components.files import write_text
 from mrn_components.metrics import diagnosis_metrics, format_metrics
@@ -20,11 +21,17 @@ _logger = logging.getLogger(__name__)
 class PredictionsHandler:
     """Write every subject's P(PD), and the metrics of the cohort if it is labelled.
 
-    ``predictions.csv`` has the columns ``subject,prob_pd,class`` (class 1, PD, where P(PD) is
-    above 0.5; else 0, HC), ``label`` where known and ``trained_on`` (1 for a training subject of
-    the weights, else 0), sorted by subject. ``metrics.json`` holds accuracy, ROC AUC and macro F1
-    with 95 % intervals, ``metrics.txt`` a table of them. Of several processes the first writes the
-    subjects of all.
+    ``predictions.csv`` has one row a subject, sorted, and these columns:
+
+    - ``subject``, ``prob_pd`` (0 to 1), ``class`` (1, PD, where P(PD) is above 0.5; else 0, HC);
+    - of an ensemble, ``prob_pd_fold0``, ``prob_pd_fold1``, ...; ``fold_agreement``, the share of
+      folds whose class is the ensemble's; ``fold_std``, the standard deviation of the folds' P(PD);
+    - with test-time augmentation, ``tta_std``, the standard deviation of the views' P(PD);
+    - ``trained_on``, 1 for a training subject of the weights, else 0;
+    - ``label`` where known.
+
+    ``metrics.json`` holds accuracy, ROC AUC and macro F1 with 95 % intervals, ``metrics.txt`` a
+    table of them. Of several processes the first writes the subjects of all.
 
     Args:
         output_dir: folder of the files; each appears whole or not at all.
@@ -45,7 +52,7 @@ class PredictionsHandler:
         self.labelled = labelled
         self.seed = seed
         self.trained_on = trained_on
-        self._rows: dict[str, tuple[float, int | None]] = {}  # subject: P(PD), label
+        self._rows: dict[str, dict[str, float | int]] = {}  # subject: {column: value}
 
     def attach(self, engine: Engine) -> None:
         """Subscribe to an evaluator with ``decollate=False`` and ``DiagnosisOutputd`` behind it."""
@@ -59,10 +66,18 @@ class PredictionsHandler:
 
     def collect(self, engine: Any) -> None:
         """Take the batch's probabilities."""
-        prob_pd = engine.state.output["prob_pd"].tolist()
-        labels = engine.state.output["label"].tolist() if self.labelled else [None] * len(prob_pd)
-        rows = zip(prob_pd, labels, strict=True)
-        self._rows.update(zip(engine.state.batch["subject"], rows, strict=True))
+        output = engine.state.output
+        for index, subject in enumerate(engine.state.batch["subject"]):
+            prob_pd = float(output["prob_pd"][index])
+            row: dict[str, float | int] = {"prob_pd": prob_pd, "class": int(prob_pd > 0.5)}
+            if "prob_pd_folds" in output:
+                row |= _fold_columns(output["prob_pd_folds"][index], row["class"])
+            if "prob_pd_views" in output:
+                row["tta_std"] = float(output["prob_pd_views"][index].std(correction=0))
+            row["trained_on"] = int(subject in self.trained_on)
+            if self.labelled:
+                row["label"] = int(output["label"][index])
+            self._rows[subject] = row
 
     def write(self, _engine: Engine) -> None:
         """Write the files."""
@@ -74,13 +89,11 @@ class PredictionsHandler:
         self._rows = dict(sorted(self._rows.items()))  # the intervals depend on the order
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(
-            ["subject", "prob_pd", "class"] + ["label"] * self.labelled + ["trained_on"]
-        )
-        for subject, (prob_pd, label) in self._rows.items():
-            known = [label] if self.labelled else []
-            trained = int(subject in self.trained_on)
-            writer.writerow([subject, f"{prob_pd:.6f}", int(prob_pd > 0.5), *known, trained])
+        columns = next(iter(self._rows.values()), {})
+        writer.writerow(["subject", *columns])
+        for subject, row in self._rows.items():
+            cells = [f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row.values()]
+            writer.writerow([subject, *cells])
         path = self.output_dir / "predictions.csv"
         write_text(path, table.getvalue())
         _logger.info("%d predictions are in %s (research use only)", len(self._rows), path)
@@ -88,10 +101,20 @@ class PredictionsHandler:
             self._write_metrics()
 
     def _write_metrics(self) -> None:
-        prob_pd = [prob for prob, _ in self._rows.values()]
-        labels = [label for _, label in self._rows.values() if label is not None]
+        prob_pd = [row["prob_pd"] for row in self._rows.values()]
+        labels = [int(row["label"]) for row in self._rows.values()]
         metrics = diagnosis_metrics(prob_pd, labels, seed=self.seed)
         table = f"{len(labels)} subjects\n{format_metrics(metrics)}"
         write_text(self.output_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         write_text(self.output_dir / "metrics.txt", table + "\n")
         _logger.info(table)
+
+
+def _fold_columns(prob_pd: Tensor, decision: float) -> dict[str, float | int]:
+    """Columns of the folds' P(PD) (F,)."""
+    columns = {f"prob_pd_fold{fold}": prob for fold, prob in enumerate(prob_pd.tolist())}
+    agreement = ((prob_pd > 0.5) == bool(decision)).float().mean()
+    return columns | {
+        "fold_agreement": float(agreement),
+        "fold_std": float(prob_pd.std(correction=0)),
+    }

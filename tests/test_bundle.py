@@ -27,6 +27,7 @@ CONFIG = {
     },
     "steps": ["a", "b"],
 }
+INFERENCE_NETWORK = {"_target_": "mrn_components.MRN", "masked_rois": "@masked_rois"}
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def bundle(tmp_path, monkeypatch):
     (configs / "metadata.json").write_text("{}")
     (configs / "train.yaml").write_text(yaml.safe_dump(CONFIG))
     (configs / "inference.yaml").write_text(
-        yaml.safe_dump({"ckpt_path": "x", "network_def": {}, "rois": {}})
+        yaml.safe_dump({"ckpt_path": "x", "network_def": INFERENCE_NETWORK, "rois": {}})
     )
 
     def command_line(*arguments):
@@ -142,7 +143,15 @@ def test_save_run_makes_the_run_a_bundle(bundle, tmp_path):
     assert "dpt" not in inference["network_def"]["res"]
     assert inference["rois"]["nm"]["_disabled_"] is True
     assert inference["ckpt_path"] == "x"
+    assert inference["network_def"]["masked_rois"] == "@masked_rois"
     assert bundle_config(tmp_path / "run", "inference") == configs / "inference.json"
+
+
+def test_save_run_leaves_another_network_as_it_is(bundle, tmp_path):
+    bundle("--network_def", "{'_target_': 'my_lab.Network'}")
+    save_run(output_dir=str(tmp_path / "run"))
+    inference = json.loads((tmp_path / "run" / "configs" / "inference.json").read_text())
+    assert inference["network_def"] == {"_target_": "my_lab.Network"}
 
 
 def test_no_bundle_is_named(tmp_path):

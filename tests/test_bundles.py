@@ -16,8 +16,13 @@ BUNDLES = Path(__file__).parent.parent / "bundles"
 COMPLETE = sorted(BUNDLES.glob("*/configs/train.yaml")) + sorted(
     BUNDLES.glob("*/configs/inference.yaml")
 )
-OVERLAYS = {"small": "train", "multi_gpu_train": "train", "evaluate": "inference"}
-OVERLAYS["multi_gpu_evaluate"] = "inference"
+OVERLAYS = {
+    "small": "train",
+    "multi_gpu_train": "train",
+    "evaluate": "inference",
+    "multi_gpu_evaluate": "inference",
+    "ensemble": "inference",
+}
 CONFIGS = sorted(BUNDLES.glob("*/configs/*.yaml"))
 
 

@@ -60,8 +60,10 @@ def write_inference(run, overrides):
     """What save_run writes in a process of its own."""
     workflow = ConfigWorkflow(f"{CONFIGS}/train.yaml", logging_file=False, **overrides)
     inference = ConfigWorkflow(f"{CONFIGS}/inference.yaml", logging_file=False)
+    own = inference.parser["network_def"]
     for key in NETWORK_BLOCKS:
         inference.parser[key] = workflow.parser[key]
+    inference.parser["network_def"] = own | inference.parser["network_def"]
     inference.parser["network_def#res"].pop("dpt")
     config = {k: v for k, v in inference.parser.get().items() if k != "_meta_"}
     (run / "configs").mkdir()

@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
-from test_bundles_run import BUNDLE, TINY
+from test_bundles_run import BUNDLE, TINY, predictions
 
 from mrn_components.app import crossval as module
 from mrn_components.app import fold_run
 from mrn_components.app.crossval import crossval, plan_folds, run_here, submit
 from mrn_components.app.fold_run import FoldRun
 from mrn_components.app.out_of_fold import write_results
+from mrn_components.app.predict import predict
 from mrn_components.data import DataLeakageError, load_subjects
 
 # A "training" of two epochs and a "prediction", which note how they were called.
@@ -311,3 +312,8 @@ def test_killed_in_the_second_fold_and_started_again_it_ends_the_same(cohort, tm
     for name in ("out_of_fold.csv", "crossval.json", "folds.json"):
         assert (tmp_path / "killed" / name).read_text() == (tmp_path / "whole" / name).read_text()
     assert len((tmp_path / "killed" / "out_of_fold.csv").read_text().splitlines()) == 11
+
+    ensemble = tmp_path / "killed" / "ensemble"
+    rows = predictions(predict(str(cohort), str(tmp_path), bundle=str(ensemble), num_workers=0))
+    assert {row["trained_on"] for row in rows} == {"1"}  # by one fold or the other
+    assert {"prob_pd_fold0", "prob_pd_fold1"} <= rows[0].keys()

@@ -27,11 +27,11 @@ def test_rows_are_sorted_and_labelled(tmp_path):
     evaluate(PredictionsHandler(output_dir=tmp_path, labelled=True, trained_on={"S1"}), BATCHES)
     rows = list(csv.reader((tmp_path / "predictions.csv").open()))
     assert rows == [
-        ["subject", "prob_pd", "class", "label", "trained_on"],
+        ["subject", "prob_pd", "class", "trained_on", "label"],
         ["S0", "0.500000", "0", "0", "0"],
-        ["S1", "0.250000", "0", "0", "1"],
-        ["S2", "0.750000", "1", "1", "0"],
-        ["S3", "0.900000", "1", "1", "0"],
+        ["S1", "0.250000", "0", "1", "0"],
+        ["S2", "0.750000", "1", "0", "1"],
+        ["S3", "0.900000", "1", "0", "1"],
     ]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["accuracy"]["value"] == metrics["roc_auc"]["value"] == 1.0
@@ -52,3 +52,31 @@ def test_a_second_evaluation_starts_anew(tmp_path):
     evaluate(handler, [(["S9"], [0.1], [0])])
     rows = (tmp_path / "predictions.csv").read_text().splitlines()
     assert rows[1:] == ["S9,0.100000,0,0"]
+
+
+def test_members_of_an_ensemble_and_views_have_columns(tmp_path):
+    handler = PredictionsHandler(output_dir=tmp_path, labelled=True)
+    output = {
+        "prob_pd": torch.tensor([0.6]),
+        "prob_pd_folds": torch.tensor([[0.4, 0.6, 0.8]]),
+        "prob_pd_views": torch.tensor([[0.5, 0.7]]),
+        "label": torch.tensor([1]),
+    }
+    state = SimpleNamespace(batch={"subject": ["S0"]}, output=output)
+    handler.collect(SimpleNamespace(state=state))
+    handler.write(None)
+    (row,) = csv.DictReader((tmp_path / "predictions.csv").open())
+    assert row == {
+        "subject": "S0",
+        "prob_pd": "0.600000",
+        "class": "1",
+        "prob_pd_fold0": "0.400000",
+        "prob_pd_fold1": "0.600000",
+        "prob_pd_fold2": "0.800000",
+        "fold_agreement": "0.666667",
+        "fold_std": "0.163299",
+        "tta_std": "0.100000",
+        "trained_on": "0",
+        "label": "1",
+    }
+    assert list(row)[-1] == "label"

@@ -27,7 +27,14 @@ def options(words):
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_commands_name_programs_files_and_options_that_exist(command):
     if command[0] == "mrn":
-        assert command[1] in {"phantom", "components", "predict", "crossval", "version"}
+        assert command[1] in {
+            "phantom",
+            "components",
+            "predict",
+            "contributions",
+            "crossval",
+            "version",
+        }
         names = getattr(cli, command[1]).__kwdefaults__ or {}
         assert set(options(command)) <= set(names)
     elif command[0].startswith("scripts/"):

@@ -12,9 +12,9 @@ import mrn_components
 PACKAGE = Path(mrn_components.__file__).parent
 # Layers from the bottom: a module may import from its own layer and those below.
 LAYERS = [
-    {"errors", "files", "labels"},
+    {"errors", "files", "labels", "shapley"},
     {"losses", "networks", "optim", "phantom", "rois"},
-    {"batch", "data", "metrics", "transforms"},
+    {"batch", "data", "inferers", "metrics", "transforms"},
     {"bundle", "handlers", "ledger", "msupmoco", "predictions"},
     {"app"},
 ]

@@ -112,6 +112,35 @@ def crossval(
     print(f"cross-validation: {path} (research use only)")
 
 
+def contributions(
+    input: str,  # noqa: A002
+    output: str,
+    *,
+    bundle: str = "bundles/mrn",
+    labels: str | None = None,
+    mask_mode: Literal["voxels", "noise", "mean", "token"] = "voxels",
+    **overrides: Any,
+) -> None:
+    """Write what each ROI adds to P(PD): Shapley values, and with labels the paper's Table 4.
+
+    Args:
+        input: folder of subjects in the challenge's layout, with masks; or a JSON datalist.
+        output: folder of the results.
+        bundle: a bundle with weights, or the folder of a training run.
+        labels: csv or JSON datalist of the diagnoses, absolute or relative to INPUT.
+        mask_mode: hide an ROI's voxels by zeros, noise or their mean, or its token.
+        overrides: config keys, e.g. --ckpt_path FILE, --precision fp32.
+    """
+    from mrn_components.app.contributions import contributions as run
+
+    path = run(
+        str(input), str(output), bundle=str(bundle), labels=labels, mask_mode=mask_mode, **overrides
+    )
+    print(f"contributions: {path}")
+    if (path.parent / "table.md").is_file():
+        print((path.parent / "table.md").read_text(encoding="utf-8"))
+
+
 def version() -> None:
     """Print the version."""
     print(mrn_components.__version__)
@@ -120,7 +149,7 @@ def version() -> None:
 def main() -> None:
     """Entry point of the ``mrn`` command."""
     install_messages()
-    commands = [phantom, components, predict, crossval, version]
+    commands = [phantom, components, predict, contributions, crossval, version]
     fire.Fire({command.__name__: command for command in commands}, name="mrn")
 
 

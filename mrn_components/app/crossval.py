@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from monai.bundle import ConfigParser
 
+from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.fold_run import FoldRun
 from mrn_components.app.out_of_fold import write_results
 from mrn_components.bundle import RunArguments, bundle_config, check_key
@@ -41,7 +42,8 @@ def crossval(
     A second call goes on where the first stopped. Each fold is in ``output_dir/foldN``, a bundle of
     its own; ``folds.json`` and the cache are common to all. When every fold is done,
     ``out_of_fold.csv`` has one row a subject and ``crossval.json`` the metrics by fold, their mean
-    and deviation, and those of all subjects together. Each fold's epoch was chosen on the subjects
+    and deviation, and those of all subjects together; ``ensemble`` is a bundle that predicts by the
+    networks of all folds. Each fold's epoch was chosen on the subjects
     that it is scored on, as in the paper; a test set is needed for an unbiased score.
 
     Args:
@@ -98,6 +100,8 @@ def crossval(
         print(f"  {command}")
     else:
         print(write_results(runs, subjects, output))
+        ensemble = save_ensemble([run.folder for run in runs], output / "ensemble")
+        print(f"The folds together predict by: mrn predict INPUT OUTPUT --bundle {ensemble}")
     return output
 
 

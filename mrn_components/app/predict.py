@@ -24,6 +24,27 @@ def predict(input_dir: str, output_dir: str, *, bundle: str, **overrides: Any) -
         FileNotFoundError: if a path is missing or ``bundle`` is no bundle.
         ValueError: for an override that the config does not know.
     """
+    workflow = inference_workflow(input_dir, output_dir, bundle=bundle, **overrides)
+    workflow.run()
+    workflow.finalize()
+    return Path(output_dir) / "predictions.csv"
+
+
+def inference_workflow(
+    input_dir: str, output_dir: str, *, bundle: str, **overrides: Any
+) -> ConfigWorkflow:
+    """Make the inference workflow of a bundle, ready to run.
+
+    Args:
+        input_dir: as of ``predict``.
+        output_dir: as of ``predict``.
+        bundle: as of ``predict``.
+        overrides: as of ``predict``.
+
+    Raises:
+        FileNotFoundError: if ``bundle`` is no bundle.
+        ValueError: for an override that the config does not know.
+    """
     config_file = bundle_config(Path(bundle), "inference")
     config = ConfigParser.load_config_file(str(config_file))
     for key in overrides:
@@ -37,6 +58,4 @@ def predict(input_dir: str, output_dir: str, *, bundle: str, **overrides: Any) -
         **overrides,
     )
     workflow.initialize()
-    workflow.run()
-    workflow.finalize()
-    return Path(output_dir) / "predictions.csv"
+    return workflow

@@ -7,6 +7,12 @@ from typing import Any, Literal, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from mrn_components.networks.masking import (
+    MaskMode,
+    check_mask_mode,
+    mask_images,
+    mask_tokens,
+)
 from mrn_components.networks.precision import bf16_pays
 from mrn_components.networks.res import RES
 
@@ -28,7 +34,9 @@ class MRN(nn.Module):
         num_classes: diagnoses. Paper: 2, HC and PD.
         dropout: rate in the classification head. Paper: 0.5 (section 4.1.2).
         hidden_channels: hidden width of the head. None is C, 768 for ViT-B; the paper is silent.
-        masked_rois: ROIs whose voxels are zeroed, keeping their geometry (Table 4).
+        masked_rois: ROIs to hide (Table 4).
+        mask_mode: "voxels" puts zeros, "noise" or "mean" these, all keeping the crop's geometry;
+            "token" puts a zero ROI token, which tells nothing at all. The paper is silent.
         precision: "bf16" computes under autocast to bfloat16, "auto" where the hardware gains by
             it. Outputs are float32 in any case.
 
@@ -36,7 +44,8 @@ class MRN(nn.Module):
         patient_channels: width R * C of the patient representation.
 
     Raises:
-        ValueError: for no ROI, a masked ROI that is none of ``rois``, or an unknown ``precision``.
+        ValueError: for no ROI, a masked ROI that is none of ``rois``, or an unknown mode or
+            precision.
     """
 
     def __init__(
@@ -48,6 +57,7 @@ class MRN(nn.Module):
         dropout: float = 0.5,
         hidden_channels: int | None = None,
         masked_rois: Sequence[str] = (),
+        mask_mode: MaskMode = "voxels",
         precision: Literal["fp32", "bf16", "auto"] = "fp32",
     ) -> None:
         super().__init__()
@@ -60,8 +70,10 @@ class MRN(nn.Module):
             )
         if precision not in ("fp32", "bf16", "auto"):
             raise ValueError(f"MRN precision must be 'fp32', 'bf16' or 'auto', got {precision!r}.")
+        check_mask_mode(mask_mode)
         self.rois = tuple(rois)
         self.masked_rois = frozenset(masked_rois)
+        self.mask_mode = mask_mode
         self.precision = precision
         self.res = res
         res.build({name: roi.num_classes for name, roi in rois.items()})
@@ -84,18 +96,25 @@ class MRN(nn.Module):
             "logits" (B, num_classes) and "patient" (B, R * C); in training with a DPT also "masks",
             logits (K, D, H, W) of every volume, B for each ROI.
         """
-        volumes, rois = self._gather(images)
+        volumes, rois = self._gather(mask_images(images, self.masked_rois, self.mask_mode))
         with self._autocast(volumes[0].device):
             roi_tokens, masks = self.res(volumes, rois, segment=self.training)  # (R * B, C), Eq. 4
-            patient = roi_tokens.unflatten(0, (len(self.rois), -1)).transpose(0, 1).flatten(1)
-            if self.classifier is None:
-                return {"patient": patient.float()}
-            output = {"logits": self.classifier(patient).float(), "patient": patient.float()}
+        patient = roi_tokens.unflatten(0, (len(self.rois), -1)).transpose(0, 1).flatten(1).float()
+        patient = mask_tokens(patient, self.rois, self.masked_rois, self.mask_mode)
+        if self.classifier is None:
+            return {"patient": patient}
+        output: dict[str, Any] = {"logits": self.classify(patient), "patient": patient}
         if masks is not None:
             output["masks"] = {roi: [] for roi in self.rois}
             for roi, mask in zip(rois, masks, strict=True):
                 output["masks"][roi].append(mask)
         return output
+
+    def classify(self, patient: Tensor) -> Tensor:
+        """Logits (B, num_classes) of patient representations (B, R * C) (Eq. 7)."""
+        assert self.classifier is not None
+        with self._autocast(patient.device):
+            return self.classifier(patient).float()
 
     def patient_encoder(self) -> Self:
         """A copy without DPT and classifier, which maps images to {"patient"}: the teacher."""
@@ -121,7 +140,7 @@ class MRN(nn.Module):
                     raise ValueError(
                         f"images[{roi!r}] must hold volumes (1, D, H, W), got {tuple(image.shape)}."
                     )
-                volumes.append(torch.zeros_like(image[0]) if roi in self.masked_rois else image[0])
+                volumes.append(image[0])
                 rois.append(roi)
         return volumes, rois
 

@@ -1,0 +1,145 @@
+"""``mrn contributions``: what each ROI adds to P(PD), in a cohort (Table 4) and in each subject."""
+
+import csv
+import io
+import json
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mrn_components.app.states import METRICS, leakage, score_states, state_metrics
+from mrn_components.files import write_text
+from mrn_components.inferers import masked_states
+from mrn_components.networks.masking import MaskMode
+from mrn_components.shapley import shapley_values
+
+_logger = logging.getLogger(__name__)
+
+
+def contributions(
+    input_dir: str,
+    output_dir: str,
+    *,
+    bundle: str,
+    labels: str | None = None,
+    mask_mode: MaskMode = "voxels",
+    **overrides: Any,
+) -> Path:
+    """Run every subject with every subset of its ROIs masked, and say what each ROI adds.
+
+    Files in ``output_dir``: ``states.csv``, P(PD) of each subject in each state, a column named
+    after the masked ROIs; ``contributions.csv``, each subject's P(PD), its baseline with all ROIs
+    masked, and the Shapley value of each ROI, which add up from one to the other;
+    ``contributions.json``, the cohort's mean absolute Shapley values and the test for leakage;
+    with labels ``table.csv`` and ``table.md``, the metrics of each state as in Table 4. The files
+    of ``predict`` stand beside them.
+
+    Args:
+        input_dir: as of ``predict``.
+        output_dir: as of ``predict``.
+        bundle: as of ``predict``.
+        labels: csv or JSON datalist of the diagnoses, absolute or relative to ``input_dir``.
+        mask_mode: how an ROI is hidden, as of ``MRN``.
+        overrides: as of ``predict``.
+
+    Returns:
+        The path of ``contributions.csv``.
+
+    Raises:
+        FileNotFoundError: if a path is missing or ``bundle`` is no bundle.
+        ValueError: for an unknown mask mode, an override that the config does not know or that
+            states what is varied here, or a network that gives no ROI tokens.
+    """
+    scores = score_states(
+        input_dir, output_dir, bundle=bundle, labels=labels, mask_mode=mask_mode, **overrides
+    )
+    output = Path(output_dir)
+    states = [_state_name(masked) for masked in masked_states(scores.rois)]
+    shapley = {subject: _shapley(prob, scores.rois) for subject, prob in scores.prob_pd.items()}
+    rows = state_metrics(scores) if scores.labels else []
+    leak = leakage(rows[-1]["roc_auc"], mask_mode) if rows else None
+    _write_csv(
+        output / "states.csv",
+        [{"subject": s, **dict(zip(states, p, strict=True))} for s, p in scores.prob_pd.items()],
+    )
+    _write_csv(
+        output / "contributions.csv",
+        [
+            {"subject": s, "prob_pd": p[0], "baseline": p[-1], **shapley[s]}
+            for s, p in scores.prob_pd.items()
+        ],
+    )
+    summary = {
+        "mask_mode": mask_mode,
+        "subjects": len(shapley),
+        "mean_absolute_shapley": {
+            roi: sum(abs(values[roi]) for values in shapley.values()) / len(shapley)
+            for roi in scores.rois
+        },
+        "leakage": leak,
+    }
+    if leak is not None:
+        _write_csv(output / "table.csv", [_flat(row) for row in rows])
+        write_text(output / "table.md", format_table(rows, leak))
+    write_text(output / "contributions.json", json.dumps(summary, indent=2) + "\n")
+    _logger.info("contributions of the ROIs are in %s (research use only)", output)
+    return output / "contributions.csv"
+
+
+def format_table(rows: Sequence[Mapping[str, Any]], leak: Mapping[str, Any]) -> str:
+    """Lay the states out as a Markdown table, in percent.
+
+    Args:
+        rows: what ``state_metrics`` returns.
+        leak: what ``leakage`` returns.
+    """
+    rois, with_paper = rows[-1]["masked"], "paper" in rows[0]
+    header = [*rois, *(f"{name} (95 % interval)" for name in METRICS.values())]
+    header += ["paper: accuracy, ROC AUC, F1"] * with_paper
+    lines = [header, ["---"] * len(header)]
+    for row in rows:
+        cells = ["✕" if roi in row["masked"] else "" for roi in rois]
+        cells += [_percent(row[metric]) for metric in METRICS]
+        if with_paper:
+            cells.append(", ".join(f"{value * 100:.1f}" for value in row["paper"].values()))
+        lines.append(cells)
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"✕ marks a masked ROI.\n\n{table}\n\n{leak['finding']} Research use only.\n"
+
+
+def _shapley(prob_pd: Sequence[float], rois: Sequence[str]) -> dict[str, float]:
+    """Shapley values of the ROIs, where a subset's value is P(PD) with just these visible."""
+    states = zip(masked_states(rois), prob_pd, strict=True)
+    value = {frozenset(rois) - frozenset(masked): prob for masked, prob in states}
+    return shapley_values(value, rois)
+
+
+def _state_name(masked: Collection[str]) -> str:
+    return "+".join(masked) or "none"
+
+
+def _percent(metric: Mapping[str, Any]) -> str:
+    if metric["value"] is None:
+        return "-"
+    interval = "" if metric["low"] is None else f" ({metric['low']:.1%}-{metric['high']:.1%})"
+    return f"{metric['value']:.1%}{interval}".replace("%", "")
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of ``state_metrics`` as columns."""
+    columns: dict[str, Any] = {"masked": _state_name(row["masked"])}
+    for name in METRICS:
+        columns |= {name: row[name]["value"], f"{name}_low": row[name]["low"]}
+        columns[f"{name}_high"] = row[name]["high"]
+    return columns | {f"paper_{name}": value for name, value in row.get("paper", {}).items()}
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(rows[0])
+    for row in rows:
+        cells = (f"{cell:.8f}" if isinstance(cell, float) else cell for cell in row.values())
+        writer.writerow(cells)
+    write_text(path, table.getvalue())

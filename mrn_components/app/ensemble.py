@@ -1,0 +1,119 @@
+"""One bundle of the networks of several runs (section 4.1.2)."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from mrn_components.bundle import NETWORK_BLOCKS, bundle_config, existing_file
+
+
+def save_ensemble(runs: Sequence[Path], output_dir: Path) -> Path:
+    """Copy the networks of finished runs into one bundle that averages their probabilities.
+
+    ``models/foldN.pt`` are the weights of the runs, in their order, and ``configs/inference.json``
+    predicts with all of them. The folder appears whole or not at all; an earlier ensemble there is
+    replaced.
+
+    Args:
+        runs: folders of runs, each with ``configs/inference.json`` and ``models/model.pt``.
+        output_dir: folder of the bundle.
+
+    Returns:
+        ``output_dir``.
+
+    Raises:
+        ValueError: for no run, or runs whose network, ROIs or preprocessing differ.
+        FileNotFoundError: if a run is not finished.
+        FileExistsError: if ``output_dir`` holds something else than an ensemble.
+    """
+    runs, output_dir = [Path(run) for run in runs], Path(output_dir)
+    if not runs:
+        raise ValueError("save_ensemble runs must name at least one run, got none.")
+    if output_dir.exists() and not _is_ensemble(output_dir):
+        raise FileExistsError(
+            f"{output_dir} is there and no ensemble; name a new folder, or move it away."
+        )
+    configs = [ConfigParser.load_config_file(str(bundle_config(run, "inference"))) for run in runs]
+    weights = [
+        existing_file(path=str(run / "models" / "model.pt"), hint="Finish this run first.")
+        for run in runs
+    ]
+    _check_same(runs, configs)
+    temporary = output_dir.with_name(f".unfinished.{os.getpid()}.{output_dir.name}")
+    try:
+        _write(temporary, _ensemble_config(configs[0], len(runs)), weights, runs[0] / "configs")
+        if output_dir.exists():
+            shutil.rmtree(output_dir)
+        temporary.rename(output_dir)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return output_dir
+
+
+def _is_ensemble(folder: Path) -> bool:
+    return not any(folder.iterdir()) or (folder / "models" / "fold0.pt").is_file()
+
+
+def _check_same(runs: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse runs that cannot share one config."""
+    if missing := sorted({"network", "checkpoint"} - set(configs[0])):
+        raise ValueError(
+            f"{bundle_config(runs[0], 'inference')} has no {missing}, which an ensemble replaces; "
+            "add what the bundle's own configs/inference.yaml has."
+        )
+    for run, config in zip(runs[1:], configs[1:], strict=True):
+        for key in NETWORK_BLOCKS:
+            for path, mine, first in _differences(config.get(key), configs[0].get(key), key):
+                raise ValueError(
+                    f"{run} has {path} {mine}, and {runs[0]} has {first}; an ensemble needs runs "
+                    "of one network, the same ROIs and the same preprocessing."
+                )
+
+
+def _differences(one: Any, other: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    """The ids at which two configs differ, and both values there."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in sorted({*one, *other}):
+            yield from _differences(one.get(key), other.get(key), f"{path}#{key}")
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            yield from _differences(*pair, f"{path}#{index}")
+    elif one != other:
+        yield path, one, other
+
+
+def _ensemble_config(config: Mapping[str, Any], num_folds: int) -> dict[str, Any]:
+    """An inference config with the overlay ``ensemble.yaml`` of the bundles applied to it."""
+    return {
+        **config,
+        "ckpt_path": [f"$@bundle_root + '/models/fold{fold}.pt'" for fold in range(num_folds)],
+        "network": {
+            "_target_": "mrn_components.FoldEnsemble",
+            "network": config["network"],
+            "num_folds": "$len(monai.utils.ensure_tuple(@ckpt_path))",
+        },
+        "checkpoint": {
+            "_target_": "mrn_components.FoldCheckpointLoader",
+            "network": "@network",
+            "paths": "@ckpt_path",
+            "map_location": "@device",
+        },
+    }
+
+
+def _write(
+    folder: Path, config: Mapping[str, Any], weights: Sequence[str], first_configs: Path
+) -> None:
+    (folder / "configs").mkdir(parents=True)
+    (folder / "models").mkdir()
+    for companion in first_configs.iterdir():  # overlays, metadata, logging set-up
+        if companion.stem not in ("train", "inference"):
+            shutil.copyfile(companion, folder / "configs" / companion.name)
+    (folder / "configs" / "inference.json").write_text(json.dumps(config, indent=2) + "\n")
+    for fold, path in enumerate(weights):
+        shutil.copyfile(path, folder / "models" / f"fold{fold}.pt")

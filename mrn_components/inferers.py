@@ -1,0 +1,136 @@
+"""How a network is asked: once, or several times with the answers averaged (section 4.1.2)."""
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+from torch import Tensor
+
+from mrn_components.networks.ensemble import merge_logits
+from mrn_components.networks.masking import (
+    MaskMode,
+    check_mask_mode,
+    mask_images,
+    mask_tokens,
+    token_blocks,
+)
+
+
+class TTAInferer(Inferer):
+    """Test-time augmentation: also diagnose the mirrored crops, and average the probabilities.
+
+    Args:
+        mirror: also flip left and right; False asks once, as MONAI's ``SimpleInferer`` does.
+            Paper: on in the final submission only; its views are not given.
+    """
+
+    def __init__(self, *, mirror: bool = False) -> None:
+        super().__init__()
+        self.mirror = mirror
+
+    def __call__(
+        self,
+        inputs: Any,  # MONAI says Tensor
+        network: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Diagnose a batch of B subjects.
+
+        Args:
+            inputs: B crops (..., D, H, W) of each ROI; columns W run from right to left.
+            network: maps them to "logits" (B, 2), an ensemble also to "fold_logits" (B, F, 2).
+            args: further arguments of the network.
+            kwargs: further arguments of the network.
+
+        Returns:
+            The network's output. With ``mirror``, logits are those of the mean probabilities of
+            both views, and "view_logits" (B, 2, 2) holds the views'.
+        """
+        plain = network(inputs, *args, **kwargs)
+        if not self.mirror:
+            return plain
+        flipped = {roi: [crop.flip(-1) for crop in crops] for roi, crops in inputs.items()}
+        mirrored = network(flipped, *args, **kwargs)
+        output = {**plain, **merge_logits([plain["logits"], mirrored["logits"]], "view_logits")}
+        if "fold_logits" in plain:
+            folds = merge_logits([plain["fold_logits"], mirrored["fold_logits"]], "views")
+            output["fold_logits"] = folds["logits"]
+        return output
+
+
+class MaskedStatesInferer(Inferer):
+    """Diagnose with every subset of the ROIs masked (Table 4), at the price of two passes.
+
+    An ROI's token depends on no other ROI, so that the tokens of one pass with all ROIs visible and
+    one with all masked, mixed, give what the network gives with some masked. Only the head runs
+    for each of the 2^R states.
+
+    Args:
+        mask_mode: as of ``MRN``.
+
+    Raises:
+        ValueError: for an unknown ``mask_mode``.
+    """
+
+    def __init__(self, *, mask_mode: MaskMode = "voxels") -> None:
+        super().__init__()
+        check_mask_mode(mask_mode)
+        self.mask_mode = mask_mode
+
+    def __call__(
+        self,
+        inputs: Any,  # MONAI says Tensor
+        network: Callable[..., Any],
+        *_args: Any,
+        **_kwargs: Any,
+    ) -> dict[str, Tensor]:
+        """Diagnose a batch of B subjects in each of the S = 2^R states.
+
+        Args:
+            inputs: B crops of each ROI.
+            network: one with ``rois``, ``classify`` and "patient" in its output, as ``MRN``; or a
+                ``FoldEnsemble`` of such, whose probabilities are averaged.
+
+        Returns:
+            "logits" (B, 2) with all ROIs visible; "state_logits" (B, S, 2) in the order of
+            ``masked_states``.
+
+        Raises:
+            ValueError: for another network, or one that masks ROIs already.
+        """
+        folds = [self._states(inputs, fold) for fold in getattr(network, "folds", [network])]
+        states = merge_logits(folds, "folds")["logits"]
+        return {"logits": states[:, 0], "state_logits": states}
+
+    def _states(self, inputs: Any, network: Any) -> Tensor:
+        """Logits (B, S, 2) of one network."""
+        if not hasattr(network, "classify"):
+            raise ValueError(
+                f"{type(network).__name__} has no method `classify`; contributions of ROIs need a "
+                "network that classifies ROI tokens side by side, such as MRN."
+            )
+        if network.masked_rois:
+            raise ValueError(
+                f"the network masks {sorted(network.masked_rois)} already; leave masked_rois empty."
+            )
+        rois, mode = network.rois, self.mask_mode
+        shown = network(inputs)["patient"]  # (B, R * C)
+        hidden = network(mask_images(inputs, rois, mode))["patient"]
+        hidden = mask_tokens(hidden, rois, rois, mode)
+        mixed = (
+            torch.where(token_blocks(shown, rois, masked), hidden, shown)
+            for masked in masked_states(rois)
+        )
+        return torch.stack([network.classify(patient) for patient in mixed], dim=1)
+
+
+def masked_states(rois: Sequence[str]) -> list[tuple[str, ...]]:
+    """The subsets of ROIs to mask, in the order of Table 4: none, one, two, ..., all.
+
+    Args:
+        rois: names of the R ROIs.
+    """
+    return [masked for count in range(len(rois) + 1) for masked in combinations(rois, count)]

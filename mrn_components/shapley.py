@@ -1,0 +1,33 @@
+"""Shapley values: a sum shared fairly among those who made it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+
+def shapley_values(
+    value: Mapping[frozenset[str], float], players: Sequence[str]
+) -> dict[str, float]:
+    """Compute the Shapley value of each player of a cooperative game, exactly.
+
+    A player's value is its marginal contribution, averaged over the orders in which the players
+    may join. They sum to ``value`` of all players less that of none.
+
+    Args:
+        value: of every subset of the players.
+        players: the n players.
+
+    Returns:
+        The value of each player.
+    """
+    n = len(players)
+    result = {}
+    for player in players:
+        others = [other for other in players if other != player]
+        result[player] = sum(
+            (value[frozenset((*joined, player))] - value[frozenset(joined)])
+            / (n * math.comb(n - 1, size))
+            for size in range(n)
+            for joined in combinations(others, size)
+        )
+    return result
