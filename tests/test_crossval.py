@@ -149,6 +149,12 @@ def test_folds_as_jobs(tmp_path):
     assert [run.state() for run in runs] == ["done", "start"]
 
 
+def test_jobs_without_submitit_say_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(RuntimeError, match=r"pip install 'mrn-components\[slurm\]'"):
+        submit([make_fold(tmp_path)], tmp_path, cluster="slurm", parameters={})
+
+
 # ---- the plan
 
 

@@ -238,6 +238,11 @@ def test_every_file_of_a_run_carries_the_ledger_also_when_resumed(cohort, tmp_pa
 # ---- an evaluation
 
 
+def test_missing_weights_are_named(cohort, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no\.pt is not there\. Train first"):
+        trained_on(load_subjects(cohort), tmp_path / "no.pt")
+
+
 def test_an_evaluation_on_training_subjects_is_refused_by_name(cohort, weights):
     subjects = load_subjects(cohort)
     message = r"trained on 2 of the 7 subjects.*: SUBJ_002, SUBJ_003\. Take them out"

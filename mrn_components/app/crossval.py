@@ -43,8 +43,8 @@ def crossval(
     its own; ``folds.json`` and the cache are common to all. When every fold is done,
     ``out_of_fold.csv`` has one row a subject and ``crossval.json`` the metrics by fold, their mean
     and deviation, and those of all subjects together; ``ensemble`` is a bundle that predicts by the
-    networks of all folds. Each fold's epoch was chosen on the subjects
-    that it is scored on, as in the paper; a test set is needed for an unbiased score.
+    networks of all folds. Each fold's best epoch was chosen on the subjects that it is scored on,
+    as in the paper; a test set is needed for an unbiased score.
 
     Args:
         dataset_dir: folder of subjects in the challenge's layout, or a JSON datalist.
@@ -53,7 +53,7 @@ def crossval(
         num_folds: number of folds.
         configs: overlays, by file name in the bundle's ``configs`` or by path.
         fold: train only this one; None trains all.
-        executor: "local" trains here, "slurm" in a job a fold.
+        executor: "local" trains here, "slurm" in a job a fold; jobs go on when this process ends.
         jobs: folds to train here at the same time, each on the next GPU if there are several.
         processes: processes a fold, for ``multi_gpu_train.yaml``.
         slurm: parameters of the jobs, as of submitit's ``update_parameters``.
@@ -189,12 +189,12 @@ def submit(
         parameters: as of submitit's ``update_parameters``. The default time is a day.
 
     Raises:
-        ImportError: if submitit is not installed.
+        RuntimeError: if submitit is not installed.
     """
     try:
         import submitit
     except ImportError as error:
-        raise ImportError(
+        raise RuntimeError(
             "jobs on SLURM need submitit: pip install 'mrn-components[slurm]'."
         ) from error
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster)

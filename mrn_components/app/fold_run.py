@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from mrn_components.files import remove_unfinished
-
 _PATIENCE_S = 10.0  # a killed process's children need some seconds to notice
 
 
@@ -59,7 +57,8 @@ class FoldRun:
         if max(epochs) < self.epochs:
             return "resume"
         weights, predictions = models / "model.pt", self.predictions
-        if predictions.is_file() and predictions.stat().st_mtime_ns > weights.stat().st_mtime_ns:
+        both = weights.is_file() and predictions.is_file()
+        if both and predictions.stat().st_mtime_ns > weights.stat().st_mtime_ns:
             return "done"
         return "predict"
 
@@ -78,7 +77,6 @@ class FoldRun:
                 # What a run leaves that was stopped before its first checkpoint.
                 for name in ("models", "tensorboard"):
                     shutil.rmtree(self.folder / name, ignore_errors=True)
-            remove_unfinished(self.folder)
             if state in ("start", "resume"):
                 resume = ["--resume", "True"] if state == "resume" else []
                 self._call([*self.train, *resume], lock, show)
