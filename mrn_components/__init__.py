@@ -38,15 +38,24 @@ _REGISTER = {
         "FFA",
         "FoldEnsemble",
         "MRN",
+        "PatientClassifier",
         "RES",
+        "SERes10",
         "SFA",
         "SliceEncoder",
+        "VolumeViT",
         "fast_fp32_matmul",
     ],
     "optim": ["param_groups"],
     "predictions": ["PredictionsHandler"],
     "rois": ["ROI"],
-    "transforms": ["CheckVolumesd", "DiagnosisOutputd", "MergeSidesd", "ROICropd"],
+    "transforms": [
+        "CheckVolumesd",
+        "DiagnosisOutputd",
+        "MergeSidesd",
+        "ROICropd",
+        "ROIMaskChannelsd",
+    ],
 }
 _MODULE_OF = {name: module for module, names in _REGISTER.items() for name in names}
 

@@ -1,6 +1,8 @@
 """From a collated batch to the network's inputs and targets (section 3.3).
 
-B subjects; D slices, H rows, W columns of a crop.
+B subjects; C channels, D slices, H rows, W columns of a crop. Crops have one channel, the image, or
+further ones of ``ROIMaskChannelsd``, which are resized like the image: at the edges between nuclei
+their values lie between 0 and 1 and still sum to 1.
 """
 
 from collections.abc import Mapping
@@ -36,13 +38,13 @@ class PrepareROIBatch:
         """Prepare a batch.
 
         Args:
-            batchdata: what ``collate_subjects`` returns: B crops (1, D, H, W) for each ROI.
+            batchdata: what ``collate_subjects`` returns: B crops (C, D, H, W) for each ROI.
             device: where the crops go.
             non_blocking: as of ``Tensor.to``.
             to_kwargs: further arguments of ``Tensor.to``.
 
         Returns:
-            Images, for each ROI B tensors (1, D, H, W) in [0, 1], and targets: ``label`` (B,) if
+            Images, for each ROI B tensors (C, D, H, W) in [0, 1], and targets: ``label`` (B,) if
             the data has it, ``masks`` with B tensors (D, H, W) of classes for each ROI.
         """
 
@@ -61,10 +63,10 @@ class PrepareROIBatch:
 
 
 def _resize_image(crop: Tensor, size: int) -> Tensor:
-    """Resize (1, D, H, W) bilinearly; slices are the batch of a 2D resize."""
+    """Resize (C, D, H, W) bilinearly; slices are the batch of a 2D resize."""
     shrinks = max(crop.shape[-2:]) > size  # smooth only then: enlarging has nothing to alias
     resized = F.interpolate(
-        crop.float().transpose(0, 1),  # (D, 1, H, W)
+        crop.float().transpose(0, 1),  # (D, C, H, W)
         _resized_shape(crop, size),
         mode="bilinear",
         align_corners=False,

@@ -23,7 +23,7 @@ from monai.bundle import ConfigParser, update_kwargs
 from mrn_components.errors import install_messages
 
 # Blocks of a training config that decide what a trained network can be fed with.
-NETWORK_BLOCKS = ("image_size", "rois", "preprocessing", "network_def")
+NETWORK_BLOCKS = ("image_size", "rois", "preprocessing", "mask_channels", "network_def")
 
 
 @dataclass(frozen=True)
@@ -169,8 +169,8 @@ def save_run(*, output_dir: str) -> None:
     """Make the run's folder a bundle: the exact config of this run, and what predicts with it.
 
     ``configs/train.json`` is the merged config; ``configs/inference.json`` is the bundle's own
-    with the rois, the preprocessing and the network of this run (without its DPT, section 4.1.2);
-    the overlays, metadata and logging set-up are copied.
+    with the rois, the preprocessing and the network of this run; the overlays, metadata and logging
+    set-up are copied.
 
     Args:
         output_dir: folder of the run.
@@ -181,20 +181,37 @@ def save_run(*, output_dir: str) -> None:
     configs = Path(output_dir) / "configs"
     configs.mkdir(parents=True, exist_ok=True)
     train = arguments.merged()
-    inference = ConfigParser.load_config_file(
-        str(bundle_config(arguments.bundle_root, "inference"))
-    )
-    own = inference.get("network_def", {})
-    inference.update({key: train[key] for key in NETWORK_BLOCKS if key in train})
-    inference = json.loads(json.dumps(inference))  # the two configs share blocks: copy, then edit
-    if own.get("_target_") == inference["network_def"].get("_target_"):
-        inference["network_def"] = own | inference["network_def"]  # keep `masked_rois`
-    inference["network_def"].get("res", {}).pop("dpt", None)
+    inference = inference_config(train, arguments.bundle_root)
     for name in ("evaluate.yaml", "multi_gpu_evaluate.yaml", "metadata.json", "logging.conf"):
         if (arguments.bundle_root / "configs" / name).is_file():
             shutil.copyfile(arguments.bundle_root / "configs" / name, configs / name)
     for name, config in {"train": train, "inference": inference}.items():
         (configs / f"{name}.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def inference_config(train: Mapping[str, Any], bundle_root: Path) -> dict[str, Any]:
+    """The bundle's inference config, with the blocks of a training config that its weights need.
+
+    The modules that the checkpoint handler leaves out of the weights (``training_only``, DPT in
+    section 4.1.2) are left out of the network too.
+
+    Args:
+        train: merged training config, references unresolved.
+        bundle_root: folder of the bundle.
+    """
+    inference = ConfigParser.load_config_file(str(bundle_config(bundle_root, "inference")))
+    own = inference.get("network_def", {})
+    inference.update({key: train[key] for key in NETWORK_BLOCKS if key in train})
+    inference = json.loads(json.dumps(inference))  # the two configs share blocks: copy, then edit
+    if own.get("_target_") == inference["network_def"].get("_target_"):
+        inference["network_def"] = own | inference["network_def"]  # keep `masked_rois`
+    for module in train.get("train", {}).get("checkpoint", {}).get("training_only", []):
+        *parents, name = module.split(".")
+        part = inference["network_def"]
+        for parent in parents:
+            part = part.get(parent, {})
+        part.pop(name, None)
+    return inference
 
 
 def bundle_config(bundle_root: Path, name: str) -> Path:

@@ -30,8 +30,8 @@ class PredictionsHandler:
     - ``trained_on``, 1 for a training subject of the weights, else 0;
     - ``label`` where known.
 
-    ``metrics.json`` holds accuracy, ROC AUC and macro F1 with 95 % intervals, ``metrics.txt`` a
-    table of them. Of several processes the first writes the subjects of all.
+    ``metrics.json`` holds what ``diagnosis_metrics`` returns, ``metrics.txt`` a table of it. Of
+    several processes the first writes the subjects of all.
 
     Args:
         output_dir: folder of the files; each appears whole or not at all.

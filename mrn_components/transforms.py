@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from monai.networks import one_hot
 from monai.transforms import CropForeground, Orientation, Transform
 from scipy import ndimage
 
@@ -136,6 +137,28 @@ class MergeSidesd(Transform):
                 for label in LABELS[roi.image][nucleus]:
                     classes[ids == label] = index
             d[f"mask_{name}"] = classes
+        return d
+
+
+class ROIMaskChannelsd(Transform):
+    """Append the one-hot mask of every ROI, background included, to its image (section 4.2).
+
+    Comes after augmentation, which treats images and masks apart. ``NAME`` (1, D, H, W) becomes
+    (1 + K, D, H, W): the image, background, then the ROI's nuclei.
+
+    Args:
+        rois: the regions of interest by name.
+    """
+
+    def __init__(self, *, rois: Mapping[str, ROI]) -> None:
+        self.rois = dict(rois)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Append the masks."""
+        d = dict(data)
+        for name, roi in self.rois.items():
+            channels = one_hot(d[f"mask_{name}"], roi.num_classes, d[name].dtype, dim=0)
+            d[name] = torch.cat([d[name], channels])
         return d
 
 

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from mrn_components.batch import PrepareROIBatch
 from mrn_components.data import collate_subjects
 from mrn_components.rois import ROI
-from mrn_components.transforms import DiagnosisOutputd
+from mrn_components.transforms import DiagnosisOutputd, ROIMaskChannelsd
 
 ROIS = {
     "nm": ROI(image="nm", nuclei=["SN"], size=32),
@@ -96,6 +96,20 @@ def test_images_are_smoothed_only_when_they_shrink(size, antialias):
         subject["nm"][0][:, None], (size // 2, size), mode="bilinear", antialias=antialias
     )
     assert torch.equal(image[0], expected[:, 0])
+
+
+@pytest.mark.parametrize("size", [32, 8])  # larger, smaller
+def test_mask_channels_are_resized_like_the_image_and_still_sum_to_1(size):
+    subject = make_subject(0)
+    roi = ROI(image="nm", nuclei=["SN"], size=size)
+    (plain,) = PrepareROIBatch(rois={"nm": roi})(collate_subjects([subject]))[0]["nm"]
+    (image,) = PrepareROIBatch(rois={"nm": roi})(
+        collate_subjects([ROIMaskChannelsd(rois={"nm": roi})(subject)])
+    )[0]["nm"]
+    assert image.shape == (3, 3, size // 2, size)
+    assert torch.equal(image[:1], plain)
+    assert 0 <= image[1:].min() < image[1:].max() <= 1
+    torch.testing.assert_close(image[1:].sum(0), torch.ones(image.shape[1:]))
 
 
 def test_masks_keep_their_centre_under_the_image():

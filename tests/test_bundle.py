@@ -11,6 +11,7 @@ from mrn_components.bundle import (
     check_key,
     check_run,
     existing_file,
+    inference_config,
     locate_bundle,
     run_arguments,
     save_run,
@@ -25,6 +26,7 @@ CONFIG = {
         "_target_": "mrn_components.MRN",
         "res": {"_target_": "mrn_components.RES", "dpt": {"_target_": "mrn_components.DPTHead"}},
     },
+    "train": {"checkpoint": {"training_only": ["res.dpt", "nothing.here"]}},
     "steps": ["a", "b"],
 }
 INFERENCE_NETWORK = {"_target_": "mrn_components.MRN", "masked_rois": "@masked_rois"}
@@ -145,6 +147,17 @@ def test_save_run_makes_the_run_a_bundle(bundle, tmp_path):
     assert inference["ckpt_path"] == "x"
     assert inference["network_def"]["masked_rois"] == "@masked_rois"
     assert bundle_config(tmp_path / "run", "inference") == configs / "inference.json"
+
+
+def test_inference_has_the_blocks_that_the_weights_need(bundle):
+    train = {
+        "network_def": {"encoder": {"_target_": "mrn_components.SERes10"}},
+        "mask_channels": {"_target_": "mrn_components.ROIMaskChannelsd"},
+        "augmentation": {},
+    }
+    inference = inference_config(train, bundle())
+    del train["augmentation"]
+    assert inference == train | {"ckpt_path": "x", "rois": {}}
 
 
 def test_save_run_leaves_another_network_as_it_is(bundle, tmp_path):

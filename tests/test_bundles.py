@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import warnings
 from pathlib import Path
 from pydoc import locate
 
@@ -19,6 +20,7 @@ COMPLETE = sorted(BUNDLES.glob("*/configs/train.yaml")) + sorted(
 OVERLAYS = {
     "small": "train",
     "multi_gpu_train": "train",
+    "m3d_clip": "train",
     "evaluate": "inference",
     "multi_gpu_evaluate": "inference",
     "ensemble": "inference",
@@ -84,18 +86,18 @@ def test_every_config_is_complete_or_a_known_overlay():
     assert {p.stem for p in CONFIGS} == {"train", "inference", *OVERLAYS}
 
 
-def fences(path):
-    """{name: text} of a config's shared blocks."""
-    pattern = r"^ *# >>> shared: (\w+)\n(.*?)^ *# <<< shared$"
-    return dict(re.findall(pattern, path.read_text(), flags=re.MULTILINE | re.DOTALL))
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_no_key_stands_twice(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ConfigParser.load_config_file(str(path))
 
 
-def test_shared_blocks_are_equal():
-    seen = {}
-    for path in COMPLETE:
-        for name, text in fences(path).items():
-            assert seen.setdefault(name, text) == text, f"{path}: block {name} differs"
-    assert {"rois", "preprocessing"} <= set(seen)
+@pytest.mark.parametrize("bundle", sorted({p.parent.parent for p in CONFIGS}), ids=lambda p: p.name)
+def test_every_bundle_has_the_same_files(bundle):
+    mrn = BUNDLES / "mrn"
+    files = {p.relative_to(mrn) for part in ("configs", "docs") for p in (mrn / part).iterdir()}
+    assert [str(file) for file in files | {Path("LICENSE")} if not (bundle / file).is_file()] == []
 
 
 @pytest.mark.parametrize("path", COMPLETE, ids=name_of)
@@ -109,17 +111,23 @@ def test_the_property_check_of_monai_is_content(path, cohort, tmp_path):
         output_dir=str(tmp_path),
         bundle_root=str(tmp_path),
         encoder_weights="none",
-        **{"network_def#res#encoder": TINY_ENCODER, "ckpt_path": __file__},
+        **TINY[path.parent.parent.name],
+        ckpt_path=__file__,
     )
     workflow.initialize()
     workflow.initialize()  # federated learning clients do it twice
     assert workflow.check_properties() == []
 
 
-TINY_ENCODER = {
-    "_target_": "mrn_components.SliceEncoder",
-    "name": "vit_small_patch14_reg4_dinov2.lvd142m",
-    "depth": 2,
-    "embed_dim": 48,
-    "num_heads": 2,
+TINY = {
+    "mrn": {
+        "network_def#res#encoder": {
+            "_target_": "mrn_components.SliceEncoder",
+            "name": "vit_small_patch14_reg4_dinov2.lvd142m",
+            "depth": 2,
+            "embed_dim": 48,
+            "num_heads": 2,
+        }
+    },
+    "seres10": {"network_def#encoder#widths": [16, 16, 16, 16]},
 }

@@ -39,6 +39,17 @@ def test_phantom_makes_a_cohort(monkeypatch, capsys, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("names", ["MRN,baseline", "mrn-1,base line", "1,2"])
+def test_evaluate_prints_the_table_and_reads_names_as_typed(monkeypatch, capsys, tmp_path, names):
+    table = tmp_path / "predictions.csv"
+    table.write_text("subject,prob_pd,label\nS0,0.1,0\nS1,0.4,1\nS2,0.6,0\nS3,0.9,1\n")
+    options = ["--against", str(table), "--names", names, "--output", str(tmp_path / "out")]
+    out = mrn(monkeypatch, capsys, "evaluate", str(table), str(table), *options)
+    assert "accuracy           0.500  0.150 to 0.850 (Wilson)" in out
+    assert " minus ".join(names.split(",")) in out
+    assert out.splitlines()[-1] == f"metrics and figures: {tmp_path / 'out'}"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "message"),
@@ -46,6 +57,10 @@ def test_phantom_makes_a_cohort(monkeypatch, capsys, tmp_path):
         (
             ["mrn", "predict", "nowhere", "out", "--bundle", "nothing"],
             "error: nothing is no bundle: it has no configs/inference.yaml or .json.",
+        ),
+        (
+            ["mrn", "evaluate", "nowhere.csv", "labels.csv"],
+            "error: nowhere.csv is not there; `mrn predict INPUT OUTPUT` writes",
         ),
         (
             ["run", "bundles/mrn/configs/train.yaml", "--dataset_dir", "nowhere"],
@@ -68,7 +83,15 @@ def test_phantom_makes_a_cohort(monkeypatch, capsys, tmp_path):
             "error: no.pt is not there. Train first",
         ),
     ],
-    ids=["no bundle", "no data", "misspelt", "no weight file", "no network", "no checkpoint"],
+    ids=[
+        "no bundle",
+        "no predictions",
+        "no data",
+        "misspelt",
+        "no weight file",
+        "no network",
+        "no checkpoint",
+    ],
 )
 def test_a_slip_ends_in_one_message(command, message, cohort, tmp_path):
     """Missing data, weights, network or key: the last line says what to type, no traceback."""

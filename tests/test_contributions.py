@@ -63,6 +63,9 @@ def test_files_of_labelled_subjects(run, subjects, tmp_path):
     assert "| 45.0, 40.7, 37.3 |" in text.splitlines()[-3]
     assert summary["leakage"]["finding"] in text
 
+    contributions(subjects, str(tmp_path), bundle=str(run))  # without labels: no old table
+    assert not [file.name for file in tmp_path.iterdir() if file.name.startswith("table")]
+
 
 @pytest.mark.parametrize("mode", MASK_MODES)
 def test_a_state_is_what_predict_gives_with_these_rois_masked(mode, run, subjects, tmp_path):
@@ -130,6 +133,8 @@ def test_leakage_is_said_plainly():
         assert leak["seen"] is seen
         assert leak["finding"].startswith("With all ROIs masked, the ROC AUC is ")
         assert leak["finding"].endswith(words)
+    mean = leakage(state_metrics(leaky)[-1]["roc_auc"], "mean")  # which keeps a brightness
+    assert "the geometry or the mean of the crops leaks" in mean["finding"]
     assert leakage(state_metrics(leaky)[-1]["roc_auc"], "token")["seen"] is None
     few = scores_of([[0.5, 0.5]] * 2, [0, 1])
     assert "no interval" in leakage(state_metrics(few)[-1]["roc_auc"], "noise")["finding"]

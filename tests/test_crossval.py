@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_bundles_run import BUNDLE, TINY, predictions
+from test_bundles_run import BUNDLES, TINY, predictions
 
 from mrn_components.app import crossval as module
 from mrn_components.app import fold_run
@@ -21,6 +21,7 @@ from mrn_components.app.out_of_fold import write_results
 from mrn_components.app.predict import predict
 from mrn_components.data import DataLeakageError, load_subjects
 
+BUNDLE = BUNDLES / "mrn"
 # A "training" of two epochs and a "prediction", which note how they were called.
 TRAIN = """
 import sys
@@ -290,7 +291,7 @@ def test_predictions_by_a_network_that_saw_the_subject_are_refused(cohort, tmp_p
 
 def start(cohort, output):
     """``mrn crossval`` in miniature, in a process group of its own."""
-    overrides = {**TINY, "epochs": 3}
+    overrides = {**TINY["mrn"], "epochs": 3}
     flags = [str(part) for key, value in overrides.items() for part in (f"--{key}", value)]
     command = [sys.executable, "-W", "ignore", "-m", "mrn_components.app.cli", "crossval"]
     command += [str(cohort), str(output), "--bundle", str(BUNDLE), "--folds", "2", *flags]

@@ -23,6 +23,7 @@ from mrn_components.data import (
     ROIDataset,
     collate_subjects,
     load_subjects,
+    read_labels,
     select_fold,
     split_folds,
 )
@@ -85,6 +86,16 @@ class TestLoadSubjects:
             "subject",
             *IMAGES,
         }
+
+    def test_labels_alone_need_no_images(self, copied):
+        expected = {subject["subject"]: subject["label"] for subject in load_subjects(copied)}
+        assert read_labels(copied / "train_cases.csv") == expected
+        entries = [{"subject": name, "label": label} for name, label in expected.items()]
+        (copied / "labels.json").write_text(json.dumps(entries))
+        assert read_labels(copied / "labels.json") == expected
+        (copied / "empty.csv").write_text("\n")
+        with pytest.raises(ValueError, match=r"empty\.csv has no line `case_id,label`"):
+            read_labels(copied / "empty.csv")
 
     def test_a_missing_data_set_says_what_to_type(self):
         message = "mrn phantom data/none --subjects 40.*--dataset_dir DIR"

@@ -1,4 +1,4 @@
-"""The numbers of the paper's sections 3.3-4.1.2 are those of bundles/mrn/configs/train.yaml."""
+"""The numbers of the paper's sections 3.3-4.2 are those of the bundles' train.yaml."""
 
 import re
 from pathlib import Path
@@ -91,6 +91,48 @@ def test_inference_has_the_same_network_without_auxiliary_parts(config):
     assert res["encoder"]["name"] == trained["encoder"]["name"]
     assert "msupmoco" not in str(inference.get())
     assert config["train#checkpoint#training_only"] == ["res.dpt"]
+
+
+@pytest.fixture(scope="module")
+def baseline():
+    parser = ConfigParser()
+    parser.read_config(str(TRAIN.parents[2] / "seres10" / "configs" / "train.yaml"))
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("key", "number", "where"),
+    [
+        ("network_def#encoder#_target_", "mrn_components.SERes10", "4.2: SERes10"),
+        ("network_def#encoder#widths", [64, 128, 256, 512], "4.2: 512-dimensional features"),
+        ("network_def#dropout", 0.5, "4.2: the same classification head"),
+        ("mask_channels#_target_", "mrn_components.ROIMaskChannelsd", "4.2: mask-enhanced input"),
+        ("encoder_weights", "none", "Table 9: trained from scratch"),
+        ("handlers#msupmoco#bank_size", 1024, "4.1.2: memory bank of 1,024"),
+        ("handlers#msupmoco#temperature", 0.1, "Tables 6 and 7: SERes10-mSupMoCo"),
+        ("epochs", 600, "4.1.2: 600 end-to-end training epochs"),
+        ("batch_size", 4, "4.1.2: batch size of 4"),
+    ],
+)
+def test_number_of_the_baseline(baseline, key, number, where):
+    assert baseline[key] == number, where
+
+
+def test_m3d_clip_of_table_9_is_its_vision_encoder_fine_tuned_without_msupmoco(baseline):
+    overlay = ConfigParser.load_config_file(
+        str(TRAIN.parents[2] / "seres10" / "configs" / "m3d_clip.yaml")
+    )
+    assert overlay["network_def#encoder"]["_target_"] == "mrn_components.VolumeViT"
+    assert overlay["handlers#msupmoco#_disabled_"] is True
+    assert overlay["pretrain_epochs"] == 0
+
+
+def test_inference_of_the_baseline_has_the_same_network(baseline):
+    inference = ConfigParser()
+    inference.read_config(str(TRAIN.parents[2] / "seres10" / "configs" / "inference.yaml"))
+    assert inference["network_def#encoder"] == baseline["network_def#encoder"]
+    assert inference["mask_channels"] == baseline["mask_channels"]
+    assert "msupmoco" not in str(inference.get())
 
 
 MAP = (TRAIN.parents[3] / "docs" / "paper_map.md").read_text()

@@ -35,7 +35,10 @@ def test_rows_are_sorted_and_labelled(tmp_path):
     ]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["accuracy"]["value"] == metrics["roc_auc"]["value"] == 1.0
-    assert "4 subjects" in (tmp_path / "metrics.txt").read_text()
+    table = (tmp_path / "metrics.txt").read_text()
+    assert "4 subjects" in table
+    assert "sensitivity" in table
+    assert "brier" in table
 
 
 def test_without_labels_there_are_no_metrics(tmp_path):

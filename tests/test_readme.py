@@ -31,6 +31,7 @@ def test_commands_name_programs_files_and_options_that_exist(command):
             "phantom",
             "components",
             "predict",
+            "evaluate",
             "contributions",
             "crossval",
             "version",

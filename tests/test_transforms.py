@@ -15,7 +15,13 @@ from tiny_cohort import AFFINE, SHAPE, make_mask, make_subject, write_nifti
 from mrn_components.data import ROIDataset, load_subjects
 from mrn_components.labels import LABELS
 from mrn_components.rois import ROI
-from mrn_components.transforms import CheckVolumesd, DiagnosisOutputd, MergeSidesd, ROICropd
+from mrn_components.transforms import (
+    CheckVolumesd,
+    DiagnosisOutputd,
+    MergeSidesd,
+    ROICropd,
+    ROIMaskChannelsd,
+)
 
 KEYS = ["nm", "qsm", "mask_nm", "mask_qsm"]
 
@@ -320,6 +326,31 @@ def test_augmentation_moves_images_and_masks_of_all_rois_together(subject_dir):
         assert len(sides) == 1
         mirrored.append(sides.pop())
     assert set(mirrored) == {True, False}
+
+
+def test_mask_channels_are_one_hot_behind_the_image(rois):
+    for name, roi in rois.items():
+        image = torch.rand(1, 2, 3, 4)
+        mask = torch.arange(24).reshape(1, 2, 3, 4) % roi.num_classes
+        d = ROIMaskChannelsd(rois={name: roi})({name: image, f"mask_{name}": mask.to(torch.uint8)})
+        assert d[name].shape == (1 + roi.num_classes, 2, 3, 4)
+        assert d[name].dtype == torch.float32
+        assert torch.equal(d[name][:1], image)
+        for index in range(roi.num_classes):
+            assert torch.equal(d[name][1 + index], (mask[0] == index).float())
+        assert torch.equal(d[f"mask_{name}"], mask.to(torch.uint8))
+
+
+def test_mask_channels_follow_augmentation(subject_dir):
+    """What flips and rotations did to the mask, its channels show, background included."""
+    crop, augment = parse()
+    rois = {"qsm1": ROI(image="qsm", nuclei=["CN", "PUT", "GP", "TH"])}
+    append = ROIMaskChannelsd(rois=rois)
+    dataset = ROIDataset(data=[read(subject_dir, *crop)], transform=[*augment, append])
+    dataset.transform.set_random_state(0)
+    for d in (dataset[0] for _ in range(4)):
+        assert torch.equal(d["qsm1"][1:].argmax(0), d["mask_qsm1"][0].long())
+        assert torch.equal(d["qsm1"][1:].sum(0), torch.ones(d["qsm1"].shape[1:]))
 
 
 @pytest.mark.parametrize("shape", [(2,), (3, 2)])

@@ -65,6 +65,44 @@ def predict(
     print(f"predictions: {run(str(input), str(output), bundle=str(bundle), **overrides)}")
 
 
+def evaluate(
+    predictions: str,
+    labels: str,
+    *,
+    against: str | None = None,
+    output: str | None = None,
+    names: str | Sequence[str] | None = None,
+    partial: bool = False,
+    seed: int = 1,
+) -> None:
+    """Score predictions of labelled subjects, and compare two models (research use only).
+
+    Args:
+        predictions: predictions.csv, or the folder that holds it.
+        labels: csv of rows SUBJECT,0|1; a JSON datalist; or a table with a column label.
+        against: predictions of another model for the same subjects.
+        output: folder of metrics and figures; default evaluation/ beside the predictions.
+        names: names of the models, e.g. MRN,baseline.
+        partial: evaluate the subjects that all tables name, instead of refusing others.
+        seed: seed of the bootstrap.
+    """
+    from mrn_components.app.evaluate import evaluate as run
+
+    if names is not None:  # fire reads A,B as a tuple, and a-1,b as a string
+        names = names.split(",") if isinstance(names, str) else [str(name) for name in names]
+    folder = run(
+        str(predictions),
+        str(labels),
+        against=None if against is None else str(against),
+        output=None if output is None else str(output),
+        names=names,
+        partial=partial,
+        seed=seed,
+    )
+    print((folder / "metrics.txt").read_text(encoding="utf-8"))
+    print(f"metrics and figures: {folder}")
+
+
 def crossval(
     dataset: str,
     output: str,
@@ -149,7 +187,7 @@ def version() -> None:
 def main() -> None:
     """Entry point of the ``mrn`` command."""
     install_messages()
-    commands = [phantom, components, predict, contributions, crossval, version]
+    commands = [phantom, components, predict, evaluate, contributions, crossval, version]
     fire.Fire({command.__name__: command for command in commands}, name="mrn")
 
 

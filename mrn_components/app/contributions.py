@@ -8,7 +8,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrn_components.app.states import METRICS, leakage, score_states, state_metrics
+from mrn_components.app.states import (
+    METRICS,
+    StateScores,
+    leakage,
+    score_states,
+    state_metrics,
+)
 from mrn_components.files import write_text
 from mrn_components.inferers import masked_states
 from mrn_components.networks.masking import MaskMode
@@ -55,33 +61,18 @@ def contributions(
         input_dir, output_dir, bundle=bundle, labels=labels, mask_mode=mask_mode, **overrides
     )
     output = Path(output_dir)
-    states = [_state_name(masked) for masked in masked_states(scores.rois)]
-    shapley = {subject: _shapley(prob, scores.rois) for subject, prob in scores.prob_pd.items()}
-    rows = state_metrics(scores) if scores.labels else []
-    leak = leakage(rows[-1]["roc_auc"], mask_mode) if rows else None
-    _write_csv(
-        output / "states.csv",
-        [{"subject": s, **dict(zip(states, p, strict=True))} for s, p in scores.prob_pd.items()],
-    )
-    _write_csv(
-        output / "contributions.csv",
-        [
-            {"subject": s, "prob_pd": p[0], "baseline": p[-1], **shapley[s]}
-            for s, p in scores.prob_pd.items()
-        ],
-    )
+    shapley = _write_subjects(output, scores)
+    leak = _write_table(output, scores, mask_mode) if scores.labels else None
+    if leak is None:  # of an earlier call
+        for name in ("table.csv", "table.md"):
+            (output / name).unlink(missing_ok=True)
+    mean = {roi: sum(abs(row[roi]) for row in shapley) / len(shapley) for roi in scores.rois}
     summary = {
         "mask_mode": mask_mode,
         "subjects": len(shapley),
-        "mean_absolute_shapley": {
-            roi: sum(abs(values[roi]) for values in shapley.values()) / len(shapley)
-            for roi in scores.rois
-        },
+        "mean_absolute_shapley": mean,
         "leakage": leak,
     }
-    if leak is not None:
-        _write_csv(output / "table.csv", [_flat(row) for row in rows])
-        write_text(output / "table.md", format_table(rows, leak))
     write_text(output / "contributions.json", json.dumps(summary, indent=2) + "\n")
     _logger.info("contributions of the ROIs are in %s (research use only)", output)
     return output / "contributions.csv"
@@ -108,11 +99,30 @@ def format_table(rows: Sequence[Mapping[str, Any]], leak: Mapping[str, Any]) -> 
     return f"✕ marks a masked ROI.\n\n{table}\n\n{leak['finding']} Research use only.\n"
 
 
-def _shapley(prob_pd: Sequence[float], rois: Sequence[str]) -> dict[str, float]:
-    """Shapley values of the ROIs, where a subset's value is P(PD) with just these visible."""
-    states = zip(masked_states(rois), prob_pd, strict=True)
-    value = {frozenset(rois) - frozenset(masked): prob for masked, prob in states}
-    return shapley_values(value, rois)
+def _write_subjects(output: Path, scores: StateScores) -> list[dict[str, float]]:
+    """Write what is known of each subject; the Shapley values of its ROIs."""
+    states = masked_states(scores.rois)
+    names = [_state_name(masked) for masked in states]
+    visible = [frozenset(scores.rois) - frozenset(masked) for masked in states]
+    state_rows, rows, shapley = [], [], []
+    for subject, prob_pd in scores.prob_pd.items():
+        # A subset's value is P(PD) with just these ROIs visible.
+        values = shapley_values(dict(zip(visible, prob_pd, strict=True)), scores.rois)
+        shapley.append(values)
+        state_rows.append({"subject": subject, **dict(zip(names, prob_pd, strict=True))})
+        rows.append({"subject": subject, "prob_pd": prob_pd[0], "baseline": prob_pd[-1], **values})
+    _write_csv(output / "states.csv", state_rows)
+    _write_csv(output / "contributions.csv", rows)
+    return shapley
+
+
+def _write_table(output: Path, scores: StateScores, mask_mode: str) -> dict[str, Any]:
+    """Write the metrics of the cohort; the test for leakage."""
+    rows = state_metrics(scores)
+    leak = leakage(rows[-1]["roc_auc"], mask_mode)
+    _write_csv(output / "table.csv", [_flat(row) for row in rows])
+    write_text(output / "table.md", format_table(rows, leak))
+    return leak
 
 
 def _state_name(masked: Collection[str]) -> str:

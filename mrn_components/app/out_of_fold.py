@@ -13,6 +13,8 @@ from mrn_components.data import DataLeakageError, Subject
 from mrn_components.files import write_text
 from mrn_components.metrics import Metric, diagnosis_metrics
 
+_SHOWN = ("accuracy", "roc_auc", "f1_macro")  # the paper's; crossval.json has all
+
 
 def write_results(runs: Sequence[FoldRun], subjects: Sequence[Subject], output: Path) -> str:
     """Write ``out_of_fold.csv`` and ``crossval.json``.
@@ -56,9 +58,10 @@ def _format(
     summary: Mapping[str, Mapping[str, float]],
     overall: Mapping[str, Metric],
 ) -> str:
-    lines = [["fold", *overall]]
+    lines = [["fold", *_SHOWN]]
     for number, metrics in enumerate(by_fold):
-        lines.append([str(number), *(f"{metric['value']:.3f}" for metric in metrics.values())])
-    lines.append(["mean (sd)", *(f"{m['mean']:.3f} ({m['sd']:.3f})" for m in summary.values())])
-    lines.append(["all subjects", *(f"{metric['value']:.3f}" for metric in overall.values())])
+        lines.append([str(number), *(f"{metrics[name]['value']:.3f}" for name in _SHOWN)])
+    means = [f"{summary[name]['mean']:.3f} ({summary[name]['sd']:.3f})" for name in _SHOWN]
+    lines.append(["mean (sd)", *means])
+    lines.append(["all subjects", *(f"{overall[name]['value']:.3f}" for name in _SHOWN)])
     return "\n".join("  ".join(f"{cell:<13}" for cell in line).rstrip() for line in lines)

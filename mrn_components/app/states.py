@@ -150,9 +150,10 @@ def leakage(roc_auc: Mapping[str, Any], mask_mode: str) -> dict[str, Any]:
     else:
         seen = not low <= 0.5 <= high
         finding = f"the ROC AUC is {value:.3f}, 95 % interval {low:.3f} to {high:.3f}, which "
+        kept = "geometry or the mean" if mask_mode == "mean" else "geometry"
         finding += (
-            "leaves 0.5 out: the geometry of the crops leaks the class"
+            f"leaves 0.5 out: the {kept} of the crops leaks the class"
             if seen
-            else "holds 0.5: no leak through the geometry of the crops is seen"
+            else f"holds 0.5: no leak through the {kept} of the crops is seen"
         )
     return {"roc_auc": dict(roc_auc), "seen": seen, "finding": f"With all ROIs masked, {finding}."}

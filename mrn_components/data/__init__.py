@@ -3,7 +3,7 @@
 from mrn_components.data.dataset import ROIDataset, collate_subjects
 from mrn_components.data.folds import select_fold, split_folds
 from mrn_components.data.identities import DataLeakageError, identify_subjects
-from mrn_components.data.subjects import Subject, load_subjects
+from mrn_components.data.subjects import Subject, load_subjects, read_labels
 
 __all__ = [
     "DataLeakageError",
@@ -12,6 +12,7 @@ __all__ = [
     "collate_subjects",
     "identify_subjects",
     "load_subjects",
+    "read_labels",
     "select_fold",
     "split_folds",
 ]

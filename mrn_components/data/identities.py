@@ -17,7 +17,7 @@ Identities = Mapping[str, frozenset[str]]  # subject: {"id SUBJ_000", "image 9f8
 
 
 class DataLeakageError(ValueError):
-    """Training and validation, or training and evaluation, share a person."""
+    """Training and evaluation share a subject, or two scans of one person."""
 
 
 def identify_subjects(

@@ -50,7 +50,8 @@ def load_subjects(
         )
     table = root if root.is_file() else root / labels if labels is not None else None
     if table is not None and table.suffix == ".json":
-        subjects = _read_datalist(table, require_labels, require_masks)
+        files = [*IMAGES, *(MASKS if require_masks else ())]
+        subjects = _read_datalist(table, files, require_labels)
     elif root.is_file():
         raise ValueError(f"dataset_dir must be a folder or a .json datalist, got {str(root)!r}.")
     else:
@@ -70,6 +71,26 @@ def load_subjects(
             "their subjects out:\n" + "\n".join(missing)
         )
     return subjects
+
+
+def read_labels(table: str | Path) -> dict[str, int]:
+    """Read the diagnosis of each subject: {subject: 0 healthy or 1 Parkinson's disease}.
+
+    Args:
+        table: csv without header whose rows are ``case_id,label[,person]``, or a JSON datalist
+            of dicts with ``subject`` and ``label``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for a faulty table or datalist, with the line or entry.
+    """
+    path = Path(table)
+    if path.suffix == ".json":
+        return {entry["subject"]: int(entry["label"]) for entry in _read_datalist(path, [], True)}
+    rows = _read_table(path)
+    if not rows:
+        raise ValueError(f"{path} has no line `case_id,label`.")
+    return {subject: fields["label"] for subject, (_, fields) in rows.items()}
 
 
 def _read_folders(root: Path, require_masks: bool) -> list[Subject]:
@@ -162,7 +183,7 @@ def _read_table(table: Path) -> dict[str, tuple[int, Subject]]:
     return rows
 
 
-def _read_datalist(table: Path, require_labels: bool, require_masks: bool) -> list[Subject]:
+def _read_datalist(table: Path, files: list[str], require_labels: bool) -> list[Subject]:
     if not table.is_file():
         raise FileNotFoundError(f"datalist {str(table)!r} does not exist.")
     try:
@@ -172,7 +193,6 @@ def _read_datalist(table: Path, require_labels: bool, require_masks: bool) -> li
     entries = content.get("training") if isinstance(content, dict) else content
     if not isinstance(entries, list) or not entries:
         raise ValueError(f'{table}: expected a list of subjects, or {{"training": [...]}}.')
-    files = [*IMAGES, *(MASKS if require_masks else ())]
     expected = ["subject", *files, *(["label"] if require_labels else [])]
     subjects: list[Subject] = []
     for number, entry in enumerate(entries, start=1):

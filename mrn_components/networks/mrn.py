@@ -2,24 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
-import torch
 from torch import Tensor, nn
 
-from mrn_components.networks.masking import (
-    MaskMode,
-    check_mask_mode,
-    mask_images,
-    mask_tokens,
-)
-from mrn_components.networks.precision import bf16_pays
+from mrn_components.networks.masking import MaskMode, mask_images, mask_tokens
+from mrn_components.networks.patient import HasClasses, check_arguments, diagnosis_head, gather
+from mrn_components.networks.precision import autocast
 from mrn_components.networks.res import RES
-
-
-class _HasClasses(Protocol):
-    @property
-    def num_classes(self) -> int: ...
 
 
 class MRN(nn.Module):
@@ -51,7 +41,7 @@ class MRN(nn.Module):
     def __init__(
         self,
         *,
-        rois: Mapping[str, _HasClasses],
+        rois: Mapping[str, HasClasses],
         res: RES,
         num_classes: int = 2,
         dropout: float = 0.5,
@@ -61,16 +51,7 @@ class MRN(nn.Module):
         precision: Literal["fp32", "bf16", "auto"] = "fp32",
     ) -> None:
         super().__init__()
-        if not rois:
-            raise ValueError("MRN rois must name at least one ROI, got none.")
-        if unknown := set(masked_rois) - set(rois):
-            raise ValueError(
-                f"MRN masked_rois {sorted(unknown)} are none of the ROIs {list(rois)}; "
-                "mask some of these or none."
-            )
-        if precision not in ("fp32", "bf16", "auto"):
-            raise ValueError(f"MRN precision must be 'fp32', 'bf16' or 'auto', got {precision!r}.")
-        check_mask_mode(mask_mode)
+        check_arguments(rois, masked_rois, mask_mode, precision)
         self.rois = tuple(rois)
         self.masked_rois = frozenset(masked_rois)
         self.mask_mode = mask_mode
@@ -78,12 +59,8 @@ class MRN(nn.Module):
         self.res = res
         res.build({name: roi.num_classes for name, roi in rois.items()})
         self.patient_channels = len(rois) * res.encoder.channels
-        hidden = hidden_channels or res.encoder.channels
-        self.classifier: nn.Module | None = nn.Sequential(
-            nn.Linear(self.patient_channels, hidden),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, num_classes),
+        self.classifier: nn.Module | None = diagnosis_head(
+            self.patient_channels, hidden_channels or res.encoder.channels, num_classes, dropout
         )
 
     def forward(self, images: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
@@ -97,7 +74,7 @@ class MRN(nn.Module):
             logits (K, D, H, W) of every volume, B for each ROI.
         """
         volumes, rois = self._gather(mask_images(images, self.masked_rois, self.mask_mode))
-        with self._autocast(volumes[0].device):
+        with autocast(volumes[0].device, self.precision):
             roi_tokens, masks = self.res(volumes, rois, segment=self.training)  # (R * B, C), Eq. 4
         patient = roi_tokens.unflatten(0, (len(self.rois), -1)).transpose(0, 1).flatten(1).float()
         patient = mask_tokens(patient, self.rois, self.masked_rois, self.mask_mode)
@@ -113,7 +90,7 @@ class MRN(nn.Module):
     def classify(self, patient: Tensor) -> Tensor:
         """Logits (B, num_classes) of patient representations (B, R * C) (Eq. 7)."""
         assert self.classifier is not None
-        with self._autocast(patient.device):
+        with autocast(patient.device, self.precision):
             return self.classifier(patient).float()
 
     def patient_encoder(self) -> Self:
@@ -125,25 +102,6 @@ class MRN(nn.Module):
 
     def _gather(self, images: Mapping[str, Sequence[Tensor]]) -> tuple[list[Tensor], list[str]]:
         """Volumes (D, H, W) of all ROIs, subjects within ROIs, and the ROI of each."""
-        if missing := [roi for roi in self.rois if roi not in images]:
-            raise ValueError(
-                f"images lack the ROIs {missing}, which the network was built for; they hold "
-                f"{list(images)}. Give both the same `rois`."
-            )
-        counts = {roi: len(images[roi]) for roi in self.rois}
-        if len(set(counts.values())) != 1 or 0 in counts.values():
-            raise ValueError(f"images must hold the same subjects for every ROI, got {counts}.")
-        volumes, rois = [], []
-        for roi in self.rois:
-            for image in images[roi]:
-                if image.ndim != 4 or len(image) != 1:
-                    raise ValueError(
-                        f"images[{roi!r}] must hold volumes (1, D, H, W), got {tuple(image.shape)}."
-                    )
-                volumes.append(image[0])
-                rois.append(roi)
+        crops, rois = gather(images, dict.fromkeys(self.rois, 1))
+        volumes = [crop[0] for crop in crops]
         return volumes, rois
-
-    def _autocast(self, device: torch.device) -> torch.autocast:
-        enabled = self.precision == "bf16" or (self.precision == "auto" and bf16_pays(device))
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

@@ -4,6 +4,14 @@ from typing import Any
 
 import torch
 
+PRECISIONS = ("fp32", "bf16", "auto")
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Compute in bfloat16 on ``device`` if ``precision`` is "bf16", or "auto" and it pays."""
+    enabled = precision == "bf16" or (precision == "auto" and bf16_pays(device))
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
 
 def bf16_pays(device: torch.device) -> bool:
     """Whether ``device`` multiplies bfloat16 matrices faster than float32 ones."""

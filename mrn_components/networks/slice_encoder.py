@@ -2,16 +2,15 @@
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from timm.models import load_state_dict
 from torch import Tensor, cat, nn
 from torch.nn.functional import conv2d, pad
 
 from mrn_components.networks.packing import VolumeGrid
+from mrn_components.networks.weights import read_weights
 
 _WHAT_TO_TYPE = (
     "Pass a weight file in the official DINOv2 layout with --encoder_weights PATH, or train from "
@@ -176,16 +175,7 @@ def _create(name: str, weights: str | None, args: dict[str, Any]) -> Any:
 
 
 def _read(path: str, name: str) -> dict[str, Tensor]:
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise FileNotFoundError(f"encoder weights {path!r}: no such file. {_WHAT_TO_TYPE}")
-    try:
-        weights = load_state_dict(str(file), weights_only=True)
-    except Exception as error:
-        raise RuntimeError(
-            f"encoder weights {path!r} are no checkpoint of tensors "
-            f"({type(error).__name__}). {_WHAT_TO_TYPE}"
-        ) from error
+    weights = read_weights(path, _WHAT_TO_TYPE)
     if "reg4" in name and not {"register_tokens", "reg_token"} & weights.keys():
         raise RuntimeError(
             f"encoder weights {path!r} hold no register tokens, which {name!r} needs: take the "

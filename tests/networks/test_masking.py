@@ -27,15 +27,18 @@ def decided(network, seed):
     return network.eval()
 
 
-@pytest.mark.parametrize("mode", MASK_MODES)
-def test_every_state_equals_the_network_that_masks_it(mode, tiny_mrn, three, close):
-    network = decided(tiny_mrn(rois=THREE, dpt=None), 1)
+@pytest.mark.parametrize(
+    ("mode", "precision"), [*((mode, "fp32") for mode in MASK_MODES), ("voxels", "bf16")]
+)
+def test_every_state_equals_the_network_that_masks_it(mode, precision, tiny_mrn, three, close):
+    parts = {"rois": THREE, "dpt": None, "precision": precision}
+    network = decided(tiny_mrn(**parts), 1)
     with torch.no_grad():
         output = MaskedStatesInferer(mask_mode=mode)(three, network)
         states = masked_states(list(THREE))
         assert output["state_logits"].shape == (2, len(states), 2) == (2, 8, 2)
         for index, masked in enumerate(states):
-            alone = tiny_mrn(rois=THREE, dpt=None, masked_rois=masked, mask_mode=mode).eval()
+            alone = tiny_mrn(**parts, masked_rois=masked, mask_mode=mode).eval()
             alone.load_state_dict(network.state_dict())
             expected = alone(three)["logits"].softmax(-1)
             close(output["state_logits"][:, index].softmax(-1), expected, 1e-6)

@@ -169,7 +169,7 @@ def test_auto_precision_asks_the_hardware(tiny_mrn, images, close, monkeypatch):
     network = tiny_mrn(precision="auto").eval()
     outputs = {}
     for pays in (False, True):
-        monkeypatch.setattr("mrn_components.networks.mrn.bf16_pays", lambda _, p=pays: p)
+        monkeypatch.setattr("mrn_components.networks.precision.bf16_pays", lambda _, p=pays: p)
         outputs[pays] = network(images)["patient"]
     network.precision = "fp32"
     close(network(images)["patient"], outputs[False], 0)

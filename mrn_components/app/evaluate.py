@@ -1,0 +1,182 @@
+"""``mrn evaluate``: how good predictions are, and whether two models differ."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mrn_components
+from mrn_components.app.figures import Scored, write_figures
+from mrn_components.app.tables import (
+    labels_file,
+    predictions_file,
+    read_any_labels,
+    read_predictions,
+)
+from mrn_components.files import write_text
+from mrn_components.metrics import (
+    CONFIDENCE,
+    NUM_RESAMPLES,
+    THRESHOLD,
+    Comparison,
+    compare_diagnoses,
+    confusion_counts,
+    diagnosis_metrics,
+    format_comparison,
+    format_metrics,
+)
+
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "statsmodels", "matplotlib")
+
+
+def evaluate(
+    predictions: str | Path,
+    labels: str | Path,
+    *,
+    against: str | Path | None = None,
+    output: str | Path | None = None,
+    names: Sequence[str] | None = None,
+    partial: bool = False,
+    seed: int = 1,
+) -> Path:
+    """Write metrics, figures and, with ``against``, the comparison of two models.
+
+    The folder gets ``metrics.json``, ``metrics.txt`` and ``roc``, ``reliability`` and
+    ``confusion`` as .png and .svg. ``metrics.json`` holds the metrics of PREDICTIONS under the
+    names of ``diagnosis_metrics``, and beside them what they rest on: counts, settings, files and
+    versions. Files name no time, so that the same input gives the same bytes.
+
+    Args:
+        predictions: ``predictions.csv``, or the folder that holds it.
+        labels: the challenge's csv, a JSON datalist, or a table with a column ``label``.
+        against: predictions of another model for the same subjects.
+        output: folder of the results; None means ``evaluation`` beside the predictions.
+        names: of the models; None names them after their files or folders.
+        partial: evaluate the subjects that all tables name, instead of refusing others.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The folder of the results.
+
+    Raises:
+        FileNotFoundError: if a table is missing.
+        DataLeakageError: if the predictions say that the model was trained on these subjects.
+        ValueError: for a faulty table, or tables that do not name the same subjects.
+    """
+    files = [predictions_file(Path(path)) for path in (predictions, against) if path is not None]
+    truth_file = labels_file(Path(labels))
+    model_names = _names(files, names)
+    truth_of = read_any_labels(truth_file)
+    prob_of = [read_predictions(file) for file in files]
+    tables = dict(zip(files, prob_of, strict=True)) | {truth_file: truth_of}
+    subjects, left_out = _common_subjects(tables, partial=partial)
+
+    truth = np.array([truth_of[subject] for subject in subjects])
+    models = [
+        _scored(name, np.array([table[subject] for subject in subjects]), truth, seed)
+        for name, table in zip(model_names, prob_of, strict=True)
+    ]
+    comparison = None
+    if against is not None:
+        comparison = compare_diagnoses(models[0].prob, models[1].prob, truth)
+    report = _reports(models, files, comparison) | {
+        "labels": _file(truth_file),
+        "n": len(truth),
+        "prevalence": float(truth.mean()),
+        "left_out": left_out,
+        "threshold": THRESHOLD,
+        "confidence": CONFIDENCE,
+        "bootstrap": {"seed": seed, "resamples": NUM_RESAMPLES},
+        "versions": _versions(),
+        "note": "Research use only.",
+    }
+    output_dir = files[0].parent / "evaluation" if output is None else Path(output)
+    write_figures(models, truth, output_dir)
+    write_text(output_dir / "metrics.txt", _text(models, truth, left_out, comparison))
+    write_text(output_dir / "metrics.json", json.dumps(report, indent=2) + "\n")
+    return output_dir
+
+
+def _names(files: Sequence[Path], names: Sequence[str] | None) -> list[str]:
+    if names is None:
+        found = [
+            file.resolve().parent.name if file.name == "predictions.csv" else file.stem
+            for file in files
+        ]
+        return found if len(set(found)) == len(found) else ["A", "B"]
+    if len(names) != len(files) or len(set(names)) != len(names) or not all(names):
+        raise ValueError(
+            f"names must be {len(files)} different names, one for each table of predictions, got "
+            f"{list(names)}; e.g. --names {','.join(['MRN', 'baseline'][: len(files)])}."
+        )
+    return list(names)
+
+
+def _common_subjects(
+    tables: Mapping[Path, Mapping[str, Any]], *, partial: bool
+) -> tuple[list[str], list[str]]:
+    """Split subjects into those that all tables name and those that not all do, both sorted."""
+    everyone = set().union(*tables.values())
+    common = everyone.intersection(*tables.values())
+    lacking = {path: sorted(everyone - table.keys()) for path, table in tables.items()}
+    if not common:
+        raise ValueError(f"{', '.join(map(str, tables))} have no subject in common.")
+    if common != everyone and not partial:
+        lines = [f"  {path} lacks {names}" for path, names in lacking.items() if names]
+        raise ValueError(
+            "the tables must name the same subjects. Add those that are missing, or evaluate the "
+            f"{len(common)} that all tables name with --partial True:\n" + "\n".join(lines)
+        )
+    return sorted(common), sorted(everyone - common)
+
+
+def _scored(name: str, prob: np.ndarray, truth: np.ndarray, seed: int) -> Scored:
+    metrics = diagnosis_metrics(prob, truth, seed=seed)
+    return Scored(name, prob, metrics, confusion_counts(prob, truth))
+
+
+def _reports(
+    models: Sequence[Scored], files: Sequence[Path], comparison: Comparison | None
+) -> dict[str, Any]:
+    """Put the first model's metrics on top, and the second's into ``against``."""
+    report, *others = (
+        {
+            **model.metrics,
+            "name": model.name,
+            "predictions": _file(file),
+            "confusion": model.confusion,
+        }
+        for model, file in zip(models, files, strict=True)
+    )
+    return report | ({"against": others[0], "comparison": comparison} if others else {})
+
+
+def _text(
+    models: Sequence[Scored],
+    truth: np.ndarray,
+    left_out: Sequence[str],
+    comparison: Comparison | None,
+) -> str:
+    lines = [f"{len(truth)} subjects, {int(truth.sum())} of them PD; research use only"]
+    if left_out:
+        lines.append(f"{len(left_out)} subjects are left out, since not every table names them")
+    for model in models:
+        counts = ", ".join(f"{name} {count}" for name, count in model.confusion.items())
+        lines += ["", model.name, format_metrics(model.metrics), counts]
+    if comparison is not None:
+        lines += ["", format_comparison(comparison, [model.name for model in models])]
+    return "\n".join(lines) + "\n"
+
+
+def _file(path: Path) -> dict[str, str]:
+    return {"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _versions() -> dict[str, str]:
+    ours = {"python": platform.python_version(), "mrn_components": mrn_components.__version__}
+    return ours | {name: version(name) for name in _PACKAGES}

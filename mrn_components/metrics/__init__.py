@@ -1,0 +1,24 @@
+"""Metrics of a diagnosis and of the difference between two, with 95 % intervals."""
+
+from mrn_components.metrics.calibration import NUM_BINS, ReliabilityBin, reliability_bins
+from mrn_components.metrics.comparison import Comparison, compare_diagnoses, format_comparison
+from mrn_components.metrics.diagnosis import confusion_counts, diagnosis_metrics, format_metrics
+from mrn_components.metrics.intervals import CONFIDENCE, NUM_RESAMPLES, wilson_interval
+from mrn_components.metrics.scores import THRESHOLD, Metric
+
+__all__ = [
+    "CONFIDENCE",
+    "NUM_BINS",
+    "NUM_RESAMPLES",
+    "THRESHOLD",
+    "Comparison",
+    "Metric",
+    "ReliabilityBin",
+    "compare_diagnoses",
+    "confusion_counts",
+    "diagnosis_metrics",
+    "format_comparison",
+    "format_metrics",
+    "reliability_bins",
+    "wilson_interval",
+]

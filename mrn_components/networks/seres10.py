@@ -1,0 +1,138 @@
+"""SERes10: the paper's 3D CNN baseline, an SE-ResNet of ten layers (section 4.2)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from monai.networks.blocks import ChannelSELayer
+from monai.networks.nets import ResNet
+from monai.networks.nets.resnet import ResNetBlock
+from torch import Tensor, autocast, nn, stack
+from torch.nn.functional import pad
+
+_KERNEL = 7  # of the first convolution, as in MONAI's ResNet
+_REDUCTION = 16  # of the squeeze, as in the squeeze-and-excitation networks
+_TRUNK_STRIDE = 16  # a pooling and three of the four stages halve every side
+
+
+class SERes10(nn.Module):
+    """3D SE-ResNet of ten layers, with a stem for each ROI and a trunk they share (section 4.2).
+
+    MONAI's ResNet of one basic block a stage, with MONAI's squeeze and excitation before the
+    residual sum. Ten layers: the stem's convolution, two in each of the four blocks, and the
+    classifier behind.
+
+    In training the crops of one ROI are padded with zeros, centred, to the largest box among them,
+    because batch normalisation needs one batch. In evaluation every crop runs alone, as it is: a
+    batch gives the numbers of its subjects alone. CPUs compute in fp32, whatever the precision.
+
+    Args:
+        widths: channels of the four stages. Paper: the last has 512 (section 4.2).
+        stem_stride: of the first convolution, along slices, rows and columns. The paper is silent;
+            crops have some ten slices, which the trunk shrinks enough.
+
+    Attributes:
+        channels: features C of an ROI, the last of ``widths``.
+
+    Raises:
+        ValueError: for other than four widths or three strides.
+    """
+
+    def __init__(
+        self,
+        *,
+        widths: Sequence[int] = (64, 128, 256, 512),
+        stem_stride: Sequence[int] = (1, 2, 2),
+    ) -> None:
+        super().__init__()
+        if len(widths) != 4 or len(stem_stride) != 3:
+            raise ValueError(
+                "SERes10 has four widths and three numbers of stem_stride (slices, rows, columns), "
+                f"got {list(widths)} and {list(stem_stride)}."
+            )
+        self.widths = tuple(widths)
+        self.channels = self.widths[-1]
+        slices, rows, columns = stem_stride
+        self.stem_stride = (slices, rows, columns)
+        self.trunk = _trunk(self.widths)
+        self.stems = nn.ModuleDict()
+
+    def build(self, num_classes: Mapping[str, int]) -> None:
+        """Create the stems; ``PatientClassifier`` calls this once.
+
+        Args:
+            num_classes: classes K of each ROI's mask, background included.
+        """
+        width = self.widths[0]
+        for roi, classes in num_classes.items():
+            conv = nn.Conv3d(
+                1 + classes, width, _KERNEL, self.stem_stride, padding=_KERNEL // 2, bias=False
+            )
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            self.stems[roi] = nn.Sequential(conv, nn.BatchNorm3d(width))
+
+    def forward(self, volumes: Sequence[Tensor], rois: Sequence[str]) -> Tensor:
+        """Map volumes to features.
+
+        Args:
+            volumes: V volumes (1 + K, D, H, W): image and one-hot mask, K as its ROI has classes.
+            rois: ROI of each volume.
+
+        Returns:
+            Features (V, C).
+
+        Raises:
+            ValueError: in training, for a single crop too small for batch normalisation.
+        """
+        features: dict[int, Tensor] = {}
+        for roi in dict.fromkeys(rois):
+            members = [i for i, name in enumerate(rois) if name == roi]
+            for batch in [members] if self.training else [[i] for i in members]:
+                crops = _stack_centred([volumes[i] for i in batch])  # (b, 1 + K, D, H, W)
+                if self.training:
+                    self._check_size(crops, roi)
+                # In fp32 on CPUs: torch 2.15 corrupts memory in the bf16 gradient of a 7 x 7 x 7
+                # convolution there.
+                with autocast("cpu", enabled=False):
+                    features.update(zip(batch, self.trunk(self.stems[roi](crops)), strict=True))
+        return stack([features[i] for i in range(len(volumes))])
+
+    def _check_size(self, crops: Tensor, roi: str) -> None:
+        sides = zip(crops.shape[2:], self.stem_stride, strict=True)
+        deepest = [math.ceil(side / (_TRUNK_STRIDE * stride)) for side, stride in sides]
+        if len(crops) * math.prod(deepest) == 1:
+            raise ValueError(
+                f"a batch of one {tuple(crops.shape[2:])} crop of ROI {roi!r} shrinks to one voxel "
+                "and batch normalisation trains on two or more; enlarge the crops (--image_size), "
+                "let the stem keep their size (--network_def#encoder#stem_stride [1,1,1]), or "
+                "choose a --batch_size that leaves no last batch of one."
+            )
+
+
+def _trunk(widths: Sequence[int]) -> Any:
+    """Build the ResNet behind the stems, which take the places of ``conv1`` and ``bn1``."""
+    resnet: nn.Module = ResNet(
+        _SEBlock, [1, 1, 1, 1], list(widths), feed_forward=False, bias_downsample=False
+    )
+    resnet.conv1 = resnet.bn1 = nn.Identity()
+    return resnet
+
+
+class _SEBlock(ResNetBlock):
+    """MONAI's basic block with squeeze and excitation before the residual sum."""
+
+    def __init__(self, in_planes: int, planes: int, **args: Any) -> None:
+        super().__init__(in_planes, planes, **args)
+        self.bn2 = nn.Sequential(self.bn2, ChannelSELayer(3, planes, r=_REDUCTION))
+
+
+def _stack_centred(volumes: Sequence[Tensor]) -> Tensor:
+    """Volumes (C, D, H, W) in the middle of their common box, zeros around: (V, C, D, H, W)."""
+    box = [max(sides) for sides in zip(*(volume.shape[1:] for volume in volumes), strict=True)]
+    padded = []
+    for volume in volumes:
+        margins: list[Any] = []
+        for whole, side in zip(reversed(box), reversed(volume.shape[1:]), strict=True):
+            margins += [(whole - side) // 2, whole - side - (whole - side) // 2]
+        padded.append(pad(volume, margins))
+    return stack(padded)

@@ -1,0 +1,115 @@
+"""VolumeViT: a 3D vision transformer as encoder, the M3D-CLIP baseline of Table 9."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from monai.networks.nets import ViT
+from torch import Tensor, cat, nn
+from torch.nn.functional import interpolate
+
+from mrn_components.networks.weights import read_weights
+
+_PREFIX = "vision_encoder."  # of these weights in the whole M3D-CLIP
+_WHAT_TO_TYPE = (
+    "Pass M3D-CLIP's weights, or those of its vision encoder alone, with --encoder_weights PATH, "
+    "or train from random weights with --encoder_weights none."
+)
+
+
+class VolumeViT(nn.Module):
+    """MONAI's 3D vision transformer, of the size of M3D-CLIP's vision encoder (Table 9).
+
+    Every crop's image, without the mask's channels, is resized trilinearly to ``img_size``; the
+    feature of an ROI is its class token. Intensities in [0, 1] are what M3D-CLIP was trained on.
+
+    Args:
+        weights: "none" starts from random weights; a path reads the checkpoint of M3D-CLIP, or of
+            its vision encoder alone.
+        img_size: slices, rows and columns that a crop is resized to.
+        patch_size: slices, rows and columns of a patch.
+        hidden_size: token width.
+        mlp_dim: hidden width of a block's MLP.
+        num_layers: blocks.
+        num_heads: attention heads of a block.
+
+    Attributes:
+        channels: features C of an ROI, ``hidden_size``.
+
+    Raises:
+        FileNotFoundError: if ``weights`` names no file.
+        RuntimeError: if the weights do not fit the network.
+    """
+
+    def __init__(
+        self,
+        *,
+        weights: str | None = "none",
+        img_size: Sequence[int] = (32, 256, 256),
+        patch_size: Sequence[int] = (4, 16, 16),
+        hidden_size: int = 768,
+        mlp_dim: int = 3072,
+        num_layers: int = 12,
+        num_heads: int = 12,
+    ) -> None:
+        super().__init__()
+        self.channels = hidden_size
+        self.img_size = tuple(img_size)
+        self.vit = _vit(
+            img_size=self.img_size,
+            patch_size=tuple(patch_size),
+            hidden_size=hidden_size,
+            mlp_dim=mlp_dim,
+            num_layers=num_layers,
+            num_heads=num_heads,
+        )
+        if weights not in (None, "none"):  # a word too, because MONAI ignores None as an override
+            self._load(str(weights))
+
+    def build(self, num_classes: Mapping[str, int]) -> None:
+        """Do nothing: the encoder is the same for all ROIs."""
+
+    def forward(self, volumes: Sequence[Tensor], rois: Sequence[str]) -> Tensor:  # noqa: ARG002
+        """Map volumes to features.
+
+        Args:
+            volumes: V volumes (1 or more channels, D, H, W), the image first.
+            rois: ROI of each volume; the encoder is the same for all.
+
+        Returns:
+            Features (V, C).
+        """
+        resized = [
+            interpolate(volume[None, :1].float(), self.img_size, mode="trilinear")
+            for volume in volumes
+        ]
+        class_tokens, _ = self.vit(cat(resized))
+        return class_tokens
+
+    def _load(self, path: str) -> None:
+        state = read_weights(path, _WHAT_TO_TYPE)
+        if any(name.startswith(_PREFIX) for name in state):
+            state = {
+                name.removeprefix(_PREFIX): value
+                for name, value in state.items()
+                if name.startswith(_PREFIX)
+            }
+        # Some versions of MONAI saved a cross attention that they never used.
+        state = {name: value for name, value in state.items() if "cross_attn" not in name}
+        try:
+            self.vit.load_state_dict(state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split()[:24])  # one of perhaps hundreds of tensors
+            raise RuntimeError(
+                f"encoder weights {path!r} do not fit VolumeViT ({reason} ...). {_WHAT_TO_TYPE}"
+            ) from error
+
+
+def _vit(**size: Any) -> Any:
+    """MONAI's network of M3D-CLIP, ending in the class token."""
+    vit: Any
+    vit = ViT(in_channels=1, proj_type="perceptron", classification=True, **size)
+    vit.classification_head = nn.Identity()  # PatientClassifier has the head
+    for block in vit.blocks:
+        block.norm_cross_attn = nn.Identity()  # never used: it would get no gradient
+        block.attn.use_flash_attention = True  # ViT has no such argument; 2049 tokens need it
+    return vit

@@ -1,0 +1,29 @@
+"""Reading weight files, which only ever hold tensors."""
+
+from pathlib import Path
+
+from timm.models import load_state_dict
+from torch import Tensor
+
+
+def read_weights(path: str, advice: str) -> dict[str, Tensor]:
+    """Read a .pth, .bin or .safetensors file.
+
+    Args:
+        path: the file.
+        advice: what to type, for the messages.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        RuntimeError: if it is no checkpoint of tensors.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"encoder weights {path!r}: no such file. {advice}")
+    try:
+        return load_state_dict(str(file), weights_only=True)
+    except Exception as error:
+        raise RuntimeError(
+            f"encoder weights {path!r} are no checkpoint of tensors "
+            f"({type(error).__name__}). {advice}"
+        ) from error

@@ -1,0 +1,173 @@
+"""``mrn evaluate``: the files it leaves and what it refuses."""
+
+import csv
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from mrn_components.app.evaluate import evaluate
+from mrn_components.data import DataLeakageError
+from mrn_components.metrics import compare_diagnoses, confusion_counts, diagnosis_metrics
+
+FILES = sorted(
+    ["metrics.json", "metrics.txt"]
+    + [f"{name}.{kind}" for name in ("roc", "reliability", "confusion") for kind in ("png", "svg")]
+)
+
+
+def write_predictions(folder, prob, extra=()):
+    folder.mkdir(exist_ok=True)
+    with (folder / "predictions.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["subject", "prob_pd"])
+        writer.writerows((f"S{i:02d}", f"{value:.6f}") for i, value in enumerate(prob))
+        writer.writerows(extra)
+    return folder
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Labels and two models' predictions of 40 subjects: (folder, truth, a, b)."""
+    rng = np.random.default_rng(8)
+    truth = np.arange(40) % 2
+    a = np.clip(rng.normal(0.35 + 0.3 * truth, 0.2), 0, 1).round(6)
+    b = np.clip(a + rng.normal(0, 0.2, 40), 0, 1).round(6)
+    write_predictions(tmp_path / "mrn", a)
+    write_predictions(tmp_path / "baseline", b)
+    lines = [f"S{i:02d},{label}" for i, label in enumerate(truth)]
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path, truth, a, b
+
+
+def test_one_model(study):
+    folder, truth, a, _ = study
+    output = evaluate(folder / "mrn", folder / "labels.csv")
+    assert output == folder / "mrn" / "evaluation"
+    assert sorted(path.name for path in output.iterdir()) == FILES
+    report = json.loads((output / "metrics.json").read_text())
+    metrics = diagnosis_metrics(a, truth)
+    assert {name: report[name] for name in metrics} == metrics
+    assert report["confusion"] == confusion_counts(a, truth)
+    assert (report["n"], report["prevalence"], report["name"]) == (40, 0.5, "mrn")
+    assert report["confidence"] == 0.95
+    assert report["bootstrap"] == {"seed": 1, "resamples": 2000}
+    table = folder / "mrn" / "predictions.csv"
+    assert report["predictions"]["sha256"] == hashlib.sha256(table.read_bytes()).hexdigest()
+    assert {"scipy", "scikit-learn", "matplotlib", "python"} <= set(report["versions"])
+    assert "comparison" not in report
+    assert "against" not in report
+    text = (output / "metrics.txt").read_text()
+    assert text.startswith("40 subjects, 20 of them PD; research use only\n\nmrn\n")
+    assert "left out" not in text
+
+
+def test_two_models(study):
+    folder, truth, a, b = study
+    output = evaluate(
+        folder / "mrn",
+        folder / "labels.csv",
+        against=folder / "baseline",
+        names=["MRN", "SERes10"],
+        output=folder / "out",
+        seed=5,
+    )
+    report = json.loads((output / "metrics.json").read_text())
+    assert report["comparison"] == compare_diagnoses(a, b, truth)
+    against = report["against"]
+    metrics = diagnosis_metrics(b, truth, seed=5)
+    assert {name: against[name] for name in metrics} == metrics
+    assert (report["name"], against["name"]) == ("MRN", "SERes10")
+    text = (output / "metrics.txt").read_text()
+    assert "MRN minus SERes10" in text
+    assert "separable at 5 %" in text
+
+
+def test_the_order_of_the_rows_does_not_matter(study):
+    folder, *_ = study
+    first = json.loads(
+        (evaluate(folder / "mrn", folder / "labels.csv") / "metrics.json").read_text()
+    )
+    table = folder / "mrn" / "predictions.csv"
+    header, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([header, *reversed(rows)]) + "\n")
+    second = json.loads(
+        (evaluate(folder / "mrn", folder / "labels.csv") / "metrics.json").read_text()
+    )
+    assert first["predictions"].pop("sha256") != second["predictions"].pop("sha256")
+    assert first == second
+
+
+def test_two_runs_give_the_same_bytes(study):
+    folder, *_ = study
+    for name in ("first", "second"):
+        evaluate(
+            folder / "mrn",
+            folder / "labels.csv",
+            against=folder / "baseline",
+            output=folder / name,
+        )
+    for name in FILES:
+        first, second = (folder / run / name for run in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes(), name
+
+
+def test_labels_may_stand_in_the_predictions(study):
+    folder, truth, a, _ = study
+    table = folder / "mrn" / "predictions.csv"
+    header, *rows = table.read_text().splitlines()
+    labelled = [f"{row},{label}" for row, label in zip(rows, truth, strict=True)]
+    table.write_text("\n".join([f"{header},label", *labelled]) + "\n")
+    report = json.loads((evaluate(table, table) / "metrics.json").read_text())
+    assert report["accuracy"] == diagnosis_metrics(a, truth)["accuracy"]
+
+
+def test_unequal_subjects_are_refused_or_left_out(study):
+    folder, truth, a, _ = study
+    write_predictions(folder / "mrn", a[:38], extra=[("X1", "0.5")])
+    message = r"mrn/predictions.csv lacks \['S38', 'S39'\]\n.*labels.csv lacks \['X1'\]"
+    with pytest.raises(ValueError, match=message) as error:
+        evaluate(folder / "mrn", folder / "labels.csv")
+    error.match("the 38 that all tables name with --partial True")
+    output = evaluate(folder / "mrn", folder / "labels.csv", partial=True)
+    report = json.loads((output / "metrics.json").read_text())
+    assert report["n"] == 38
+    assert report["left_out"] == ["S38", "S39", "X1"]
+    assert report["accuracy"] == diagnosis_metrics(a[:38], truth[:38])["accuracy"]
+    assert "3 subjects are left out" in (output / "metrics.txt").read_text()
+
+
+def test_no_common_subject_is_refused(study):
+    folder, *_ = study
+    (folder / "labels.csv").write_text("Z0,0\nZ1,1\n")
+    with pytest.raises(ValueError, match="have no subject in common"):
+        evaluate(folder / "mrn", folder / "labels.csv", partial=True)
+
+
+def test_a_model_is_not_scored_on_what_it_was_trained_on(study):
+    folder, *_ = study
+    table = folder / "baseline" / "predictions.csv"
+    table.write_text(table.read_text().replace("prob_pd\n", "trained_on\n"))
+    lines = [f"S{i:02d},0.5,{int(i == 7)}" for i in range(40)]
+    table.write_text("\n".join(["subject,prob_pd,trained_on", *lines]) + "\n")
+    with pytest.raises(DataLeakageError, match=r"\['S07'\]"):
+        evaluate(folder / "mrn", folder / "labels.csv", against=table)
+    assert not (folder / "mrn" / "evaluation").exists()
+
+
+@pytest.mark.parametrize("names", [["A"], ["A", "A"], ["A", ""], ["A", "B", "C"]])
+def test_names_are_one_for_each_model(study, names):
+    folder, *_ = study
+    with pytest.raises(ValueError, match=r"names must be 2 different names.* --names MRN,baseline"):
+        evaluate(folder / "mrn", folder / "labels.csv", against=folder / "baseline", names=names)
+
+
+def test_default_names_are_those_of_folders_or_files(study):
+    folder, *_ = study
+    table = folder / "mrn" / "predictions.csv"
+    (folder / "v2.csv").write_text(table.read_text())
+    for against, names in [(folder / "v2.csv", ("mrn", "v2")), (table, ("A", "B"))]:
+        output = evaluate(table, folder / "labels.csv", against=against, output=folder / "out")
+        report = json.loads((output / "metrics.json").read_text())
+        assert (report["name"], report["against"]["name"]) == names
