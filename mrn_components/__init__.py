@@ -12,7 +12,14 @@ __version__ = "0.1.0"
 _REGISTER = {
     "batch": ["PrepareROIBatch"],
     "bundle": ["check_run", "existing_file", "locate_bundle", "save_run"],
-    "data": ["ROIDataset", "collate_subjects", "load_subjects", "select_fold", "split_folds"],
+    "data": [
+        "ROIDataset",
+        "collate_subjects",
+        "identify_subjects",
+        "load_subjects",
+        "select_fold",
+        "split_folds",
+    ],
     "handlers": [
         "EpochSummaryHandler",
         "FiniteLossHandler",
@@ -24,6 +31,7 @@ _REGISTER = {
         "WarmupCosineHandler",
     ],
     "inferers": ["TTAInferer"],
+    "ledger": ["TrainingLedger", "check_training_subjects"],
     "losses": ["MRNLoss", "NucleiLoss", "PatientContrastiveLoss"],
     "msupmoco": ["CategoryBank", "MSupMoCoHandler", "ProjectionHead"],
     "networks": [

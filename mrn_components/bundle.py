@@ -182,7 +182,7 @@ def save_run(*, output_dir: str) -> None:
     configs.mkdir(parents=True, exist_ok=True)
     train = arguments.merged()
     inference = inference_config(train, arguments.bundle_root)
-    for name in ("evaluate.yaml", "metadata.json", "logging.conf"):
+    for name in ("evaluate.yaml", "multi_gpu_evaluate.yaml", "metadata.json", "logging.conf"):
         if (arguments.bundle_root / "configs" / name).is_file():
             shutil.copyfile(arguments.bundle_root / "configs" / name, configs / name)
     for name, config in {"train": train, "inference": inference}.items():

@@ -4,9 +4,11 @@ import csv
 import io
 import json
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from torch import Tensor
 
@@ -25,20 +27,31 @@ class PredictionsHandler:
     - of an ensemble, ``prob_pd_fold0``, ``prob_pd_fold1``, ...; ``fold_agreement``, the share of
       folds whose class is the ensemble's; ``fold_std``, the standard deviation of the folds' P(PD);
     - with test-time augmentation, ``tta_std``, the standard deviation of the views' P(PD);
+    - ``trained_on``, 1 for a training subject of the weights, else 0;
     - ``label`` where known.
 
-    ``metrics.json`` holds what ``diagnosis_metrics`` returns, ``metrics.txt`` a table of it.
+    ``metrics.json`` holds what ``diagnosis_metrics`` returns, ``metrics.txt`` a table of it. Of
+    several processes the first writes the subjects of all.
 
     Args:
         output_dir: folder of the files; each appears whole or not at all.
         labelled: whether the subjects have labels, and metrics are wanted.
         seed: seed of the bootstrap intervals.
+        trained_on: the subjects that the weights were trained on.
     """
 
-    def __init__(self, *, output_dir: str, labelled: bool = False, seed: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        output_dir: str,
+        labelled: bool = False,
+        seed: int = 1,
+        trained_on: Collection[str] = (),
+    ) -> None:
         self.output_dir = Path(output_dir)
         self.labelled = labelled
         self.seed = seed
+        self.trained_on = trained_on
         self._rows: dict[str, dict[str, float | int]] = {}  # subject: {column: value}
 
     def attach(self, engine: Engine) -> None:
@@ -61,17 +74,24 @@ class PredictionsHandler:
                 row |= _fold_columns(output["prob_pd_folds"][index], row["class"])
             if "prob_pd_views" in output:
                 row["tta_std"] = float(output["prob_pd_views"][index].std(correction=0))
+            row["trained_on"] = int(subject in self.trained_on)
             if self.labelled:
                 row["label"] = int(output["label"][index])
             self._rows[subject] = row
 
     def write(self, _engine: Engine) -> None:
         """Write the files."""
+        of_all_ranks: Any = idist.all_gather(dict(self._rows))
+        for rows in of_all_ranks:
+            self._rows.update(rows)
+        if idist.get_rank() > 0:
+            return
+        self._rows = dict(sorted(self._rows.items()))  # the intervals depend on the order
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
-        rows = sorted(self._rows.items())
-        writer.writerow(["subject", *(rows[0][1] if rows else ())])
-        for subject, row in rows:
+        columns = next(iter(self._rows.values()), {})
+        writer.writerow(["subject", *columns])
+        for subject, row in self._rows.items():
             cells = [f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row.values()]
             writer.writerow([subject, *cells])
         path = self.output_dir / "predictions.csv"

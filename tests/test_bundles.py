@@ -22,6 +22,7 @@ OVERLAYS = {
     "multi_gpu_train": "train",
     "m3d_clip": "train",
     "evaluate": "inference",
+    "multi_gpu_evaluate": "inference",
     "ensemble": "inference",
 }
 CONFIGS = sorted(BUNDLES.glob("*/configs/*.yaml"))

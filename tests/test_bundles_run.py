@@ -121,7 +121,7 @@ def test_regions_are_swapped_by_config_alone(cohort, tmp_path, bundle, overrides
     assert math.isfinite(trainer.state.metrics["loss"])
 
     rows = predictions(predict(str(cohort), str(tmp_path / "out"), bundle=str(run), num_workers=0))
-    assert list(rows[0]) == ["subject", "prob_pd", "class"]
+    assert list(rows[0]) == ["subject", "prob_pd", "class", "trained_on"]
     assert len(rows) == 10
     assert all(0 <= float(row["prob_pd"]) <= 1 for row in rows)
 
@@ -218,6 +218,30 @@ def equal(one, other):
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
     return torch.equal(one, other) if torch.is_tensor(one) else one == other
+
+
+@pytest.mark.slow
+def test_three_processes_count_every_subject_once(cohort, tmp_path):
+    """Ten subjects on three gloo processes (4, 3 and 3): the files of one process, bit for bit."""
+    run = tmp_path / "run"
+    train(cohort, run)
+    for name in ("one", "three"):
+        overlays = ["evaluate"] + ["multi_gpu_evaluate"] * (name == "three")
+        configs = [
+            str(run / "configs/inference.json"),
+            *(f"{BUNDLES}/mrn/configs/{o}.yaml" for o in overlays),
+        ]
+        program = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3"]
+        command = [sys.executable, "-W", "ignore", *(program if name == "three" else [])]
+        command += ["-m", "monai.bundle", "run", "--config_file", str(configs)]
+        command += ["--dataset_dir", str(cohort), "--output_dir", str(tmp_path / name)]
+        command += ["--num_workers", "0", "--allow_training_subjects", "True"]
+        command += ["--ckpt_path", str(run / "models" / "model.pt"), "--bundle_root", str(run)]
+        subprocess.run(command, check=True, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert len(predictions(tmp_path / "three" / "predictions.csv")) == 10
+    assert "10 subjects" in (tmp_path / "three" / "metrics.txt").read_text()
+    for file in ("predictions.csv", "metrics.json"):
+        assert (tmp_path / "three" / file).read_text() == (tmp_path / "one" / file).read_text()
 
 
 @pytest.mark.slow

@@ -33,7 +33,10 @@ def test_phantom_makes_a_cohort(monkeypatch, capsys, tmp_path):
     out = tmp_path / "cohort"
     options = ["--subjects", "2", "--view", "midbrain", "--workers", "1"]
     assert "2 synthetic subjects" in mrn(monkeypatch, capsys, "phantom", str(out), *options)
-    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["PHAN_000", "PHAN_001"]
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == [
+        "PHAN1_000",
+        "PHAN1_001",
+    ]
 
 
 @pytest.mark.parametrize("names", ["MRN,baseline", "mrn-1,base line", "1,2"])

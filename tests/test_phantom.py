@@ -38,16 +38,16 @@ def contents(folder):
 
 def test_layout_and_csv_are_the_challenges(cohort):
     assert {p.name for p in cohort.iterdir()} == {
-        "PHAN_000", "PHAN_001", "PHAN_002", "train_cases.csv", "phantom.json"
+        "PHAN1_000", "PHAN1_001", "PHAN1_002", "train_cases.csv", "phantom.json"
     }  # fmt: skip
-    for folder in cohort.glob("PHAN_*"):
+    for folder in cohort.glob("PHAN1_*"):
         assert {p.name for p in folder.iterdir()} == FILES
     rows = (cohort / "train_cases.csv").read_text().splitlines()
-    assert rows == [f"PHAN_{i:03d},{draw_label(i)}" for i in range(3)]
+    assert rows == [f"PHAN1_{i:03d},{draw_label(i)}" for i in range(3)]
 
 
 def test_midbrain_headers_keep_the_world_of_the_full_grid(cohort):
-    for path in (cohort / "PHAN_000").iterdir():
+    for path in (cohort / "PHAN1_000").iterdir():
         image = nib.load(path)
         assert image.shape == GRIDS["midbrain"].shape
         assert nib.aff2axcodes(image.affine) == ("L", "A", "S")
@@ -57,7 +57,7 @@ def test_midbrain_headers_keep_the_world_of_the_full_grid(cohort):
 def test_brain_headers_are_the_challenges(brain, tmp_path, monkeypatch):
     monkeypatch.setattr(phantom_cohort, "make_subject", lambda *_, **__: brain)
     make_cohort(tmp_path / "out", subjects=1, workers=1)
-    for path in (tmp_path / "out" / "PHAN_000").iterdir():
+    for path in (tmp_path / "out" / "PHAN1_000").iterdir():
         image = nib.load(path)
         assert image.shape == (300, 300, 70)
         np.testing.assert_allclose(image.affine, np.diag([-2 / 3, 2 / 3, 2, 1]), atol=1e-6)
@@ -201,13 +201,13 @@ def test_disease_raises_qsm_and_takes_neuromelanin():
 def test_an_interrupted_cohort_goes_on(tmp_path):
     out = make_cohort(tmp_path / "out", subjects=2, view="midbrain", workers=1)
     before = contents(out)
-    kept = (out / "PHAN_000" / "NM.nii.gz").stat().st_mtime_ns
-    (out / "PHAN_001" / "NM.nii.gz").unlink()
+    kept = (out / "PHAN1_000" / "NM.nii.gz").stat().st_mtime_ns
+    (out / "PHAN1_001" / "NM.nii.gz").unlink()
     (out / "train_cases.csv").unlink()
-    (out / ".PHAN_001.partial").mkdir()
+    (out / ".PHAN1_001.partial").mkdir()
     make_cohort(out, subjects=2, view="midbrain", workers=1)
     assert contents(out) == before
-    assert (out / "PHAN_000" / "NM.nii.gz").stat().st_mtime_ns == kept
+    assert (out / "PHAN1_000" / "NM.nii.gz").stat().st_mtime_ns == kept
 
 
 def test_other_settings_are_refused(cohort):
@@ -216,7 +216,7 @@ def test_other_settings_are_refused(cohort):
         make_cohort(cohort, subjects=3, view="midbrain", effect=2.0)
     with pytest.raises(FileExistsError, match=r"seed is 1, asked for 7.*view is 'midbrain'"):
         make_cohort(cohort, subjects=3, seed=7)
-    with pytest.raises(FileExistsError, match="holds PHAN_002, asked for 2 subjects"):
+    with pytest.raises(FileExistsError, match="holds PHAN1_002, asked for 2 subjects"):
         make_cohort(cohort, subjects=2, view="midbrain")
     assert contents(cohort) == before
     assert json.loads((cohort / "phantom.json").read_text())["seed"] == 1

@@ -24,14 +24,14 @@ BATCHES = [(["S2", "S0"], [0.75, 0.5], [1, 0]), (["S1", "S3"], [0.25, 0.9], [0, 
 
 
 def test_rows_are_sorted_and_labelled(tmp_path):
-    evaluate(PredictionsHandler(output_dir=tmp_path, labelled=True), BATCHES)
+    evaluate(PredictionsHandler(output_dir=tmp_path, labelled=True, trained_on={"S1"}), BATCHES)
     rows = list(csv.reader((tmp_path / "predictions.csv").open()))
     assert rows == [
-        ["subject", "prob_pd", "class", "label"],
-        ["S0", "0.500000", "0", "0"],
-        ["S1", "0.250000", "0", "0"],
-        ["S2", "0.750000", "1", "1"],
-        ["S3", "0.900000", "1", "1"],
+        ["subject", "prob_pd", "class", "trained_on", "label"],
+        ["S0", "0.500000", "0", "0", "0"],
+        ["S1", "0.250000", "0", "1", "0"],
+        ["S2", "0.750000", "1", "0", "1"],
+        ["S3", "0.900000", "1", "0", "1"],
     ]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["accuracy"]["value"] == metrics["roc_auc"]["value"] == 1.0
@@ -44,7 +44,9 @@ def test_rows_are_sorted_and_labelled(tmp_path):
 def test_without_labels_there_are_no_metrics(tmp_path):
     evaluate(PredictionsHandler(output_dir=tmp_path), BATCHES)
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
-    assert (tmp_path / "predictions.csv").read_text().startswith("subject,prob_pd,class\n")
+    assert (
+        (tmp_path / "predictions.csv").read_text().startswith("subject,prob_pd,class,trained_on\n")
+    )
 
 
 def test_a_second_evaluation_starts_anew(tmp_path):
@@ -52,7 +54,7 @@ def test_a_second_evaluation_starts_anew(tmp_path):
     evaluate(handler, BATCHES)
     evaluate(handler, [(["S9"], [0.1], [0])])
     rows = (tmp_path / "predictions.csv").read_text().splitlines()
-    assert rows[1:] == ["S9,0.100000,0"]
+    assert rows[1:] == ["S9,0.100000,0,0"]
 
 
 def test_members_of_an_ensemble_and_views_have_columns(tmp_path):
@@ -77,6 +79,7 @@ def test_members_of_an_ensemble_and_views_have_columns(tmp_path):
         "fold_agreement": "0.666667",
         "fold_std": "0.163299",
         "tta_std": "0.100000",
+        "trained_on": "0",
         "label": "1",
     }
     assert list(row)[-1] == "label"

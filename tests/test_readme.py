@@ -33,6 +33,7 @@ def test_commands_name_programs_files_and_options_that_exist(command):
             "predict",
             "evaluate",
             "contributions",
+            "crossval",
             "version",
         }
         names = getattr(cli, command[1]).__kwdefaults__ or {}

@@ -15,7 +15,7 @@ LAYERS = [
     {"errors", "files", "labels", "shapley"},
     {"losses", "networks", "optim", "phantom", "rois"},
     {"batch", "data", "inferers", "metrics", "transforms"},
-    {"bundle", "handlers", "msupmoco", "predictions"},
+    {"bundle", "handlers", "ledger", "msupmoco", "predictions"},
     {"app"},
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

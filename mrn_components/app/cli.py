@@ -103,6 +103,53 @@ def evaluate(
     print(f"metrics and figures: {folder}")
 
 
+def crossval(
+    dataset: str,
+    output: str,
+    *,
+    bundle: str = "bundles/mrn",
+    folds: int = 5,
+    configs: str | Sequence[str] = (),
+    fold: int | None = None,
+    executor: Literal["local", "slurm"] = "local",
+    jobs: int = 1,
+    processes: int = 1,
+    slurm: dict[str, Any] | None = None,
+    **overrides: Any,
+) -> None:
+    """Train and score every fold; the same command again goes on where it stopped.
+
+    Args:
+        dataset: folder of subjects in the challenge's layout, with masks; or a JSON datalist.
+        output: folder of the folds, out_of_fold.csv and crossval.json.
+        bundle: the bundle to train.
+        folds: number of folds.
+        configs: overlays of the bundle, e.g. small.yaml.
+        fold: train only this one, from 0.
+        executor: local, or slurm for a job a fold.
+        jobs: folds to train here at the same time.
+        processes: processes a fold, with --configs multi_gpu_train.yaml.
+        slurm: parameters of the jobs, e.g. "{'slurm_partition': 'gpu', 'gpus_per_node': 1}".
+        overrides: config keys, e.g. --epochs 100.
+    """
+    from mrn_components.app.crossval import crossval as run
+
+    path = run(
+        str(dataset),
+        str(output),
+        bundle=str(bundle),
+        num_folds=folds,
+        configs=configs.split(",") if isinstance(configs, str) else configs,
+        fold=fold,
+        executor=executor,
+        jobs=jobs,
+        processes=processes,
+        slurm=slurm,
+        **overrides,
+    )
+    print(f"cross-validation: {path} (research use only)")
+
+
 def contributions(
     input: str,  # noqa: A002
     output: str,
@@ -140,7 +187,7 @@ def version() -> None:
 def main() -> None:
     """Entry point of the ``mrn`` command."""
     install_messages()
-    commands = [phantom, components, predict, evaluate, contributions, version]
+    commands = [phantom, components, predict, evaluate, contributions, crossval, version]
     fire.Fire({command.__name__: command for command in commands}, name="mrn")
 
 

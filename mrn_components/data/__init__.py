@@ -1,7 +1,8 @@
 """Subjects on disk, their folds, and the cached data set that the engines draw from."""
 
 from mrn_components.data.dataset import ROIDataset, collate_subjects
-from mrn_components.data.folds import DataLeakageError, select_fold, split_folds
+from mrn_components.data.folds import select_fold, split_folds
+from mrn_components.data.identities import DataLeakageError, identify_subjects
 from mrn_components.data.subjects import Subject, load_subjects, read_labels
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "ROIDataset",
     "Subject",
     "collate_subjects",
+    "identify_subjects",
     "load_subjects",
     "read_labels",
     "select_fold",

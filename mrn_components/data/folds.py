@@ -8,12 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from mrn_components.data.identities import DataLeakageError, Identities, check_disjoint
 from mrn_components.data.subjects import Subject
 from mrn_components.files import write_text
-
-
-class DataLeakageError(ValueError):
-    """Training and evaluation share a subject, or two scans of one person."""
 
 
 def split_folds(
@@ -21,6 +18,7 @@ def split_folds(
     num_folds: int = 5,
     seed: int = 1,
     path: str | Path | None = None,
+    identities: Identities | None = None,
 ) -> dict[str, Any]:
     """Split subjects into folds, stratified by label and grouped by person.
 
@@ -29,6 +27,7 @@ def split_folds(
         num_folds: number of folds. Paper: 5 (section 4.1.1).
         seed: seed of the shuffle. Paper: 1 (section 4.1.1).
         path: JSON file that keeps the folds; read if it exists, else written.
+        identities: what ``identify_subjects`` returns, to find one person under two names.
 
     Returns:
         ``{"seed": seed, "folds": [subjects that fold 0 validates on, those of fold 1, ...]}``.
@@ -36,10 +35,13 @@ def split_folds(
     Raises:
         ValueError: if a fold would lack a class, or if the file at ``path`` was made for other
             subjects, another seed or another number of folds.
+        DataLeakageError: if two folds share a person by ``identities``.
     """
     ids = [subject["subject"] for subject in subjects]
     if path is not None and Path(path).is_file():
-        return _read(Path(path), ids, num_folds, seed)
+        folds = _read(Path(path), ids, num_folds, seed)
+        check_disjoint(folds["folds"], identities or {}, Path(path))
+        return folds
     labels = np.array([subject["label"] for subject in subjects])
     people = _people(subjects)
     for label in (0, 1):
@@ -63,6 +65,7 @@ def split_folds(
                 "stay together; use fewer folds (--num_folds) or another seed."
             )
     folds = {"seed": seed, "folds": [[ids[i] for i in part] for part in parts]}
+    check_disjoint(folds["folds"], identities or {}, Path(path or ""))
     if path is not None:
         write_text(Path(path), json.dumps(folds, indent=1) + "\n")
     return folds

@@ -12,6 +12,7 @@ from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
 from mrn_components.files import remove_unfinished, replacing
+from mrn_components.ledger import TrainingLedger
 from mrn_components.optim import unwrap
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class RunCheckpointHandler:
         interval: epochs from one save to the next. The last epoch is saved in any case.
         training_only: dotted names of modules that inference does without (section 4.1.2), left out
             of ``model.pt`` and ``model_last.pt``.
+        ledger: the subjects the run trains on, saved inside every file. None saves none.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class RunCheckpointHandler:
         resume: bool = False,
         interval: int = 1,
         training_only: Sequence[str] = (),
+        ledger: TrainingLedger | None = None,
     ) -> None:
         self.directory = Path(directory)
         self.handlers = {
@@ -59,6 +62,7 @@ class RunCheckpointHandler:
         self.resume = resume
         self.interval = interval
         self.training_only = tuple(f"{name}." for name in training_only)
+        self.ledger = ledger
 
     def attach(self, engine: Engine) -> None:
         """Subscribe to the trainer."""
@@ -124,10 +128,10 @@ class RunCheckpointHandler:
             if not name.startswith(self.training_only)
         }
         if best["epoch"] == epoch or (best["epoch"] == -1 and due):
-            _write(weights, self.directory / "model.pt")
+            self._write(weights, self.directory / "model.pt")
         if not due:
             return
-        _write(weights, self.directory / "model_last.pt")
+        self._write(weights, self.directory / "model_last.pt")
         state = {
             "epoch": epoch,
             "best": best,
@@ -135,7 +139,7 @@ class RunCheckpointHandler:
             "optimizer": engine.optimizer.state_dict(),
             "handlers": {name: handler.state_dict() for name, handler in self.handlers.items()},
         }
-        _write(state, self.directory / "checkpoints" / f"epoch_{epoch:04d}.pt")
+        self._write(state, self.directory / "checkpoints" / f"epoch_{epoch:04d}.pt")
         for old in self._checkpoints()[:-2]:
             old.unlink()
 
@@ -165,6 +169,8 @@ class RunCheckpointHandler:
         if self.evaluator is not None:
             self.evaluator.state.best_metric = state["best"]["value"]
             self.evaluator.state.best_metric_epoch = state["best"]["epoch"]
+        if self.ledger is not None:
+            self.ledger.resume(path)
         engine.state.epoch = epoch
         engine.state.iteration = epoch * engine.state.epoch_length
         logger.info("Resumed after epoch %d of %d from %s", epoch, engine.state.max_epochs, path)
@@ -181,7 +187,8 @@ class RunCheckpointHandler:
         paths = (self.directory / "checkpoints").glob("epoch_*.pt")
         return sorted(paths, key=lambda path: int(path.stem.removeprefix("epoch_")))
 
-
-def _write(content: Any, path: Path) -> None:
-    with replacing(path) as unfinished:
-        torch.save(content, unfinished)
+    def _write(self, content: Any, path: Path) -> None:
+        with replacing(path) as unfinished:
+            torch.save(content, unfinished)
+            if self.ledger is not None:
+                self.ledger.append_to(unfinished)

@@ -17,7 +17,7 @@ from mrn_components.files import write_text
 from mrn_components.phantom.numbers import View
 from mrn_components.phantom.subject import Phantom, check_settings, draw_label, make_subject
 
-_VERSION = 1  # raise when the same settings give other voxels
+_VERSION = 2  # raise when the same settings give other voxels or names
 _FILES = ("T1", "QSM", "NM", "NM_mask", "QSM_mask")
 _QSM_STEP_PPB = 0.1  # QSM is stored as int16 multiples of it
 
@@ -33,8 +33,8 @@ def make_cohort(
 ) -> Path:
     """Write a cohort of synthetic subjects, half of them with Parkinson's disease.
 
-    Writes ``output/PHAN_000/{T1,QSM,NM,NM_mask,QSM_mask}.nii.gz``, ``output/train_cases.csv``
-    (no header; ``PHAN_000,0``) and ``output/phantom.json`` with the settings. Each subject appears
+    Writes ``output/PHAN1_000/{T1,QSM,NM,NM_mask,QSM_mask}.nii.gz``, ``output/train_cases.csv``
+    (no header; ``PHAN1_000,0``) and ``output/phantom.json`` with the settings. Each subject appears
     at once when it is complete; an interrupted call goes on where it stopped, and a call with more
     subjects adds to those that are there.
 
@@ -60,8 +60,8 @@ def make_cohort(
         raise ValueError(f"workers must be >= 1 or None for one a CPU, got {workers}.")
     output = Path(output)
     _claim(output, {"version": _VERSION, "seed": seed, "effect": float(effect), "view": view})
-    names = [f"PHAN_{index:03d}" for index in range(subjects)]
-    surplus = {path.name for path in output.glob("PHAN_*")} - set(names)
+    names = [f"PHAN{seed}_{index:03d}" for index in range(subjects)]
+    surplus = {path.name for path in output.glob("PHAN*")} - set(names)
     if surplus:
         raise FileExistsError(
             f"{output} already holds {max(surplus)}, asked for {subjects} subjects. "
@@ -113,7 +113,7 @@ def _is_complete(folder: Path) -> bool:
 def _write_subject(index: int, *, output: Path, seed: int, effect: float, view: View) -> None:
     """Write a subject's folder under a hidden name, then rename it."""
     phantom = make_subject(index, seed=seed, effect=effect, view=view)
-    folder = output / f"PHAN_{index:03d}"
+    folder = output / f"PHAN{seed}_{index:03d}"
     partial_folder = output / f".{folder.name}.partial"
     shutil.rmtree(partial_folder, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)

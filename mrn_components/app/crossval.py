@@ -1,0 +1,276 @@
+"""``mrn crossval``: train the folds of a data set, predict each by a network that never saw it."""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from monai.bundle import ConfigParser
+
+from mrn_components.app.ensemble import save_ensemble
+from mrn_components.app.fold_run import FoldRun
+from mrn_components.app.out_of_fold import write_results
+from mrn_components.bundle import RunArguments, bundle_config, check_key
+from mrn_components.data import Subject
+from mrn_components.files import write_text
+
+# Keys of a config that differ between folds or have an argument of their own.
+_OWN_KEYS = ("dataset_dir", "output_dir", "num_folds", "fold", "run_name", "ckpt_dir", "resume")
+_PREDICT_KEYS = ("device", "num_workers", "precision")  # overrides that prediction shares
+
+
+def crossval(
+    dataset_dir: str,
+    output_dir: str,
+    *,
+    bundle: str,
+    num_folds: int = 5,
+    configs: Sequence[str] = (),
+    fold: int | None = None,
+    executor: Literal["local", "slurm"] = "local",
+    jobs: int = 1,
+    processes: int = 1,
+    slurm: Mapping[str, Any] | None = None,
+    **overrides: Any,
+) -> Path:
+    """Train the folds, predict each one's validation subjects, and score all predictions.
+
+    A second call goes on where the first stopped. Each fold is in ``output_dir/foldN``, a bundle of
+    its own; ``folds.json`` and the cache are common to all. When every fold is done,
+    ``out_of_fold.csv`` has one row a subject and ``crossval.json`` the metrics by fold, their mean
+    and deviation, and those of all subjects together; ``ensemble`` is a bundle that predicts by the
+    networks of all folds. Each fold's best epoch was chosen on the subjects that it is scored on,
+    as in the paper; a test set is needed for an unbiased score.
+
+    Args:
+        dataset_dir: folder of subjects in the challenge's layout, or a JSON datalist.
+        output_dir: folder of the cross-validation.
+        bundle: folder of the bundle.
+        num_folds: number of folds.
+        configs: overlays, by file name in the bundle's ``configs`` or by path.
+        fold: train only this one; None trains all.
+        executor: "local" trains here, "slurm" in a job a fold; jobs go on when this process ends.
+        jobs: folds to train here at the same time, each on the next GPU if there are several.
+        processes: processes a fold, for ``multi_gpu_train.yaml``.
+        slurm: parameters of the jobs, as of submitit's ``update_parameters``.
+        overrides: config keys and their values.
+
+    Returns:
+        ``output_dir``.
+
+    Raises:
+        ValueError: for arguments that name nothing, or another cross-validation in the folder.
+        RuntimeError: if folds failed; names them, their last messages and their logs.
+    """
+    if executor not in ("local", "slurm"):
+        raise ValueError(f"executor must be 'local' or 'slurm', got {executor!r}.")
+    if fold is not None and not 0 <= fold < num_folds:
+        raise ValueError(f"fold must be 0 to {num_folds - 1}, got {fold}.")
+    if jobs < 1 or processes < 1:
+        raise ValueError(f"jobs and processes must be >= 1, got {jobs} and {processes}.")
+    output = Path(output_dir).resolve()
+    settings = {
+        "dataset_dir": str(Path(dataset_dir).resolve()),
+        "bundle": str(Path(bundle).resolve()),
+        "num_folds": num_folds,
+        "configs": [str(config) for config in configs],
+        "overrides": dict(overrides),
+    }
+    runs, subjects = plan_folds(settings, output, jobs=jobs, processes=processes)
+    chosen = [run for run in runs if fold in (None, run.fold)]
+    print(", ".join(f"fold {run.fold}: {run.state()}" for run in chosen), flush=True)
+    waiting = [run for run in chosen if run.state() != "done"]
+    if executor == "slurm":
+        failures = submit(waiting, output / "slurm", cluster="slurm", parameters=slurm or {})
+    else:
+        failures = run_here(waiting, jobs)
+    if failures:
+        raise RuntimeError(
+            f"{len(failures)} of {len(chosen)} folds failed; mend the cause and type the same "
+            "command again, finished folds stay as they are:\n" + "\n".join(failures)
+        )
+    missing = [str(run.fold) for run in runs if run.state() != "done"]
+    if missing:
+        command = _command(settings, output)
+        print(f"Folds {', '.join(missing)} are not trained yet. To train them and see the metrics:")
+        print(f"  {command}")
+    else:
+        print(write_results(runs, subjects, output))
+        ensemble = save_ensemble([run.folder for run in runs], output / "ensemble")
+        print(f"The folds together predict by: mrn predict INPUT OUTPUT --bundle {ensemble}")
+    return output
+
+
+def plan_folds(
+    settings: Mapping[str, Any], output: Path, *, jobs: int = 1, processes: int = 1
+) -> tuple[list[FoldRun], list[Subject]]:
+    """Check the settings, split the subjects, and prepare the commands of every fold.
+
+    Args:
+        settings: ``dataset_dir``, ``bundle``, ``num_folds``, ``configs`` and ``overrides``.
+        output: folder of the cross-validation.
+        jobs: folds trained at the same time.
+        processes: processes a fold.
+
+    Returns:
+        The runs, and the subjects of the data set.
+
+    Raises:
+        ValueError: for an unknown key, or settings unlike those of an earlier call.
+        DataLeakageError: if two folds share a person.
+    """
+    bundle, overrides = Path(settings["bundle"]), dict(settings["overrides"])
+    configs = tuple(_find_config(bundle, name) for name in ("train", *settings["configs"]))
+    known = RunArguments(configs).merged()
+    for key in overrides:
+        if key in _OWN_KEYS:
+            raise ValueError(f"--{key}: `mrn crossval` sets it for every fold; leave it out.")
+        check_key(key, known, source="--")
+    overrides = {
+        "cache_dir": str(output / "cache"),
+        "folds#path": str(output / "folds.json"),
+        **overrides,
+        "dataset_dir": settings["dataset_dir"],
+        "num_folds": settings["num_folds"],
+    }
+    _check_settings(settings, output / "settings.json")
+    parser = ConfigParser(RunArguments(configs, overrides).merged())
+    epochs = parser.get_parsed_content("epochs")
+    folds = parser.get_parsed_content("folds")["folds"]
+    write_text(output / "settings.json", json.dumps(settings, indent=2, default=str) + "\n")
+    subjects = parser.get_parsed_content("subjects")
+    gpus = torch.cuda.device_count() if jobs > 1 else 0
+    runs = []
+    for number, members in enumerate(folds):
+        folder = output / f"fold{number}"
+        validation = [_absolute(subject) for subject in subjects if subject["subject"] in members]
+        write_text(folder / "validation.json", json.dumps(validation, indent=1) + "\n")
+        own = {"fold": number, "run_name": folder.name, "output_dir": str(folder)}
+        runs.append(
+            FoldRun(
+                fold=number,
+                folder=folder,
+                epochs=epochs,
+                train=_train_command(configs, overrides | own, processes),
+                predict=_predict_command(folder, overrides),
+                device=number % gpus if gpus > 1 else None,
+            )
+        )
+    return runs, subjects
+
+
+def run_here(runs: Sequence[FoldRun], jobs: int) -> list[str]:
+    """Run folds on this machine, and collect the messages of those that fail."""
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(run.run, show=jobs == 1) for run in runs]
+        try:
+            return _collect(runs, [future.result for future in futures])
+        except BaseException:  # Ctrl-C: no further fold starts
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def submit(
+    runs: Sequence[FoldRun],
+    folder: Path,
+    cluster: Literal["slurm", "local", "debug"],
+    parameters: Mapping[str, Any],
+) -> list[str]:
+    """Run folds as jobs of a cluster, wait for them, and collect the messages of those that fail.
+
+    Args:
+        runs: the folds.
+        folder: of the jobs' own files, on a disk that all machines share.
+        cluster: as of submitit.
+        parameters: as of submitit's ``update_parameters``. The default time is a day.
+
+    Raises:
+        RuntimeError: if submitit is not installed.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise RuntimeError(
+            "jobs on SLURM need submitit: pip install 'mrn-components[slurm]'."
+        ) from error
+    executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+    executor.update_parameters(**{"name": "mrn-crossval", "timeout_min": 24 * 60, **parameters})
+    jobs = [executor.submit(run.run) for run in runs]
+    for run, job in zip(runs, jobs, strict=True):
+        print(f"fold {run.fold}: job {job.job_id}", flush=True)
+    return _collect(runs, [job.result for job in jobs])
+
+
+def _collect(runs: Sequence[FoldRun], results: Sequence[Callable[[], Any]]) -> list[str]:
+    failures = []
+    for run, result in zip(runs, results, strict=True):
+        try:
+            result()
+            print(f"fold {run.fold}: done", flush=True)
+        except Exception as error:  # whatever it is, the other folds go on
+            print(f"fold {run.fold}: failed", flush=True)
+            failures.append(f"  fold {run.fold}: {error}")
+    return failures
+
+
+def _find_config(bundle: Path, name: str) -> Path:
+    for path in (bundle / "configs" / name, Path(name)):
+        if path.is_file():
+            return path.resolve()
+    return bundle_config(bundle, name.removesuffix(".yaml"))
+
+
+def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
+    """Refuse settings that differ from those which a cross-validation was begun with."""
+    if not path.is_file():
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    differences = [
+        f"{key} was {found.get(key)!r}, is now {value!r}"
+        for key, value in json.loads(json.dumps(settings, default=str)).items()
+        if found.get(key) != value
+    ]
+    if differences:
+        raise ValueError(
+            f"{path.parent} holds a cross-validation with other settings "
+            f"({'; '.join(differences)}); repeat them to go on, or name another output folder."
+        )
+
+
+def _absolute(subject: Subject) -> Subject:
+    files = {"nm", "qsm", "mask_nm", "mask_qsm"}
+    return {k: str(Path(v).absolute()) if k in files else v for k, v in subject.items()}
+
+
+def _flags(values: Mapping[str, Any]) -> list[str]:
+    return [part for key, value in values.items() for part in (f"--{key}", repr(value))]
+
+
+def _train_command(
+    configs: Sequence[Path], overrides: Mapping[str, Any], processes: int
+) -> list[str]:
+    python = [sys.executable, "-W", "ignore", "-m"]
+    if processes > 1:
+        python += ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
+    files = repr([str(config) for config in configs])
+    return [*python, "monai.bundle", "run", "--config_file", files, *_flags(overrides)]
+
+
+def _predict_command(folder: Path, overrides: Mapping[str, Any]) -> list[str]:
+    shared = {key: overrides[key] for key in ("cache_dir", *_PREDICT_KEYS) if key in overrides}
+    command = [sys.executable, "-W", "ignore", "-m", "mrn_components.app.cli", "predict"]
+    command += [str(folder / "validation.json"), str(folder / "out_of_fold")]
+    return [*command, *_flags({"bundle": str(folder), **shared})]
+
+
+def _command(settings: Mapping[str, Any], output: Path) -> str:
+    options = {"bundle": settings["bundle"], "folds": settings["num_folds"]}
+    if settings["configs"]:
+        options["configs"] = ",".join(settings["configs"])
+    words = [str(word) for key, value in options.items() for word in (f"--{key}", value)]
+    words += _flags(settings["overrides"])
+    return shlex.join(["mrn", "crossval", settings["dataset_dir"], str(output), *words])

@@ -1,0 +1,167 @@
+"""One fold of a cross-validation: a process that trains it, then one that predicts its subjects."""
+
+import codecs
+import csv
+import fcntl
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+_PATIENCE_S = 10.0  # a killed process's children need some seconds to notice
+
+
+@dataclass(frozen=True)
+class FoldRun:
+    """One fold in a folder of its own, to be called as often as it takes.
+
+    Args:
+        fold: its number, from 0.
+        folder: of the run; its output goes to ``train.log``.
+        epochs: epochs of the whole training.
+        train: command that trains from the start; ``--resume True`` makes it go on.
+        predict: command that writes ``out_of_fold/predictions.csv``.
+        device: the GPU to use among several, for ``CUDA_VISIBLE_DEVICES``; None leaves the choice.
+    """
+
+    fold: int
+    folder: Path
+    epochs: int
+    train: Sequence[str]
+    predict: Sequence[str]
+    device: int | None = None
+
+    @property
+    def predictions(self) -> Path:
+        """Table of the fold's validation subjects."""
+        return self.folder / "out_of_fold" / "predictions.csv"
+
+    def state(self) -> Literal["start", "resume", "predict", "done"]:
+        """What is to be done next, by the files that are there."""
+        models = self.folder / "models"
+        epochs = [
+            int(path.stem.removeprefix("epoch_"))
+            for path in (models / "checkpoints").glob("epoch_*.pt")
+        ]
+        if not epochs:
+            return "start"
+        if max(epochs) < self.epochs:
+            return "resume"
+        weights, predictions = models / "model.pt", self.predictions
+        both = weights.is_file() and predictions.is_file()
+        if both and predictions.stat().st_mtime_ns > weights.stat().st_mtime_ns:
+            return "done"
+        return "predict"
+
+    def run(self, show: bool = False) -> None:
+        """Do what is left.
+
+        Args:
+            show: print the processes' output too.
+
+        Raises:
+            RuntimeError: if the training or the prediction fails, or the folder is in use.
+        """
+        with _locked(self.folder) as lock:
+            state = self.state()
+            if state == "start":
+                # What a run leaves that was stopped before its first checkpoint.
+                for name in ("models", "tensorboard"):
+                    shutil.rmtree(self.folder / name, ignore_errors=True)
+            if state in ("start", "resume"):
+                resume = ["--resume", "True"] if state == "resume" else []
+                self._call([*self.train, *resume], lock, show)
+            if state != "done":
+                self._call(self.predict, lock, show)
+
+    def read_predictions(self) -> dict[str, dict[str, str]]:
+        """The rows of ``predictions.csv`` by subject."""
+        with self.predictions.open(encoding="utf-8", newline="") as file:
+            return {row["subject"]: row for row in csv.DictReader(file)}
+
+    def _call(self, command: Sequence[str], lock: int, show: bool) -> None:
+        """Run a command, which shares the lock: it may outlive this process."""
+        environment = dict(os.environ)
+        if self.device is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = str(self.device)
+        path = self.folder / "train.log"
+        with (
+            path.open("ab") as log,
+            subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(lock,),
+                env=environment,
+            ) as process,
+        ):
+            start = log.tell()
+            try:
+                _copy(process, log, show)
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode != 0:
+            reason = _reason(process.returncode, path.read_bytes()[start:])
+            raise RuntimeError(f"{reason} (all of it is in {path})")
+
+
+def _copy(process: subprocess.Popen, log: BinaryIO, show: bool) -> None:
+    """Copy a process's output, as it comes, to the log and to the console."""
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    while chunk := process.stdout.read1():  # type: ignore[union-attr]
+        log.write(chunk)
+        log.flush()
+        if show:
+            sys.stdout.write(decode(chunk))
+            sys.stdout.flush()
+
+
+def _reason(code: int, output: bytes) -> str:
+    """Why a process failed: the signal that ended it, its last message, or its last line."""
+    if code < 0:
+        memory = ", often for want of memory" if -code == signal.SIGKILL else ""
+        return f"ended by {signal.Signals(-code).name}{memory}"
+    text = output.decode("utf-8", "replace").strip()
+    messages = re.split(r"^error: ", text, flags=re.MULTILINE)[1:]
+    if messages:
+        return messages[-1].split("\n\n")[0].strip()
+    return (text.splitlines() or [f"exit code {code}"])[-1]
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Claim a folder for this process and those it starts.
+
+    Raises:
+        RuntimeError: if another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+", encoding="utf-8") as file:
+        give_up = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > give_up:
+                    file.seek(0)
+                    raise RuntimeError(
+                        f"{folder} is in use by {file.read() or 'another process'}, or by a "
+                        "training that it started; wait until it ends, or end it."
+                    ) from error
+                time.sleep(0.2)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield file.fileno()

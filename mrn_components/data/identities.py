@@ -1,0 +1,102 @@
+"""What tells that two subjects are one person (their folds must not differ)."""
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from tqdm import tqdm
+
+from mrn_components.data.subjects import IMAGES, Subject
+from mrn_components.files import write_text
+
+Identities = Mapping[str, frozenset[str]]  # subject: {"id SUBJ_000", "image 9f86d0...", ...}
+
+
+class DataLeakageError(ValueError):
+    """Training and evaluation share a subject, or two scans of one person."""
+
+
+def identify_subjects(
+    subjects: Sequence[Subject], cache_dir: str | Path | None = None
+) -> dict[str, frozenset[str]]:
+    """Collect the marks of each subject; two subjects with a mark in common are one person.
+
+    Marks are the subject's id, the person's name where the data set has it, and the hash of each
+    image's voxels, which compressing anew, another header or another integer type leave as it is.
+
+    Args:
+        subjects: what ``load_subjects`` returns.
+        cache_dir: folder that remembers the hashes of unchanged files; None reads every image.
+
+    Returns:
+        ``{subject: {"id SUBJ_000", "image 9f86d0...", ...}}``.
+    """
+    memo_dir = None if cache_dir is None else Path(cache_dir) / "digests"
+    identities = {}
+    for subject in tqdm(subjects, desc="Identities", unit="subject", delay=2, leave=False):
+        ids = {f"id {subject['subject']}", f"id {subject.get('person', subject['subject'])}"}
+        images = {f"image {_hash_voxels(Path(subject[key]), memo_dir)}" for key in IMAGES}
+        identities[subject["subject"]] = frozenset(ids | images)
+    return identities
+
+
+def check_disjoint(folds: Sequence[Sequence[str]], identities: Identities, path: Path) -> None:
+    """Refuse folds that share a person.
+
+    Args:
+        folds: the subjects of each fold.
+        identities: what ``identify_subjects`` returns; subjects it lacks are not compared.
+        path: file of the folds, for the message.
+
+    Raises:
+        DataLeakageError: naming the subjects, their folds and what to do.
+    """
+    seen: dict[str, tuple[str, int]] = {}  # mark: first subject, its fold
+    shared = []
+    for number, members in enumerate(folds):
+        for name in members:
+            for mark in sorted(identities.get(name, ())):
+                other, fold = seen.setdefault(mark, (name, number))
+                if fold != number:
+                    shared.append(f"  {other} (fold {fold}) and {name} (fold {number}): {mark}")
+    if shared:
+        raise DataLeakageError(
+            f"{len(shared)} times two folds share a person, by name or by the voxels of an image:\n"
+            + "\n".join(shared)
+            + "\nGive both subjects one name in a third column of the csv (case_id,label,person)"
+            + (f", and delete {path} to split again." if path.is_file() else ".")
+        )
+
+
+def marks_of(names: Iterable[str], identities: Identities) -> frozenset[str]:
+    """All marks of some subjects."""
+    return frozenset[str]().union(*(identities[name] for name in names))
+
+
+def _hash_voxels(path: Path, memo_dir: Path | None) -> str:
+    """Hash an image's voxels, remembered on disk so that an unchanged file is not read again."""
+    if memo_dir is None:
+        return _read_and_hash(path)
+    stat = path.stat()
+    identity = f"voxels|{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    memo = memo_dir / hashlib.sha256(identity.encode()).hexdigest()
+    if not memo.is_file():
+        write_text(memo, _read_and_hash(path))
+    return memo.read_text(encoding="utf-8")
+
+
+def _read_and_hash(path: Path) -> str:
+    try:
+        # Single precision: the images are integers, or were computed in it.
+        voxels = np.asarray(nibabel.load(path).dataobj, dtype="<f4")  # type: ignore[attr-defined]
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error):
+        # Another format, or damaged: the transform that loads it says what is wrong with it.
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256(repr(voxels.shape).encode())
+    digest.update(voxels.tobytes())
+    return digest.hexdigest()
