@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from test_bundles_run import BUNDLES, TINY, predictions
 
+from mrn_components.app import bundle_run
 from mrn_components.app import crossval as module
-from mrn_components.app import fold_run
+from mrn_components.app.bundle_run import BundleRun
 from mrn_components.app.crossval import crossval, plan_folds, run_here, submit
-from mrn_components.app.fold_run import FoldRun
 from mrn_components.app.out_of_fold import write_results
 from mrn_components.app.predict import predict
 from mrn_components.data import DataLeakageError, load_subjects
@@ -44,7 +44,14 @@ folder.mkdir(exist_ok=True)
 
 def make_fold(folder, train=TRAIN, predict=PREDICT, fold=0):
     commands = [[sys.executable, "-c", code, str(folder)] for code in (train, predict)]
-    return FoldRun(fold=fold, folder=folder, epochs=2, train=commands[0], predict=commands[1])
+    return BundleRun(
+        name=f"fold {fold}",
+        folder=folder,
+        epochs=2,
+        train=commands[0],
+        predict=commands[1],
+        predictions=folder / "out_of_fold" / "predictions.csv",
+    )
 
 
 def log(folder):
@@ -125,7 +132,7 @@ def test_several_folds_at_a_time_write_to_their_logs_only(tmp_path, capsys):
 
 
 def test_a_folder_in_use_is_refused_also_while_only_the_training_lives(tmp_path, monkeypatch):
-    monkeypatch.setattr(fold_run, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(bundle_run, "_PATIENCE_S", 0.3)
     run = make_fold(tmp_path, train="import time; print('up', flush=True); time.sleep(5)")
     child = os.fork()
     if child == 0:
@@ -167,7 +174,7 @@ def settings(cohort, **changes):
 def test_every_fold_has_its_subjects_and_its_commands(cohort, tmp_path):
     runs, subjects = plan_folds(settings(cohort, configs=["small.yaml"]), tmp_path, processes=2)
     members = []
-    for run in runs:
+    for number, run in enumerate(runs):
         validation = load_subjects(run.folder / "validation.json")
         assert len(validation) == 2
         members += validation
@@ -175,7 +182,7 @@ def test_every_fold_has_its_subjects_and_its_commands(cohort, tmp_path):
         assert "torch.distributed.run --standalone --nproc_per_node=2 -m monai.bundle" in command
         assert "train.yaml" in command
         assert "small.yaml" in command
-        for flag in (f"--fold {run.fold}", "--epochs 2", f"--output_dir '{run.folder}'"):
+        for flag in (f"--fold {number}", "--epochs 2", f"--output_dir '{run.folder}'"):
             assert flag in command
         assert f"--bundle '{run.folder}'" in " ".join(run.predict)
         assert run.epochs == 2

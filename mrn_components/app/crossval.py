@@ -2,19 +2,18 @@
 
 import json
 import shlex
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from monai.bundle import ConfigParser
 
+from mrn_components.app.bundle_run import BundleRun, collect, run_here
+from mrn_components.app.commands import find_config, flags, mrn_command, train_command
 from mrn_components.app.ensemble import save_ensemble
-from mrn_components.app.fold_run import FoldRun
 from mrn_components.app.out_of_fold import write_results
-from mrn_components.bundle import RunArguments, bundle_config, check_key
+from mrn_components.bundle import RunArguments, check_key
 from mrn_components.data import Subject
 from mrn_components.files import write_text
 
@@ -81,8 +80,8 @@ def crossval(
         "overrides": dict(overrides),
     }
     runs, subjects = plan_folds(settings, output, jobs=jobs, processes=processes)
-    chosen = [run for run in runs if fold in (None, run.fold)]
-    print(", ".join(f"fold {run.fold}: {run.state()}" for run in chosen), flush=True)
+    chosen = [run for number, run in enumerate(runs) if fold in (None, number)]
+    print(", ".join(f"{run.name}: {run.state()}" for run in chosen), flush=True)
     waiting = [run for run in chosen if run.state() != "done"]
     if executor == "slurm":
         failures = submit(waiting, output / "slurm", cluster="slurm", parameters=slurm or {})
@@ -93,7 +92,7 @@ def crossval(
             f"{len(failures)} of {len(chosen)} folds failed; mend the cause and type the same "
             "command again, finished folds stay as they are:\n" + "\n".join(failures)
         )
-    missing = [str(run.fold) for run in runs if run.state() != "done"]
+    missing = [str(number) for number, run in enumerate(runs) if run.state() != "done"]
     if missing:
         command = _command(settings, output)
         print(f"Folds {', '.join(missing)} are not trained yet. To train them and see the metrics:")
@@ -107,7 +106,7 @@ def crossval(
 
 def plan_folds(
     settings: Mapping[str, Any], output: Path, *, jobs: int = 1, processes: int = 1
-) -> tuple[list[FoldRun], list[Subject]]:
+) -> tuple[list[BundleRun], list[Subject]]:
     """Check the settings, split the subjects, and prepare the commands of every fold.
 
     Args:
@@ -124,7 +123,7 @@ def plan_folds(
         DataLeakageError: if two folds share a person.
     """
     bundle, overrides = Path(settings["bundle"]), dict(settings["overrides"])
-    configs = tuple(_find_config(bundle, name) for name in ("train", *settings["configs"]))
+    configs = tuple(find_config(bundle, name) for name in ("train", *settings["configs"]))
     known = RunArguments(configs).merged()
     for key in overrides:
         if key in _OWN_KEYS:
@@ -151,31 +150,21 @@ def plan_folds(
         write_text(folder / "validation.json", json.dumps(validation, indent=1) + "\n")
         own = {"fold": number, "run_name": folder.name, "output_dir": str(folder)}
         runs.append(
-            FoldRun(
-                fold=number,
+            BundleRun(
+                name=f"fold {number}",
                 folder=folder,
                 epochs=epochs,
-                train=_train_command(configs, overrides | own, processes),
+                train=train_command(configs, overrides | own, processes),
                 predict=_predict_command(folder, overrides),
+                predictions=folder / "out_of_fold" / "predictions.csv",
                 device=number % gpus if gpus > 1 else None,
             )
         )
     return runs, subjects
 
 
-def run_here(runs: Sequence[FoldRun], jobs: int) -> list[str]:
-    """Run folds on this machine, and collect the messages of those that fail."""
-    with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(run.run, show=jobs == 1) for run in runs]
-        try:
-            return _collect(runs, [future.result for future in futures])
-        except BaseException:  # Ctrl-C: no further fold starts
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
 def submit(
-    runs: Sequence[FoldRun],
+    runs: Sequence[BundleRun],
     folder: Path,
     cluster: Literal["slurm", "local", "debug"],
     parameters: Mapping[str, Any],
@@ -201,27 +190,8 @@ def submit(
     executor.update_parameters(**{"name": "mrn-crossval", "timeout_min": 24 * 60, **parameters})
     jobs = [executor.submit(run.run) for run in runs]
     for run, job in zip(runs, jobs, strict=True):
-        print(f"fold {run.fold}: job {job.job_id}", flush=True)
-    return _collect(runs, [job.result for job in jobs])
-
-
-def _collect(runs: Sequence[FoldRun], results: Sequence[Callable[[], Any]]) -> list[str]:
-    failures = []
-    for run, result in zip(runs, results, strict=True):
-        try:
-            result()
-            print(f"fold {run.fold}: done", flush=True)
-        except Exception as error:  # whatever it is, the other folds go on
-            print(f"fold {run.fold}: failed", flush=True)
-            failures.append(f"  fold {run.fold}: {error}")
-    return failures
-
-
-def _find_config(bundle: Path, name: str) -> Path:
-    for path in (bundle / "configs" / name, Path(name)):
-        if path.is_file():
-            return path.resolve()
-    return bundle_config(bundle, name.removesuffix(".yaml"))
+        print(f"{run.name}: job {job.job_id}", flush=True)
+    return collect(runs, [job.result for job in jobs])
 
 
 def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
@@ -246,25 +216,10 @@ def _absolute(subject: Subject) -> Subject:
     return {k: str(Path(v).absolute()) if k in files else v for k, v in subject.items()}
 
 
-def _flags(values: Mapping[str, Any]) -> list[str]:
-    return [part for key, value in values.items() for part in (f"--{key}", repr(value))]
-
-
-def _train_command(
-    configs: Sequence[Path], overrides: Mapping[str, Any], processes: int
-) -> list[str]:
-    python = [sys.executable, "-W", "ignore", "-m"]
-    if processes > 1:
-        python += ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
-    files = repr([str(config) for config in configs])
-    return [*python, "monai.bundle", "run", "--config_file", files, *_flags(overrides)]
-
-
 def _predict_command(folder: Path, overrides: Mapping[str, Any]) -> list[str]:
     shared = {key: overrides[key] for key in ("cache_dir", *_PREDICT_KEYS) if key in overrides}
-    command = [sys.executable, "-W", "ignore", "-m", "mrn_components.app.cli", "predict"]
-    command += [str(folder / "validation.json"), str(folder / "out_of_fold")]
-    return [*command, *_flags({"bundle": str(folder), **shared})]
+    tables = str(folder / "validation.json"), str(folder / "out_of_fold")
+    return mrn_command("predict", *tables, bundle=str(folder), **shared)
 
 
 def _command(settings: Mapping[str, Any], output: Path) -> str:
@@ -272,5 +227,5 @@ def _command(settings: Mapping[str, Any], output: Path) -> str:
     if settings["configs"]:
         options["configs"] = ",".join(settings["configs"])
     words = [str(word) for key, value in options.items() for word in (f"--{key}", value)]
-    words += _flags(settings["overrides"])
+    words += flags(settings["overrides"])
     return shlex.join(["mrn", "crossval", settings["dataset_dir"], str(output), *words])

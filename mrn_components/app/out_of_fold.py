@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mrn_components.app.fold_run import FoldRun
+from mrn_components.app.bundle_run import BundleRun
 from mrn_components.data import DataLeakageError, Subject
 from mrn_components.files import write_text
 from mrn_components.metrics import Metric, diagnosis_metrics
@@ -16,7 +16,7 @@ from mrn_components.metrics import Metric, diagnosis_metrics
 _SHOWN = ("accuracy", "roc_auc", "f1_macro")  # the paper's; crossval.json has all
 
 
-def write_results(runs: Sequence[FoldRun], subjects: Sequence[Subject], output: Path) -> str:
+def write_results(runs: Sequence[BundleRun], subjects: Sequence[Subject], output: Path) -> str:
     """Write ``out_of_fold.csv`` and ``crossval.json``.
 
     Returns:
@@ -27,11 +27,11 @@ def write_results(runs: Sequence[FoldRun], subjects: Sequence[Subject], output: 
     """
     labels = {subject["subject"]: subject["label"] for subject in subjects}
     rows = []
-    for run in runs:
+    for fold, run in enumerate(runs):
         for name, row in run.read_predictions().items():
             if row["trained_on"] == "1":
-                raise DataLeakageError(f"fold {run.fold} was trained on {name}, which it predicts.")
-            rows.append((name, run.fold, row["prob_pd"], row["class"], labels[name]))
+                raise DataLeakageError(f"fold {fold} was trained on {name}, which it predicts.")
+            rows.append((name, fold, row["prob_pd"], row["class"], labels[name]))
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["subject", "fold", "prob_pd", "class", "label"])
@@ -41,7 +41,7 @@ def write_results(runs: Sequence[FoldRun], subjects: Sequence[Subject], output: 
     def score(members: Sequence[tuple]) -> dict[str, Metric]:
         return diagnosis_metrics([float(row[2]) for row in members], [row[4] for row in members])
 
-    by_fold = [score([row for row in rows if row[1] == run.fold]) for run in runs]
+    by_fold = [score([row for row in rows if row[1] == fold]) for fold in range(len(runs))]
     values = {name: [metrics[name]["value"] for metrics in by_fold] for name in by_fold[0]}
     summary = {
         name: {"mean": float(np.mean(fold)), "sd": float(np.std(fold, ddof=1))}

@@ -40,7 +40,9 @@ class WarmupCosineHandler:
 
     def set_rates(self, engine: Any) -> None:
         """Set the rates of the iteration."""
-        factor = self.factor(engine.state.iteration, engine.state.max_epochs * engine.state.epoch_length)
+        factor = self.factor(
+            engine.state.iteration, engine.state.max_epochs * engine.state.epoch_length
+        )
         for group, rate in zip(engine.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = factor * rate
 

@@ -1,4 +1,4 @@
-"""One fold of a cross-validation: a process that trains it, then one that predicts its subjects."""
+"""A run of a bundle: a process that trains it, then one that predicts with it."""
 
 import codecs
 import csv
@@ -11,39 +11,37 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 _PATIENCE_S = 10.0  # a killed process's children need some seconds to notice
 
 
 @dataclass(frozen=True)
-class FoldRun:
-    """One fold in a folder of its own, to be called as often as it takes.
+class BundleRun:
+    """One run in a folder of its own, to be called as often as it takes.
 
     Args:
-        fold: its number, from 0.
+        name: what messages call it, such as "fold 0".
         folder: of the run; its output goes to ``train.log``.
         epochs: epochs of the whole training.
         train: command that trains from the start; ``--resume True`` makes it go on.
-        predict: command that writes ``out_of_fold/predictions.csv``.
+        predict: command that writes ``predictions``.
+        predictions: table of the predicted subjects.
         device: the GPU to use among several, for ``CUDA_VISIBLE_DEVICES``; None leaves the choice.
     """
 
-    fold: int
+    name: str
     folder: Path
     epochs: int
     train: Sequence[str]
     predict: Sequence[str]
+    predictions: Path
     device: int | None = None
-
-    @property
-    def predictions(self) -> Path:
-        """Table of the fold's validation subjects."""
-        return self.folder / "out_of_fold" / "predictions.csv"
 
     def state(self) -> Literal["start", "resume", "predict", "done"]:
         """What is to be done next, by the files that are there."""
@@ -84,7 +82,7 @@ class FoldRun:
                 self._call(self.predict, lock, show)
 
     def read_predictions(self) -> dict[str, dict[str, str]]:
-        """The rows of ``predictions.csv`` by subject."""
+        """The rows of ``predictions`` by subject."""
         with self.predictions.open(encoding="utf-8", newline="") as file:
             return {row["subject"]: row for row in csv.DictReader(file)}
 
@@ -114,6 +112,30 @@ class FoldRun:
         if process.returncode != 0:
             reason = _reason(process.returncode, path.read_bytes()[start:])
             raise RuntimeError(f"{reason} (all of it is in {path})")
+
+
+def run_here(runs: Sequence[BundleRun], jobs: int) -> list[str]:
+    """Run on this machine, ``jobs`` at a time, and collect the messages of those that fail."""
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(run.run, show=jobs == 1) for run in runs]
+        try:
+            return collect(runs, [future.result for future in futures])
+        except BaseException:  # Ctrl-C: no further run starts
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def collect(runs: Sequence[BundleRun], results: Sequence[Callable[[], Any]]) -> list[str]:
+    """Wait for the results of runs, and collect the messages of those that fail."""
+    failures = []
+    for run, result in zip(runs, results, strict=True):
+        try:
+            result()
+            print(f"{run.name}: done", flush=True)
+        except Exception as error:  # whatever it is, the other runs go on
+            print(f"{run.name}: failed", flush=True)
+            failures.append(f"  {run.name}: {error}")
+    return failures
 
 
 def _copy(process: subprocess.Popen, log: BinaryIO, show: bool) -> None:
