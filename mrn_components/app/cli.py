@@ -179,6 +179,53 @@ def contributions(
         print((path.parent / "table.md").read_text(encoding="utf-8"))
 
 
+def reproduce(
+    *,
+    table: int,
+    scale: Literal["small", "paper"] = "small",
+    output: str = "runs/tables",
+    seeds: int | Sequence[int] = 1,
+    rows: str | Sequence[str] | None = None,
+    jobs: int | None = None,
+    bundles: str = "bundles",
+    dataset_dir: str | None = None,
+    test_dir: str | None = None,
+    effect: float = 3.0,
+    **overrides: Any,
+) -> None:
+    """Train and score a table of the paper, beside the paper's numbers (research use only).
+
+    Args:
+        table: number of the table, 1 to 9.
+        scale: small (phantoms, on a CPU) or paper (your data).
+        output: folder of the tables and the runs; finished runs are not repeated.
+        seeds: training seeds, e.g. 1,2,3.
+        rows: names of rows, in quotes and brackets: "['DINOv2','DINOv2 + FFA']"; default all.
+        jobs: runs at the same time.
+        bundles: folder of the bundles.
+        dataset_dir: subjects to train on, at the scale paper.
+        test_dir: subjects to score on, at the scale paper.
+        effect: disease effect of the phantoms, in times the published one.
+        overrides: config keys for every row, e.g. --epochs 5.
+    """
+    from mrn_components.app.reproduce import reproduce as run
+
+    path = run(
+        table,
+        scale=scale,
+        output_dir=str(output),
+        seeds=[seeds] if isinstance(seeds, int) else list(seeds),
+        rows=[rows] if isinstance(rows, str) else rows,
+        jobs=jobs,
+        bundles=str(bundles),
+        dataset_dir=dataset_dir,
+        test_dir=test_dir,
+        effect=effect,
+        **overrides,
+    )
+    print(f"table: {path}")
+
+
 def version() -> None:
     """Print the version."""
     print(mrn_components.__version__)
@@ -187,7 +234,7 @@ def version() -> None:
 def main() -> None:
     """Entry point of the ``mrn`` command."""
     install_messages()
-    commands = [phantom, components, predict, evaluate, contributions, crossval, version]
+    commands = [phantom, components, predict, evaluate, contributions, crossval, reproduce, version]
     fire.Fire({command.__name__: command for command in commands}, name="mrn")
 
 

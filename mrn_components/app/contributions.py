@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from mrn_components.app.states import (
     leakage,
     score_states,
     state_metrics,
+    state_name,
 )
 from mrn_components.files import write_text
 from mrn_components.inferers import masked_states
@@ -102,7 +103,7 @@ def format_table(rows: Sequence[Mapping[str, Any]], leak: Mapping[str, Any]) -> 
 def _write_subjects(output: Path, scores: StateScores) -> list[dict[str, float]]:
     """Write what is known of each subject; the Shapley values of its ROIs."""
     states = masked_states(scores.rois)
-    names = [_state_name(masked) for masked in states]
+    names = [state_name(masked) for masked in states]
     visible = [frozenset(scores.rois) - frozenset(masked) for masked in states]
     state_rows, rows, shapley = [], [], []
     for subject, prob_pd in scores.prob_pd.items():
@@ -125,10 +126,6 @@ def _write_table(output: Path, scores: StateScores, mask_mode: str) -> dict[str,
     return leak
 
 
-def _state_name(masked: Collection[str]) -> str:
-    return "+".join(masked) or "none"
-
-
 def _percent(metric: Mapping[str, Any]) -> str:
     if metric["value"] is None:
         return "-"
@@ -138,7 +135,7 @@ def _percent(metric: Mapping[str, Any]) -> str:
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of ``state_metrics`` as columns."""
-    columns: dict[str, Any] = {"masked": _state_name(row["masked"])}
+    columns: dict[str, Any] = {"masked": state_name(row["masked"])}
     for name in METRICS:
         columns |= {name: row[name]["value"], f"{name}_low": row[name]["low"]}
         columns[f"{name}_high"] = row[name]["high"]

@@ -1,37 +1,18 @@
 """P(PD) of subjects with every subset of the ROIs masked: the 16 states of Table 4."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from monai.engines import IterationEvents
 
+from mrn_components.app.paper import load_table
 from mrn_components.app.predict import inference_workflow
 from mrn_components.inferers import MaskedStatesInferer, masked_states
 from mrn_components.metrics import diagnosis_metrics
 from mrn_components.networks.masking import MaskMode
 
 METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC", "f1_macro": "macro F1"}
-_PAPER_ROIS = ("nm", "qsm1", "qsm2", "qsm3")
-# Table 4: accuracy, ROC AUC and F1 in %, in the order of masked_states.
-_PAPER = (
-    (83.0, 91.2, 83.0),
-    (76.0, 85.6, 75.4),
-    (81.0, 89.1, 81.0),
-    (83.0, 87.9, 83.0),
-    (82.0, 91.2, 82.0),
-    (72.0, 82.4, 71.1),
-    (65.0, 73.7, 63.4),
-    (68.0, 84.9, 66.7),
-    (74.0, 81.0, 74.0),
-    (82.0, 90.9, 82.0),
-    (79.0, 86.5, 79.0),
-    (48.0, 50.3, 46.6),
-    (66.0, 79.6, 64.3),
-    (61.0, 76.6, 57.9),
-    (72.0, 82.6, 72.0),
-    (45.0, 40.7, 37.3),
-)
 
 
 @dataclass(frozen=True)
@@ -118,16 +99,23 @@ def state_metrics(scores: StateScores, seed: int = 1) -> list[dict[str, Any]]:
     if missing := sorted(scores.prob_pd.keys() - scores.labels.keys()):
         raise ValueError(f"subjects {missing} have no label; name a table by --labels CSV.")
     truth = [scores.labels[subject] for subject in scores.prob_pd]
+    paper = {tuple(row.masked_rois or ()): row.paper for row in load_table(4).rows}
+    states = masked_states(scores.rois)
     rows = []
-    for index, masked in enumerate(masked_states(scores.rois)):
-        prob = [states[index] for states in scores.prob_pd.values()]
+    for index, masked in enumerate(states):
+        prob = [in_states[index] for in_states in scores.prob_pd.values()]
         metrics = diagnosis_metrics(prob, truth, seed=seed)
         row: dict[str, Any] = {"masked": list(masked), **{m: metrics[m] for m in METRICS}}
-        if scores.rois == _PAPER_ROIS:
-            percent = zip(METRICS, _PAPER[index], strict=True)
-            row["paper"] = {metric: value / 100 for metric, value in percent}
+        if set(states) == set(paper):
+            percent = zip(METRICS, paper[masked], strict=True)
+            row["paper"] = {metric: value / 100 for metric, value in percent if value is not None}
         rows.append(row)
     return rows
+
+
+def state_name(masked: Collection[str]) -> str:
+    """The name of a state in tables: its masked ROIs."""
+    return "+".join(masked) or "none"
 
 
 def leakage(roc_auc: Mapping[str, Any], mask_mode: str) -> dict[str, Any]:

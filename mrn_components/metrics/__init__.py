@@ -4,12 +4,14 @@ from mrn_components.metrics.calibration import NUM_BINS, ReliabilityBin, reliabi
 from mrn_components.metrics.comparison import Comparison, compare_diagnoses, format_comparison
 from mrn_components.metrics.diagnosis import confusion_counts, diagnosis_metrics, format_metrics
 from mrn_components.metrics.intervals import CONFIDENCE, NUM_RESAMPLES, wilson_interval
+from mrn_components.metrics.resampled import RESAMPLED
 from mrn_components.metrics.scores import THRESHOLD, Metric
 
 __all__ = [
     "CONFIDENCE",
     "NUM_BINS",
     "NUM_RESAMPLES",
+    "RESAMPLED",
     "THRESHOLD",
     "Comparison",
     "Metric",

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-from scipy import stats
 from sklearn.metrics import brier_score_loss, confusion_matrix, f1_score, roc_auc_score
 
 from mrn_components.metrics.calibration import expected_calibration_error, reliability_bins
@@ -14,6 +13,7 @@ from mrn_components.metrics.intervals import (
     undefined_interval,
     wilson_interval,
 )
+from mrn_components.metrics.resampled import f1_macro, roc_auc
 from mrn_components.metrics.scores import THRESHOLD, Labels, Metric, Scores, checked_scores
 
 
@@ -51,8 +51,8 @@ def diagnosis_metrics(prob_pd: Scores, labels: Labels, seed: int = 1) -> dict[st
         "sensitivity": _proportion(true_pd, len(classes[1]), "PD subject"),
         "specificity": _proportion(true_hc, len(classes[0]), "HC subject"),
         "roc_auc": {"value": auc, **delong_interval(prob, truth)},
-        "roc_auc_bootstrap": {"value": auc, **bootstrap_interval(classes, _auc, seed)},
-        "f1_macro": {"value": float(f1), **bootstrap_interval(classes, _f1_macro, seed)},
+        "roc_auc_bootstrap": {"value": auc, **bootstrap_interval(classes, roc_auc, seed)},
+        "f1_macro": {"value": float(f1), **bootstrap_interval(classes, f1_macro, seed)},
         "brier": {"value": float(brier), **bootstrap_interval(classes, _brier, seed)},
         "ece": {
             "value": expected_calibration_error(reliability_bins(prob, truth)),
@@ -104,22 +104,6 @@ def _proportion(successes: int, total: int, of: str) -> Metric:
     if not total:
         return {"value": None, **undefined_interval("Wilson", f"needs {of}s")}
     return {"value": successes / total, **wilson_interval(successes, total)}
-
-
-def _auc(healthy: np.ndarray, disease: np.ndarray, axis: int) -> np.ndarray:
-    """Share of (healthy, disease) pairs in the right order, ties half: Mann-Whitney's U."""
-    ranks = stats.rankdata(np.concatenate([healthy, disease], axis), axis=axis)
-    n, m = healthy.shape[axis], disease.shape[axis]
-    return (ranks[..., n:].sum(axis) - m * (m + 1) / 2) / (n * m)
-
-
-def _f1_macro(healthy: np.ndarray, disease: np.ndarray, axis: int) -> np.ndarray:
-    false_pd = (healthy > THRESHOLD).sum(axis)
-    true_pd = (disease > THRESHOLD).sum(axis)
-    true_hc = healthy.shape[axis] - false_pd
-    wrong = false_pd + disease.shape[axis] - true_pd
-    # No 0 / 0: where nobody of a class is right, somebody is wrong.
-    return (2 * true_pd / (2 * true_pd + wrong) + 2 * true_hc / (2 * true_hc + wrong)) / 2
 
 
 def _brier(healthy: np.ndarray, disease: np.ndarray, axis: int) -> np.ndarray:

@@ -1,0 +1,98 @@
+"""The paper's tables as data: rows of config overrides and the paper's numbers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+METRICS = ("accuracy", "roc_auc", "f1_macro")  # order of the paper's columns
+TABLES = tuple(range(1, 10))
+
+Cohort = Literal["true", "shuffled", "null"]  # the last two are negative controls
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of a table, and how it is made.
+
+    Args:
+        name: first column.
+        bundle: name of the bundle that is trained.
+        configs: overlays of the bundle.
+        overrides: config keys and values that make this row.
+        small: further ones at the small scale, whose network has other sizes.
+        cohort: "true" labels, or a negative control: "shuffled" labels, or a "null" cohort without
+            any effect of the disease.
+        ensemble: train all folds, average them and their mirrored views.
+        masked_rois: ROIs that are masked while evaluating; None where nothing is masked.
+        paper: the paper's accuracy, ROC AUC and macro F1 in percent; None where it gives none.
+        ours: whether we can train it; False for other teams' solutions.
+    """
+
+    name: str
+    bundle: str
+    configs: Sequence[str] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    small: Mapping[str, Any] = field(default_factory=dict)
+    cohort: Cohort = "true"
+    ensemble: bool = False
+    masked_rois: Sequence[str] | None = None
+    paper: Sequence[float | None] = (None, None, None)
+    ours: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of the paper.
+
+    Args:
+        number: 1 to 9.
+        title: the paper's caption.
+        paper_setting: data that the paper's numbers rest on.
+        paper_subjects: how many subjects the paper evaluated.
+        reference: name of the row that the others are compared with.
+        rows: in the paper's order; controls last.
+    """
+
+    number: int
+    title: str
+    paper_setting: str
+    paper_subjects: int
+    reference: str
+    rows: tuple[Row, ...]
+
+    def selected(self, names: Sequence[str] | None) -> tuple[Row, ...]:
+        """The rows of these names and the reference; all for None.
+
+        Raises:
+            ValueError: for a name that the table does not have.
+        """
+        if names is None:
+            return self.rows
+        known = [row.name for row in self.rows]
+        unknown = sorted(set(names) - set(known))
+        if unknown:
+            raise ValueError(f"table {self.number} has no rows {unknown}; it has {known}.")
+        return tuple(row for row in self.rows if row.name in {*names, self.reference})
+
+
+def load_table(number: int) -> Table:
+    """Read a table of the paper.
+
+    Args:
+        number: 1 to 9.
+
+    Raises:
+        ValueError: for another number.
+    """
+    if number not in TABLES:
+        raise ValueError(f"table must be {TABLES[0]} to {TABLES[-1]}, got {number!r}.")
+    path = Path(__file__).parent / f"table{number}.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    bundle = content.pop("bundle")
+    rows = tuple(
+        Row(name=name, **{"bundle": bundle, **row}) for name, row in content.pop("rows").items()
+    )
+    return Table(number=number, rows=rows, **content)

@@ -1,0 +1,142 @@
+"""The runs of a row: what is trained, where, and by which commands."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from mrn_components.app.bundle_run import BundleRun
+from mrn_components.app.commands import find_config, mrn_command, train_command
+from mrn_components.app.ensemble import save_ensemble
+from mrn_components.app.paper import Row
+from mrn_components.app.predict import predict
+from mrn_components.app.reproduce.cohorts import Data, Scale
+from mrn_components.app.states import state_name
+from mrn_components.app.tables import read_predictions
+from mrn_components.bundle import RunArguments, check_key
+
+_NUM_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a row with one seed, and where its probabilities will be.
+
+    Args:
+        row: the row.
+        runs: one, or one a fold for an ensemble.
+        data: subjects to score on.
+    """
+
+    row: Row
+    runs: tuple[BundleRun, ...]
+    data: Data
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every run is trained and has predicted."""
+        return all(run.state() == "done" for run in self.runs)
+
+    def prob_pd(self) -> dict[str, float]:
+        """P(PD) of every test subject, once the runs are done.
+
+        Raises:
+            DataLeakageError: if a test subject was trained on.
+        """
+        table = self.runs[0].predictions
+        if self.row.masked_rois is not None:
+            read_predictions(table.with_name("predictions.csv"))  # refuses subjects trained on
+            return _read_state(table, self.row.masked_rois)
+        if self.row.ensemble:
+            folder = self.runs[0].folder.with_name(f"{self.runs[0].folder.name}-ensemble")
+            bundle = save_ensemble([run.folder for run in self.runs], folder)
+            table = predict(str(self.data.test), str(folder / "test"), bundle=str(bundle), tta=True)
+        return read_predictions(table)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planner:
+    """Turns rows into runs; rows that train the same share a folder.
+
+    Args:
+        bundles: folder of the bundles.
+        folder: of the runs.
+        cache_dir: of the preprocessed subjects.
+        scale: "small" adds the bundle's ``small.yaml``.
+        overrides: config keys and their values, for every row.
+    """
+
+    bundles: Path
+    folder: Path
+    cache_dir: Path
+    scale: Scale
+    overrides: Mapping[str, Any]
+
+    def plan(self, row: Row, seed: int, data: Data) -> Plan:
+        """The runs of a row with one seed.
+
+        Raises:
+            ValueError: for an override that the bundle does not know.
+        """
+        folds = range(_NUM_FOLDS) if row.ensemble else [0]
+        return Plan(row, tuple(self._run(row, seed, fold, data) for fold in folds), data)
+
+    def arguments(self, row: Row) -> RunArguments:
+        """Configs and overrides that make the row, without its data.
+
+        Raises:
+            ValueError: for an override that the bundle does not know.
+        """
+        small = self.scale == "small"
+        bundle = self.bundles / row.bundle
+        # The row's overlay comes last: it may change what small.yaml makes small.
+        names = ("train", *(["small.yaml"] if small else []), *row.configs)
+        configs = tuple(find_config(bundle, name) for name in names)
+        overrides = {**row.overrides, **(row.small if small else {}), **self.overrides}
+        known = RunArguments(configs).merged()
+        for key in overrides:
+            check_key(key, known, source=f"row {row.name!r}: ")
+        return RunArguments(configs, overrides)
+
+    def _run(self, row: Row, seed: int, fold: int, data: Data) -> BundleRun:
+        arguments = self.arguments(row)
+        overrides = {
+            **arguments.overrides,
+            "dataset_dir": str(data.training.absolute()),
+            "labels": data.labels and str(data.labels.absolute()),
+            "seed": seed,
+            "fold": fold,
+            "num_folds": _NUM_FOLDS,
+            "cache_dir": str(self.cache_dir),
+        }
+        if overrides["labels"] is None:
+            del overrides["labels"]
+        identity = json.dumps([list(map(str, arguments.config_files)), overrides], sort_keys=True)
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+        folder = self.folder / f"{row.bundle}-{digest}-seed{seed}-fold{fold}"
+        overrides |= {"output_dir": str(folder), "run_name": folder.name}
+        config = ConfigParser(RunArguments(arguments.config_files, overrides).merged())
+        results = folder / "test"
+        verb, table = "predict", "predictions.csv"
+        if row.masked_rois is not None:
+            verb, table = "contributions", "states.csv"
+        options = {"bundle": str(folder), "cache_dir": str(self.cache_dir)}
+        return BundleRun(
+            name=f"{row.name}, seed {seed}" + f", fold {fold}" * row.ensemble,
+            folder=folder,
+            epochs=int(config.get_parsed_content("epochs")),
+            train=train_command(arguments.config_files, overrides),
+            predict=mrn_command(verb, str(data.test.absolute()), str(results), **options),
+            predictions=results / table,
+        )
+
+
+def _read_state(table: Path, masked_rois: Sequence[str]) -> dict[str, float]:
+    """P(PD) of every subject with some ROIs masked, from what ``mrn contributions`` wrote."""
+    with table.open(encoding="utf-8", newline="") as file:
+        return {r["subject"]: float(r[state_name(masked_rois)]) for r in csv.DictReader(file)}

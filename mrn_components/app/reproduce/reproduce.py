@@ -1,0 +1,161 @@
+"""A table of the paper: its runs trained, all rows scored on the same subjects, and written."""
+
+import os
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mrn_components.app.bundle_run import BundleRun, run_here
+from mrn_components.app.paper import Cohort, Row, load_table
+from mrn_components.app.reproduce.cohorts import Data, Scale, given_data, synthetic_data
+from mrn_components.app.reproduce.plan import Plan, Planner
+from mrn_components.app.reproduce.report import Report
+from mrn_components.app.reproduce.scores import Score, score_rows
+from mrn_components.data import load_subjects
+from mrn_components.files import write_text
+
+
+def reproduce(
+    number: int,
+    *,
+    scale: Scale = "small",
+    output_dir: str = "runs/tables",
+    seeds: Sequence[int] = (1,),
+    rows: Sequence[str] | None = None,
+    jobs: int | None = None,
+    bundles: str = "bundles",
+    dataset_dir: str | None = None,
+    test_dir: str | None = None,
+    effect: float = 3.0,
+    **overrides: Any,
+) -> Path:
+    """Train and score the rows of a table; a second call goes on where the first stopped.
+
+    Every run has a folder of its own in ``output_dir/runs``, which rows and tables that train the
+    same share. The table is ``output_dir/tableN-SCALE.md``; ``.csv`` holds its numbers and
+    ``-pairs.csv`` the difference of every two rows.
+
+    Args:
+        number: of the table, 1 to 9.
+        scale: "small" trains the ``small.yaml`` of the bundles on phantoms; "paper" trains the
+            paper's configuration on your data.
+        output_dir: folder of the tables and the runs.
+        seeds: training seeds; a seed also splits the folds.
+        rows: names of the rows; None takes all. The reference row always comes along.
+        jobs: runs at the same time; None is one a CPU core at the small scale, else one.
+        bundles: folder of the bundles.
+        dataset_dir: subjects to train on, at the scale "paper".
+        test_dir: subjects to score on, at the scale "paper".
+        effect: disease effect of the phantoms, in times the published one.
+        overrides: config keys and their values, for every row.
+
+    Returns:
+        The path of the table.
+
+    Raises:
+        ValueError: for arguments that name nothing.
+        RuntimeError: if runs failed; names them, their last messages and their logs. The table of
+            the other rows is written.
+    """
+    table = load_table(number)
+    chosen = table.selected(rows)
+    ours = [row for row in chosen if row.ours]
+    output = Path(output_dir).resolve()
+    data = _data(
+        scale, output / "data", [row.cohort for row in ours], (dataset_dir, test_dir), effect
+    )
+    planner = Planner(
+        bundles=Path(bundles),
+        folder=output / "runs",
+        cache_dir=output / "cache",
+        scale=scale,
+        overrides=overrides,
+    )
+    plans = {
+        row.name: [planner.plan(row, seed, data[row.cohort]) for seed in seeds]
+        for row in ours
+        if row.cohort in data
+    }
+    runs: dict[Path, BundleRun] = {}  # a run that several rows share has the first one's name
+    for plan in chain.from_iterable(plans.values()):
+        for run in plan.runs:
+            runs.setdefault(run.folder, run)
+    print(f"Table {number}: {len(runs)} runs in {output / 'runs'}", flush=True)
+    failures = run_here(list(runs.values()), jobs or _default_jobs(scale))
+    report = Report(
+        table=table,
+        rows=chosen,
+        scores=_score(ours, plans),
+        setting=_setting(scale, effect, data["true"]),
+        seeds=seeds,
+        unscored={
+            row.name: "a run failed" if row.cohort in data else "made of phantoms only"
+            for row in ours
+        },
+    )
+    path = output / f"table{number}-{scale}.md"
+    write_text(path, report.markdown())
+    write_text(path.with_suffix(".csv"), report.csv())
+    write_text(path.with_name(f"{path.stem}-pairs.csv"), report.pairs_csv())
+    print(report.markdown())
+    if failures:
+        raise RuntimeError(
+            f"{len(failures)} of {len(runs)} runs failed; mend the cause and type the same command "
+            "again, finished runs stay as they are:\n" + "\n".join(failures)
+        )
+    return path
+
+
+def _score(rows: Sequence[Row], plans: dict[str, list[Plan]]) -> dict[str, dict[str, Score]]:
+    """Score the rows whose runs are all done, those of one cohort on the same resamples."""
+    scores: dict[str, dict[str, Score]] = {}
+    for cohort in dict.fromkeys(row.cohort for row in rows):
+        prob_pd: dict[str, np.ndarray] = {}
+        labels = np.empty(0)
+        for row in rows:
+            of_row = plans.get(row.name, [])
+            if row.cohort != cohort or not of_row or not all(plan.is_done for plan in of_row):
+                continue
+            subjects = of_row[0].data.test_subjects()
+            labels = np.array([subject["label"] for subject in subjects])
+            of_seeds = [plan.prob_pd() for plan in of_row]
+            prob_pd[row.name] = np.array(
+                [[prob[subject["subject"]] for subject in subjects] for prob in of_seeds]
+            )
+        scores |= score_rows(prob_pd, labels)
+    return scores
+
+
+def _data(
+    scale: Scale,
+    folder: Path,
+    cohorts: Sequence[Cohort],
+    given: tuple[str | None, str | None],
+    effect: float,
+) -> dict[Cohort, Data]:
+    if scale == "small":
+        return synthetic_data(folder, ["true", *cohorts], effect)
+    if scale != "paper":
+        raise ValueError(f"scale must be 'small' or 'paper', got {scale!r}.")
+    training, test = given
+    if training is None or test is None:
+        raise ValueError(
+            "scale 'paper' trains on your data: name the subjects to train on by --dataset_dir DIR "
+            "and those to score on by --test_dir DIR."
+        )
+    return given_data(folder, ["true", *cohorts], Path(training), Path(test))
+
+
+def _default_jobs(scale: Scale) -> int:
+    # small.yaml computes on one thread; several runs on one GPU would share its memory.
+    return os.cpu_count() or 1 if scale == "small" else max(torch.cuda.device_count(), 1)
+
+
+def _setting(scale: Scale, effect: float, data: Data) -> str:
+    counts = [len(load_subjects(data.training)), len(data.test_subjects())]
+    what = f"phantoms, disease effect x {effect:g}" if scale == "small" else "your data"
+    return f"{what}, fold 0 of {counts[0]} subjects; {counts[1]} test subjects, scale {scale}"

@@ -1,0 +1,220 @@
+"""`mrn reproduce`: scores, report, cohorts, and the way from rows to a table."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+
+from mrn_components.app.paper import METRICS, load_table
+from mrn_components.app.reproduce import reproduce as module
+from mrn_components.app.reproduce.cohorts import given_data
+from mrn_components.app.reproduce.report import Report
+from mrn_components.app.reproduce.reproduce import reproduce
+from mrn_components.app.reproduce.scores import score_rows
+from mrn_components.data import load_subjects
+from mrn_components.files import write_text
+
+LABELS = np.array([0, 1] * 30)
+BUNDLES = str(Path(__file__).parents[2] / "bundles")
+
+
+def probabilities(signal, seeds=1, spread=0.0, seed=0):
+    """P(PD) (S, N) that shows the label by ``signal`` standard deviations."""
+    rng = np.random.default_rng(seed)
+    shift = signal + spread * rng.standard_normal((seeds, 1))
+    logits = shift * (LABELS - 0.5) + rng.standard_normal((seeds, len(LABELS)))
+    return 1 / (1 + np.exp(-logits))
+
+
+# ---- scores
+
+
+def test_values_are_scikit_learns_mean_over_the_seeds():
+    prob = probabilities(1.0, seeds=3)
+    scores = score_rows({"row": prob}, LABELS)["row"]
+    expected = {
+        "accuracy": np.mean([accuracy_score(LABELS, p > 0.5) for p in prob]),
+        "roc_auc": np.mean([roc_auc_score(LABELS, p) for p in prob]),
+        "f1_macro": np.mean([f1_score(LABELS, p > 0.5, average="macro") for p in prob]),
+    }
+    for metric, score in scores.items():
+        assert score.value == pytest.approx(expected[metric])
+        assert len(score.by_seed) == 3
+        low, high = score.interval
+        assert low < score.value < high
+
+
+def test_a_row_does_not_differ_from_itself_and_differences_are_antisymmetric():
+    rows = {"a": probabilities(1.0), "b": probabilities(2.0, seed=1)}
+    scores = score_rows({**rows, "same": rows["a"]}, LABELS)
+    a, b, same = (scores[name]["roc_auc"] for name in ("a", "b", "same"))
+    assert a.minus(same) == (0, 0, 0)
+    difference, low, high = a.minus(b)
+    assert b.minus(a) == pytest.approx((-difference, -high, -low))
+
+
+def test_pairing_narrows_the_interval_of_a_difference():
+    base = probabilities(1.0)
+    scores = score_rows({"a": base, "b": np.clip(base + 0.01, 0, 1)}, LABELS)
+    _, low, high = scores["a"]["roc_auc"].minus(scores["b"]["roc_auc"])
+    assert high - low < 0.01
+
+
+def test_the_chance_of_training_widens_the_interval():
+    def width(spread):
+        prob = probabilities(1.0, seeds=4, spread=spread)
+        low, high = score_rows({"row": prob}, LABELS)["row"]["roc_auc"].interval
+        return high - low
+
+    assert width(2.0) > 1.3 * width(0.0)
+
+
+def test_intervals_of_one_seed_cover_the_truth():
+    """With 200 cohorts, 95 % intervals of an uninformative row hold 0.5 in most."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        score = score_rows({"row": rng.random((1, 60))}, LABELS)["row"]["roc_auc"]
+        low, high = score.interval
+        held += low <= 0.5 <= high
+    assert held >= 180
+
+
+# ---- report
+
+
+def report(table=8, **scored):
+    scores = score_rows(scored, LABELS)
+    loaded = load_table(table)
+    return Report(
+        table=loaded,
+        rows=loaded.rows,
+        scores=scores,
+        setting="phantoms",
+        seeds=[1],
+        unscored={"MRN-DPT-Global": "a run failed"},
+    )
+
+
+def test_rows_are_told_apart_only_where_chance_does_not_explain_them():
+    good, other, bad = probabilities(6.0), probabilities(6.0, seed=1), probabilities(0.0, seed=2)
+    names = ["SERes10-mSupMoCo", "MRN-DPT-Global", "MRN-DPT-Local (ours)"]
+    text = report(**dict(zip(names, (bad, other, good), strict=True))).markdown()
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
+    assert lines[names[0]].endswith(": separable |")
+    assert lines[names[1]].endswith(": not separable |")
+    assert "Of 3 pairs of rows 2 are separable" in text
+    assert f"- {names[2]} is above {names[0]}." in text
+    assert "82.0 (73.3 to 88.3)" in lines[names[1]]  # the paper's accuracy of 100 subjects
+    assert "without the chance of training" in text
+    assert "Research use only" in text
+
+
+def test_a_row_without_scores_says_why():
+    text = report(**{"MRN-DPT-Local (ours)": probabilities(1.0)}).markdown()
+    assert "| a run failed |" in text
+    assert "| not ours |" in text  # SERes10-mSupMoCo was not asked for
+    assert "Of 0 pairs" in text
+
+
+def test_the_csv_holds_every_row_and_metric():
+    rows = list(csv.DictReader(io.StringIO(report(**{"MRN-DPT-Global": probabilities(1.0)}).csv())))
+    assert [(row["row"], row["metric"]) for row in rows] == [
+        (row.name, metric) for row in load_table(8).rows for metric in METRICS
+    ]
+    assert rows[3]["ours"] == f"{100 * accuracy_score(LABELS, probabilities(1.0)[0] > 0.5):.2f}"
+    assert rows[0]["ours"] == ""
+    assert rows[0]["paper"] == "81.0"
+
+
+# ---- cohorts
+
+
+def test_shuffled_labels_are_the_same_labels_in_another_order(cohort, tmp_path):
+    data = given_data(tmp_path, ["true", "shuffled", "null"], cohort, cohort)
+    assert set(data) == {"true", "shuffled"}
+    true = load_subjects(cohort)
+    shuffled = data["shuffled"].test_subjects()
+    assert [s["subject"] for s in shuffled] == [s["subject"] for s in true]
+    labels = [[s["label"] for s in subjects] for subjects in (true, shuffled)]
+    assert sorted(labels[0]) == sorted(labels[1])
+    assert labels[0] != labels[1]
+    again = given_data(tmp_path, ["shuffled"], cohort, cohort)["shuffled"]
+    assert [s["label"] for s in again.test_subjects()] == labels[1]
+
+
+# ---- from rows to a table
+
+
+@pytest.fixture
+def untrained(monkeypatch, cohort):
+    """Runs that write probabilities without training; the folders that were asked for."""
+    folders = []
+    subjects = load_subjects(cohort)
+
+    def run_here(runs, jobs):
+        failures = []
+        for run in runs:
+            folders.append(run.folder)
+            if "DPT-Global" in run.name:
+                failures.append(f"  {run.name}: out of luck")
+                continue
+            rows = [f"{s['subject']},{0.9 if s['label'] else 0.2},0,0" for s in subjects]
+            header = "subject,prob_pd,class,trained_on"
+            write_text(run.predictions, "\n".join([header, *rows]) + "\n")
+            write_text(run.folder / "models" / "checkpoints" / "epoch_0009.pt", "")
+        return failures
+
+    monkeypatch.setattr(module, "run_here", run_here)
+    monkeypatch.setattr("mrn_components.app.bundle_run.BundleRun.state", state)
+    return folders
+
+
+def state(self):
+    return "done" if self.predictions.is_file() else "start"
+
+
+def options(cohort, tmp_path, **more):
+    paths = {"dataset_dir": str(cohort), "test_dir": str(cohort), "output_dir": str(tmp_path)}
+    return {"scale": "paper", "bundles": BUNDLES, **paths, **more}
+
+
+def test_a_failed_run_leaves_a_table_of_the_others(untrained, cohort, tmp_path):
+    with pytest.raises(RuntimeError, match=r"1 of 3 runs failed; mend (?s:.)*Global, seed 1: out"):
+        reproduce(8, **options(cohort, tmp_path))
+    text = (tmp_path / "table8-paper.md").read_text()
+    assert text.count("a run failed") == 1
+    assert text.count("100.0 (100.0 to 100.0)") == 6
+    assert (tmp_path / "table8-paper-pairs.csv").read_text().count("\n") == 1 + 3
+
+
+def test_rows_and_tables_share_the_runs_that_train_the_same(untrained, cohort, tmp_path):
+    reproduce(7, **options(cohort, tmp_path))
+    first = set(untrained)
+    reproduce(7, **options(cohort, tmp_path, rows=["SERes10-mSupMoCo"], seeds=[1, 2]))
+    assert len(first) == 3
+    assert len(set(untrained) - first) == 2  # two rows with seed 2
+    assert "Training seeds: 1, 2." in (tmp_path / "table7-paper.md").read_text()
+
+
+def test_a_null_cohort_cannot_be_made_of_patients(untrained, cohort, tmp_path):
+    rows = ["Control, shuffled labels", "Control, no disease effect"]
+    text = reproduce(2, **options(cohort, tmp_path, rows=rows)).read_text()
+    assert "| made of phantoms only |" in text
+    assert "| control: the interval" in text
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"scale": "large"}, "scale must be 'small' or 'paper', got 'large'"),
+        ({"test_dir": None}, "name the subjects to train on by --dataset_dir DIR and those to sc"),
+        ({"epoch": 1}, "the config has no 'epoch'"),
+    ],
+)
+def test_arguments_that_name_nothing(cohort, tmp_path, more, message):
+    with pytest.raises(ValueError, match=message):
+        reproduce(8, **options(cohort, tmp_path, **more))
