@@ -9,10 +9,10 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from mrn_components.app.paper import METRICS, load_table
-from mrn_components.app.reproduce import reproduce as module
+from mrn_components.app.reproduce import run as module
 from mrn_components.app.reproduce.cohorts import given_data
 from mrn_components.app.reproduce.report import Report
-from mrn_components.app.reproduce.reproduce import reproduce
+from mrn_components.app.reproduce.run import reproduce
 from mrn_components.app.reproduce.scores import score_rows
 from mrn_components.data import load_subjects
 from mrn_components.files import write_text

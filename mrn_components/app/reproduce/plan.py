@@ -116,11 +116,12 @@ class Planner:
         }
         if overrides["labels"] is None:
             del overrides["labels"]
-        identity = json.dumps([list(map(str, arguments.config_files)), overrides], sort_keys=True)
+        # Named after all that the run does, so that an edited config is another run.
+        merged = RunArguments(arguments.config_files, overrides).merged()
+        identity = json.dumps(merged, sort_keys=True, default=str)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
         folder = self.folder / f"{row.bundle}-{digest}-seed{seed}-fold{fold}"
         overrides |= {"output_dir": str(folder), "run_name": folder.name}
-        config = ConfigParser(RunArguments(arguments.config_files, overrides).merged())
         results = folder / "test"
         verb, table = "predict", "predictions.csv"
         if row.masked_rois is not None:
@@ -129,7 +130,7 @@ class Planner:
         return BundleRun(
             name=f"{row.name}, seed {seed}" + f", fold {fold}" * row.ensemble,
             folder=folder,
-            epochs=int(config.get_parsed_content("epochs")),
+            epochs=int(ConfigParser(merged).get_parsed_content("epochs")),
             train=train_command(arguments.config_files, overrides),
             predict=mrn_command(verb, str(data.test.absolute()), str(results), **options),
             predictions=results / table,
