@@ -73,14 +73,14 @@ def test_the_chance_of_training_widens_the_interval():
 
 
 def test_intervals_of_one_seed_cover_the_truth():
-    """With 200 cohorts, 95 % intervals of an uninformative row hold 0.5 in most."""
+    """With 60 cohorts, 95 % intervals of an uninformative row hold 0.5 in most."""
     rng = np.random.default_rng(0)
     held = 0
-    for _ in range(200):
+    for _ in range(60):
         score = score_rows({"row": rng.random((1, 60))}, LABELS)["row"]["roc_auc"]
         low, high = score.interval
         held += low <= 0.5 <= high
-    assert held >= 180
+    assert held >= 52
 
 
 # ---- report
