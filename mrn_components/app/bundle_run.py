@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -115,27 +116,25 @@ class BundleRun:
 
 
 def run_here(runs: Sequence[BundleRun], jobs: int) -> list[str]:
-    """Run on this machine, ``jobs`` at a time, and collect the messages of those that fail."""
+    """Run on this machine, ``jobs`` at a time; the messages of those that fail."""
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(run.run, show=jobs == 1) for run in runs]
+        futures = [pool.submit(attempt, run, partial(run.run, show=jobs == 1)) for run in runs]
         try:
-            return collect(runs, [future.result for future in futures])
+            return [message for future in futures if (message := future.result()) is not None]
         except BaseException:  # Ctrl-C: no further run starts
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def collect(runs: Sequence[BundleRun], results: Sequence[Callable[[], Any]]) -> list[str]:
-    """Wait for the results of runs, and collect the messages of those that fail."""
-    failures = []
-    for run, result in zip(runs, results, strict=True):
-        try:
-            result()
-            print(f"{run.name}: done", flush=True)
-        except Exception as error:  # whatever it is, the other runs go on
-            print(f"{run.name}: failed", flush=True)
-            failures.append(f"  {run.name}: {error}")
-    return failures
+def attempt(run: BundleRun, call: Callable[[], Any]) -> str | None:
+    """Call what runs or waits for a run, and say how it ended; the message if it failed."""
+    try:
+        call()
+    except Exception as error:  # whatever it is, the other runs go on
+        print(f"{run.name}: failed", flush=True)
+        return f"  {run.name}: {error}"
+    print(f"{run.name}: done", flush=True)
+    return None
 
 
 def _copy(process: subprocess.Popen, log: BinaryIO, show: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from monai.bundle import ConfigParser
 
-from mrn_components.app.bundle_run import BundleRun, collect, run_here
+from mrn_components.app.bundle_run import BundleRun, attempt, run_here
 from mrn_components.app.commands import find_config, flags, mrn_command, train_command
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.out_of_fold import write_results
@@ -191,7 +191,8 @@ def submit(
     jobs = [executor.submit(run.run) for run in runs]
     for run, job in zip(runs, jobs, strict=True):
         print(f"{run.name}: job {job.job_id}", flush=True)
-    return collect(runs, [job.result for job in jobs])
+    ended = [attempt(run, job.result) for run, job in zip(runs, jobs, strict=True)]
+    return [message for message in ended if message is not None]
 
 
 def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
