@@ -46,6 +46,7 @@ _REGISTER = {
         "SliceEncoder",
         "VolumeViT",
         "fast_fp32_matmul",
+        "keep_freed_memory",
     ],
     "optim": ["param_groups"],
     "predictions": ["PredictionsHandler"],

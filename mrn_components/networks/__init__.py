@@ -3,6 +3,7 @@
 from mrn_components.networks.dpt import DPTHead
 from mrn_components.networks.ensemble import FoldEnsemble
 from mrn_components.networks.ffa import FFA
+from mrn_components.networks.memory import keep_freed_memory
 from mrn_components.networks.mrn import MRN
 from mrn_components.networks.patient import PatientClassifier
 from mrn_components.networks.precision import fast_fp32_matmul
@@ -24,4 +25,5 @@ __all__ = [
     "SliceEncoder",
     "VolumeViT",
     "fast_fp32_matmul",
+    "keep_freed_memory",
 ]
