@@ -9,7 +9,7 @@ from monai.engines import IterationEvents
 from mrn_components.app.paper import load_table
 from mrn_components.app.predict import inference_workflow
 from mrn_components.inferers import MaskedStatesInferer, masked_states
-from mrn_components.metrics import diagnosis_metrics
+from mrn_components.metrics import ZERO_VARIANCE, diagnosis_metrics
 from mrn_components.networks.masking import MaskMode
 
 METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC", "f1_macro": "macro F1"}
@@ -130,6 +130,9 @@ def leakage(roc_auc: Mapping[str, Any], mask_mode: str) -> dict[str, Any]:
         test says nothing.
     """
     value, low, high = (roc_auc[key] for key in ("value", "low", "high"))
+    interval = f", 95 % interval {low:.3f} to {high:.3f}," if low is not None else ","
+    if low is None and value in (0, 1) and roc_auc["reason"] == ZERO_VARIANCE:
+        low = high = value  # told apart without an error: no interval, and no doubt
     seen = None
     if mask_mode == "token":
         finding = "the score is constant, since zero ROI tokens tell nothing: no test for leaks"
@@ -137,7 +140,7 @@ def leakage(roc_auc: Mapping[str, Any], mask_mode: str) -> dict[str, Any]:
         finding = f"the ROC AUC has no interval ({roc_auc['reason']})"
     else:
         seen = not low <= 0.5 <= high
-        finding = f"the ROC AUC is {value:.3f}, 95 % interval {low:.3f} to {high:.3f}, which "
+        finding = f"the ROC AUC is {value:.3f}{interval} which "
         kept = "geometry or the mean" if mask_mode == "mean" else "geometry"
         finding += (
             f"leaves 0.5 out: the {kept} of the crops leaks the class"

@@ -3,7 +3,12 @@
 from mrn_components.metrics.calibration import NUM_BINS, ReliabilityBin, reliability_bins
 from mrn_components.metrics.comparison import Comparison, compare_diagnoses, format_comparison
 from mrn_components.metrics.diagnosis import confusion_counts, diagnosis_metrics, format_metrics
-from mrn_components.metrics.intervals import CONFIDENCE, NUM_RESAMPLES, wilson_interval
+from mrn_components.metrics.intervals import (
+    CONFIDENCE,
+    NUM_RESAMPLES,
+    ZERO_VARIANCE,
+    wilson_interval,
+)
 from mrn_components.metrics.resampled import RESAMPLED
 from mrn_components.metrics.scores import THRESHOLD, Metric
 
@@ -13,6 +18,7 @@ __all__ = [
     "NUM_RESAMPLES",
     "RESAMPLED",
     "THRESHOLD",
+    "ZERO_VARIANCE",
     "Comparison",
     "Metric",
     "ReliabilityBin",

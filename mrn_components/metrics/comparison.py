@@ -7,7 +7,13 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
-from mrn_components.metrics.intervals import FEW_SUBJECTS, Z, auc_variance, placements
+from mrn_components.metrics.intervals import (
+    FEW_SUBJECTS,
+    ZERO_VARIANCE,
+    Z,
+    auc_variance,
+    placements,
+)
 from mrn_components.metrics.scores import THRESHOLD, Labels, Scores, checked_scores
 
 Comparison = dict[str, dict[str, Any]]
@@ -79,7 +85,7 @@ def _delong(a: np.ndarray, b: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     variance = auc_variance(below, above)
     if variance == 0:
         alike = difference == 0
-        reason = "both place every subject alike" if alike else "the variance is 0"
+        reason = "both place every subject alike" if alike else ZERO_VARIANCE
         return test | {"p": 1.0 if alike else None, "reason": reason}
     error = float(np.sqrt(variance))
     low, high = max(difference - Z * error, -1.0), min(difference + Z * error, 1.0)

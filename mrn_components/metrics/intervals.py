@@ -14,6 +14,7 @@ from mrn_components.metrics.scores import Metric
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 2000
 FEW_SUBJECTS = "needs two subjects of each class"
+ZERO_VARIANCE = "the variance is 0"
 
 Z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))  # half width in standard errors, 1.96
 
@@ -41,7 +42,7 @@ def delong_interval(prob: np.ndarray, truth: np.ndarray) -> Metric:
     below, above = placements(prob, truth)
     variance = auc_variance(below, above)
     if variance == 0:
-        return undefined_interval("DeLong", "the variance is 0")
+        return undefined_interval("DeLong", ZERO_VARIANCE)
     auc, half = below.mean() / len(above), Z * np.sqrt(variance)
     return {
         "low": float(max(auc - half, 0)),

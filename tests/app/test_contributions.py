@@ -125,7 +125,11 @@ def test_leakage_is_said_plainly():
     rng = np.random.default_rng(0)
     blind = scores_of([[0.5, float(p)] for p in rng.random(40)], labels)
     leaky = scores_of([[0.5, 0.2 + 0.6 * y] for y in labels], labels)
+    noisy = [0.2 + 0.6 * y + 0.4 * p for y, p in zip(labels, rng.random(40) - 0.5, strict=True)]
+    noisy[0], noisy[1] = 0.6, 0.4  # one pair in the wrong order: the interval has a width
+    noisy = scores_of([[0.5, p] for p in noisy], labels)
     for scores, seen, words in (
+        (noisy, True, "leaves 0.5 out: the geometry of the crops leaks the class."),
         (blind, False, "holds 0.5: no leak through the geometry of the crops is seen."),
         (leaky, True, "leaves 0.5 out: the geometry of the crops leaks the class."),
     ):

@@ -14,7 +14,8 @@ from statsmodels.stats.proportion import proportion_confint
 from torchmetrics.functional.classification import binary_stat_scores
 
 from mrn_components.metrics import confusion_counts, diagnosis_metrics, format_metrics
-from mrn_components.metrics.diagnosis import _auc, _brier, _f1_macro
+from mrn_components.metrics.diagnosis import _brier
+from mrn_components.metrics.resampled import RESAMPLED
 
 NAMES = [
     "accuracy",
@@ -80,9 +81,11 @@ def test_bootstrapped_statistics_are_scikit_learns(scores):
     healthy = rng.choice(prob[labels == 0], (5, 40))
     disease = rng.choice(prob[labels == 1], (5, 30))
     truth = np.repeat([0, 1], [40, 30])
-    values = [of(healthy, disease, -1) for of in (_auc, _f1_macro, _brier)]
-    for h, d, auc, f1, brier in zip(healthy, disease, *values, strict=True):
+    statistics = [*(RESAMPLED[name] for name in ("accuracy", "roc_auc", "f1_macro")), _brier]
+    values = [statistic(healthy, disease, axis=-1) for statistic in statistics]
+    for h, d, accuracy, auc, f1, brier in zip(healthy, disease, *values, strict=True):
         both = np.concatenate([h, d])
+        assert accuracy == pytest.approx(accuracy_score(truth, both > 0.5))
         assert auc == pytest.approx(roc_auc_score(truth, both))
         assert f1 == pytest.approx(f1_score(truth, both > 0.5, average="macro"))
         assert brier == pytest.approx(brier_score_loss(truth, both))
