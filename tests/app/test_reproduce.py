@@ -218,3 +218,24 @@ def test_a_null_cohort_cannot_be_made_of_patients(untrained, cohort, tmp_path):
 def test_arguments_that_name_nothing(cohort, tmp_path, more, message):
     with pytest.raises(ValueError, match=message):
         reproduce(8, **options(cohort, tmp_path, **more))
+
+
+@pytest.mark.slow
+def test_a_table_of_phantoms_is_trained_once(tmp_path):
+    def call():
+        return reproduce(
+            8,
+            output_dir=str(tmp_path),
+            bundles=BUNDLES,
+            rows=["MRN-DPT-Global"],
+            epochs=1,
+            pretrain_epochs=0,
+        )
+
+    text = call().read_text()
+    assert "Of 1 pairs of rows" in text
+    weights = sorted(tmp_path.glob("runs/*/models/model.pt"))
+    saved = [path.stat().st_mtime_ns for path in weights]
+    assert len(weights) == 2
+    assert call().read_text() == text
+    assert [path.stat().st_mtime_ns for path in weights] == saved
