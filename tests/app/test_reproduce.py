@@ -72,6 +72,11 @@ def test_the_chance_of_training_widens_the_interval():
     assert width(2.0) > 1.3 * width(0.0)
 
 
+def test_one_class_alone_cannot_be_scored():
+    with pytest.raises(ValueError, match="must be of both classes, got the labels"):
+        score_rows({"row": np.array([[0.1, 0.9]])}, np.array([1, 1]))
+
+
 def test_intervals_of_one_seed_cover_the_truth():
     """With 60 cohorts, 95 % intervals of an uninformative row hold 0.5 in most."""
     rng = np.random.default_rng(0)
@@ -213,6 +218,8 @@ def test_a_null_cohort_cannot_be_made_of_patients(untrained, cohort, tmp_path):
         ({"scale": "large"}, "scale must be 'small' or 'paper', got 'large'"),
         ({"test_dir": None}, "name the subjects to train on by --dataset_dir DIR and those to sc"),
         ({"epoch": 1}, "the config has no 'epoch'"),
+        ({"seeds": []}, "seeds must name at least one and jobs be >= 1"),
+        ({"jobs": 0}, "seeds must name at least one and jobs be >= 1, got .* and 0"),
     ],
 )
 def test_arguments_that_name_nothing(cohort, tmp_path, more, message):

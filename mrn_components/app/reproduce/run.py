@@ -61,6 +61,8 @@ def reproduce(
         RuntimeError: if runs failed; names them, their last messages and their logs. The table of
             the other rows is written.
     """
+    if not seeds or (jobs is not None and jobs < 1):
+        raise ValueError(f"seeds must name at least one and jobs be >= 1, got {seeds} and {jobs}.")
     table = load_table(number)
     chosen = table.selected(rows)
     ours = [row for row in chosen if row.ours]
@@ -90,7 +92,7 @@ def reproduce(
         table=table,
         rows=chosen,
         scores=_score(ours, plans),
-        setting=_setting(scale, effect, data["true"]),
+        setting=_setting(scale, effect, data["true"], ours),
         seeds=seeds,
         unscored={
             row.name: "a run failed" if row.cohort in data else "made of phantoms only"
@@ -155,7 +157,8 @@ def _default_jobs(scale: Scale) -> int:
     return os.cpu_count() or 1 if scale == "small" else max(torch.cuda.device_count(), 1)
 
 
-def _setting(scale: Scale, effect: float, data: Data) -> str:
+def _setting(scale: Scale, effect: float, data: Data, rows: Sequence[Row]) -> str:
     counts = [len(load_subjects(data.training)), len(data.test_subjects())]
     what = f"phantoms, disease effect x {effect:g}" if scale == "small" else "your data"
-    return f"{what}, fold 0 of {counts[0]} subjects; {counts[1]} test subjects, scale {scale}"
+    folds = "five folds" if any(row.ensemble for row in rows) else "fold 0"
+    return f"{what}, {folds} of {counts[0]} subjects; {counts[1]} test subjects, scale {scale}"

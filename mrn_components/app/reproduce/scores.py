@@ -52,9 +52,18 @@ def score_rows(
 
     Returns:
         {row: {metric: score}}.
+
+    Raises:
+        ValueError: for subjects of one class only.
     """
     if not rows:
         return {}
+    found = sorted(set(labels.tolist()))
+    if found != [0, 1]:
+        raise ValueError(
+            f"the test subjects must be of both classes, got the labels {found}; name another "
+            "data set by --test_dir DIR."
+        )
     rng = np.random.default_rng(seed)
     num_seeds = len(next(iter(rows.values())))
     members = [np.flatnonzero(labels == label) for label in (0, 1)]
