@@ -41,9 +41,8 @@ def entry(summaries, **keys):
     return found
 
 
-@pytest.mark.parametrize("kind", ["mask", "pred"])
-@pytest.mark.parametrize("where", ["", "subjects"])
-def test_perfect_masks(tmp_path, dataset, kind, where):
+@pytest.mark.parametrize(("where", "kind"), [("", "pred"), ("subjects", "mask")])
+def test_perfect_masks(tmp_path, dataset, where, kind):
     predict(tmp_path / "out" / where, kind=kind)
     output = evaluate_masks(tmp_path / "out", dataset)
     assert output == tmp_path / "out" / "evaluation"
