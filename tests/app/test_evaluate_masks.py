@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny_cohort import AFFINE, make_mask, make_subject, write_nifti
 
+from mrn_components.app import cli
 from mrn_components.app.evaluate_masks import evaluate_masks
 from mrn_components.labels import LABELS
 
@@ -101,11 +102,25 @@ def test_other_axes_of_the_same_grid_are_the_same_mask(tmp_path, dataset):
 
 def test_the_same_masks_give_the_same_bytes(tmp_path, dataset):
     predict(tmp_path / "out")
-    files = ("masks.csv", "masks.json", "masks.md")
-    first = [(evaluate_masks(tmp_path / "out", dataset) / name).read_bytes() for name in files]
-    assert first == [
-        (evaluate_masks(tmp_path / "out", dataset) / name).read_bytes() for name in files
-    ]
+
+    def written():
+        folder = evaluate_masks(tmp_path / "out", dataset)
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    first = written()
+    assert sorted(first) == ["masks.csv", "masks.json", "masks.md"]
+    assert written() == first
+
+
+def test_the_command_prints_the_table(tmp_path, dataset, monkeypatch, capsys):
+    predict(tmp_path / "out")
+    arguments = [str(tmp_path / "out"), str(dataset), "--output", str(tmp_path / "scores")]
+    monkeypatch.setattr("sys.argv", ["mrn", "evaluate_masks", *arguments])
+    monkeypatch.setattr("sys.excepthook", None)  # main replaces it
+    cli.main()
+    out = capsys.readouterr().out
+    assert "| nm | SN | 1.000, n 3 |" in out
+    assert out.splitlines()[-1] == f"scores of the masks: {tmp_path / 'scores'}"
 
 
 def test_missing_masks_are_refused_or_reported(tmp_path, dataset):
@@ -123,8 +138,7 @@ def test_missing_masks_are_refused_or_reported(tmp_path, dataset):
 
 def test_two_masks_of_one_image_are_refused(tmp_path, dataset):
     predict(tmp_path / "out")
-    predict_again = tmp_path / "out" / "S0" / "NM_pred.nii.gz"
-    write_nifti(predict_again, make_mask("nm"))
+    write_nifti(tmp_path / "out" / "S0" / "NM_pred.nii.gz", make_mask("nm"))
     with pytest.raises(ValueError, match=r"S0 holds both NM_mask\.nii\.gz and NM_pred\.nii\.gz"):
         evaluate_masks(tmp_path / "out", dataset)
 
