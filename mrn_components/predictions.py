@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,7 @@ class PredictionsHandler:
         """Take the batch's probabilities."""
         output = engine.state.output
         for index, subject in enumerate(engine.state.batch["subject"]):
-            prob_pd = float(output["prob_pd"][index])
-            row: dict[str, float | int] = {"prob_pd": prob_pd, "class": int(prob_pd > 0.5)}
-            if "prob_pd_folds" in output:
-                row |= _fold_columns(output["prob_pd_folds"][index], row["class"])
-            if "prob_pd_views" in output:
-                row["tta_std"] = float(output["prob_pd_views"][index].std(correction=0))
+            row = probability_columns(output, index)
             row["trained_on"] = int(subject in self.trained_on)
             if self.labelled:
                 row["label"] = int(output["label"][index])
@@ -108,6 +103,22 @@ class PredictionsHandler:
         write_text(self.output_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         write_text(self.output_dir / "metrics.txt", table + "\n")
         _logger.info(table)
+
+
+def probability_columns(output: Mapping[str, Tensor], index: int) -> dict[str, float | int]:
+    """The columns of ``predictions.csv`` from ``prob_pd`` to ``tta_std`` of one subject.
+
+    Args:
+        output: what ``DiagnosisOutputd`` makes of a batch.
+        index: of the subject in the batch.
+    """
+    prob_pd = float(output["prob_pd"][index])
+    row: dict[str, float | int] = {"prob_pd": prob_pd, "class": int(prob_pd > 0.5)}
+    if "prob_pd_folds" in output:
+        row |= _fold_columns(output["prob_pd_folds"][index], row["class"])
+    if "prob_pd_views" in output:
+        row["tta_std"] = float(output["prob_pd_views"][index].std(correction=0))
+    return row
 
 
 def _fold_columns(prob_pd: Tensor, decision: float) -> dict[str, float | int]:

@@ -50,19 +50,40 @@ def predict(
     output: str,
     *,
     bundle: str = "bundles/mrn",
+    segmentation: str = "bundles/segmentation",
+    nm_filter: str | None = None,
+    abstain: bool = True,
+    resume: bool = False,
     **overrides: Any,
 ) -> None:
-    """Write P(PD) of every subject in a folder to OUTPUT/predictions.csv (research use only).
+    """Write P(PD), masks and flags of every subject to OUTPUT (research use only).
+
+    Exit code 1: some subjects failed, the others are predicted. 2: input or settings are wrong.
 
     Args:
-        input: folder of subjects in the challenge's layout, with masks; or a JSON datalist.
-        output: folder of the results.
+        input: a subject's folder {NM,QSM[,NM_mask,QSM_mask]}.nii.gz; a folder of such folders; a
+            JSON datalist; or a BIDS directory (*_Chimap, and NM by nm_filter).
+        output: folder of the results: predictions.csv, manifest.json, subjects/.
         bundle: a bundle with weights, or the folder of a training run.
-        overrides: config keys, e.g. --ckpt_path FILE, --precision fp32.
+        segmentation: bundle that makes the masks of subjects without.
+        nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*".
+        abstain: give no P(PD) where the NM region or more than one region is missing.
+        resume: skip the subjects that are done; with other files, weights or settings none is.
+        overrides: config keys, e.g. --ckpt_path FILE, --precision fp32, --tta True.
     """
     from mrn_components.app.predict import predict as run
 
-    print(f"predictions: {run(str(input), str(output), bundle=str(bundle), **overrides)}")
+    path = run(
+        str(input),
+        str(output),
+        bundle=str(bundle),
+        segmentation=str(segmentation),
+        nm_filter=nm_filter,
+        abstain=abstain,
+        resume=resume,
+        **overrides,
+    )
+    print(f"predictions: {path}")
 
 
 def evaluate(
