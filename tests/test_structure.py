@@ -13,8 +13,8 @@ PACKAGE = Path(mrn_components.__file__).parent
 # Layers from the bottom: a module may import from its own layer and those below.
 LAYERS = [
     {"errors", "files", "labels", "shapley"},
-    {"losses", "networks", "optim", "phantom", "rois"},
-    {"batch", "data", "inferers", "metrics", "transforms"},
+    {"losses", "networks", "optim", "phantom", "rois", "volumes"},
+    {"batch", "biomarkers", "data", "inferers", "metrics", "transforms"},
     {"bundle", "handlers", "ledger", "msupmoco", "predictions"},
     {"app"},
 ]
