@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,8 @@ from mrn_components.app.predict.preflight import check_file
 from mrn_components.app.predict.records import MASK_FILES, Record, empty_record, subject_folder
 from mrn_components.app.predict.segmentation import Segmenters
 from mrn_components.app.predict.workflow import Classifier
-from mrn_components.data.subjects import IMAGES
+from mrn_components.biomarkers import biomarkers
+from mrn_components.data.subjects import IMAGES, MASKS
 from mrn_components.errors import user_message
 from mrn_components.ledger import Ledger, find_trained_on
 
@@ -45,7 +46,7 @@ class Pipeline:
     def predict(self, case: Case) -> Record:
         """Predict a subject; what goes wrong with it stands in its record."""
         record = empty_record(case.subject)
-        with _collected_warnings() as warnings:
+        with _quiet():
             try:
                 self._fill(record, case)
             except Exception as error:  # whatever it is, the other subjects go on
@@ -53,8 +54,7 @@ class Pipeline:
                 record["error"] = self._shown(_message(error), case)
                 if user_message(error) is None:
                     _logger.exception("subject %s failed", case.subject)
-        texts = [self._shown(text, case) for text in [*warnings, *record["flags"]]]
-        record["flags"] = list(dict.fromkeys(texts))
+        record["flags"] = [self._shown(text, case) for text in record["flags"]]
         return record
 
     def _fill(self, record: Record, case: Case) -> None:
@@ -74,6 +74,8 @@ class Pipeline:
         for key in ("boxes", "estimated", "missing_rois"):
             record[key] = crops.get(key, record[key])
         record["flags"] += crops.get("flags", [])
+        with _timed(timer, "measure"):
+            self._measure(record, subject)
         record["status"] = "ok"
         if self.abstain and (reason := self._abstention(record)):
             record["flags"].append(reason)
@@ -114,11 +116,22 @@ class Pipeline:
                 path = subject_folder(self.output_dir, record["subject"]) / MASK_FILES[image]
                 near = masks.get("nm" if image == "qsm" else "qsm")
                 with _timed(record["timings_s"], f"segment_{image}"):
-                    self.segmenters.write_mask(image, files[image], path, near)
+                    segmentation = self.segmenters.segment(image, files[image], near)
+                with _timed(record["timings_s"], "write"):
+                    save_mask(path, segmentation.mask, like=files[image])
                 masks[image] = path
                 made[f"mask_{image}"] = str(path)
         record["mask_source"] = dict(sorted(record["mask_source"].items()))
         return made
+
+    @staticmethod
+    def _measure(record: Record, subject: Mapping[str, Any]) -> None:
+        """Measure the nuclei; that they cannot be measured is no reason against a prediction."""
+        try:
+            sources = [subject.get(key) for key in (*IMAGES, *MASKS)]
+            record["biomarkers"] = biomarkers(*sources)
+        except (OSError, ValueError) as error:
+            record["flags"].append(f"no biomarkers: {error}")
 
     def _abstention(self, record: Record) -> str | None:
         """Why no probability is given; None if one is."""
@@ -142,31 +155,15 @@ class Pipeline:
 
 
 @contextmanager
-def _collected_warnings() -> Iterator[list[str]]:
-    """Collect what the components warn of, instead of printing it between the subjects."""
-    texts: list[str] = []
-    package, handler = logging.getLogger("mrn_components"), _Collector(texts)
-    propagate, package.propagate = package.propagate, False
-    package.addHandler(handler)
+def _quiet() -> Iterator[None]:
+    """Keep the components' warnings off the screen: a subject's flags say the same."""
+    package = logging.getLogger("mrn_components")
+    level = package.level
+    package.setLevel(logging.ERROR)
     try:
-        yield texts
+        yield
     finally:
-        package.removeHandler(handler)
-        package.propagate = propagate
-
-
-class _Collector(logging.Handler):
-    """Keeps warnings, and passes on what is worse."""
-
-    def __init__(self, texts: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._texts = texts
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno == logging.WARNING:
-            self._texts.append(record.getMessage())
-        else:
-            logging.getLogger().handle(record)
+        package.setLevel(level)
 
 
 @contextmanager
@@ -175,7 +172,8 @@ def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
     try:
         yield
     finally:
-        timings[stage] = round(time.perf_counter() - start, 4)
+        spent = timings.get(stage, 0.0) + time.perf_counter() - start
+        timings[stage] = round(spent, 4)
 
 
 def _with_folds(columns: dict[str, float | int]) -> Record:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mrn_components.biomarkers import write_biomarkers
 from mrn_components.files import write_text
 
 Record = dict[str, Any]  # prediction.json; its keys are in the bundle's docs
@@ -60,7 +61,7 @@ def read_record(output_dir: Path, subject: str) -> Record | None:
 
 
 def write_tables(output_dir: Path, records: Sequence[Record]) -> Path:
-    """Write ``predictions.csv`` and ``biomarkers.csv``, a row a subject.
+    """Write ``predictions.csv`` and ``biomarkers.csv``, a row a subject of all those given.
 
     Returns:
         The path of ``predictions.csv``.
@@ -72,14 +73,9 @@ def write_tables(output_dir: Path, records: Sequence[Record]) -> Path:
     columns += [f"prob_pd_fold{fold}" for fold in range(num_folds)]
     columns += [*optional, "trained_on", "mask_source", "missing_rois", "flags", "error"]
     _write_csv(path, columns, [_row(record) for record in records])
-    measured = [record for record in records if record["biomarkers"]]
-    table = output_dir / "biomarkers.csv"
-    if measured:
-        columns = list(dict.fromkeys(key for record in measured for key in record["biomarkers"]))
-        rows = [{"subject": record["subject"], **record["biomarkers"]} for record in measured]
-        _write_csv(table, ["subject", *columns], rows)
-    else:
-        table.unlink(missing_ok=True)  # of an earlier call
+    measured = {record["subject"]: record["biomarkers"] for record in records}
+    errors = {record["subject"]: record["error"] for record in records if record["error"]}
+    write_biomarkers(output_dir, measured, errors)
     return path
 
 

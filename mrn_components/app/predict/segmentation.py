@@ -48,19 +48,15 @@ class Segmenters:
                 raise RuntimeError(self._problems[image]) from error
         return self._networks[image]
 
-    def write_mask(self, image: str, path: Path, mask_path: Path, near: Path | None) -> None:
-        """Segment an image and write the mask on its grid.
+    def segment(self, image: str, path: Path, near: Path | None) -> Any:
+        """Segment an image; what ``NucleiSegmenter`` returns.
 
         Args:
             image: "nm" or "qsm".
             path: the image.
-            mask_path: where the mask goes.
             near: mask of the other image, about whose nuclei to look.
         """
-        from mrn_components.app.segment import save_mask
-
-        segmentation = self.load(image)(path, near=near)
-        save_mask(mask_path, segmentation.mask, like=path)
+        return self.load(image)(path, near=near)
 
 
 def _first_line(error: BaseException) -> str:

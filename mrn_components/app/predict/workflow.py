@@ -1,6 +1,6 @@
 """A bundle's inference workflow, and its parts as one classifier of subjects."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +8,11 @@ import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.networks.utils import eval_mode
-from monai.transforms import MapTransform
 from monai.utils import ensure_tuple
 
 from mrn_components.bundle import bundle_config, check_key
 from mrn_components.data import Subject, collate_subjects
 from mrn_components.predictions import probability_columns
-from mrn_components.transforms import ROICropd
 
 _PARTS = ("checkpoint", "inferer", "network", "postprocessing", "prepare_batch", "preprocessing")
 
@@ -53,8 +51,8 @@ def inference_workflow(
 class Classifier:
     """The network of a bundle with all that its inference config puts around it.
 
-    What is there is used as the config has it, so that a subject with both masks gets the numbers
-    of ``monai.bundle run``. In addition, a subject may lack an image, and a mask may lack nuclei.
+    The parts are used as the config has them, so that a subject gets the numbers of
+    ``monai.bundle run``.
 
     Args:
         workflow: what ``inference_workflow`` returns.
@@ -80,7 +78,7 @@ class Classifier:
         self._inferer = parser.get_parsed_content("inferer")
         self._prepare_batch = parser.get_parsed_content("prepare_batch")
         self._postprocess = parser.get_parsed_content("postprocessing")
-        self._preprocess = _tolerant(parser.get_parsed_content("preprocessing"))
+        self._preprocess = parser.get_parsed_content("preprocessing")
         loader = Engine(lambda _engine, _batch: None)
         checkpoint.attach(loader)  # MONAI's loaders read at this event
         loader.fire_event(Events.STARTED)
@@ -112,13 +110,3 @@ class Classifier:
         with eval_mode(self._network):
             output = {"label": targets, "pred": self._inferer(images, self._network)}
             return probability_columns(self._postprocess(output), 0)
-
-
-def _tolerant(preprocessing: Any) -> Callable[[Subject], Any]:
-    """The preprocessing, for subjects that may lack images, masks or nuclei."""
-    for transform in preprocessing.flatten().transforms:
-        if isinstance(transform, MapTransform):
-            transform.allow_missing_keys = True
-        if isinstance(transform, ROICropd):
-            transform.missing = "fallback"
-    return preprocessing
