@@ -13,9 +13,11 @@ from mrn_components.app.predict.preflight import check_file
 from mrn_components.app.predict.records import MASK_FILES, Record, empty_record, subject_folder
 from mrn_components.app.predict.segmentation import Segmenters
 from mrn_components.app.predict.workflow import Classifier
+from mrn_components.app.segment import save_mask
 from mrn_components.biomarkers import biomarkers
 from mrn_components.data.subjects import IMAGES, MASKS
 from mrn_components.errors import user_message
+from mrn_components.labels import ImageName
 from mrn_components.ledger import Ledger, find_trained_on
 
 _logger = logging.getLogger(__name__)
@@ -108,15 +110,16 @@ class Pipeline:
         """Segment the images without a mask; {"mask_nm": path, ...} of the new masks."""
         made: dict[str, str] = {}
         masks = {image: files[f"mask_{image}"] for image in MASK_FILES if f"mask_{image}" in files}
-        for image in ("qsm", "nm"):  # QSM shows more nuclei, which tell where to look in NM
+        images: tuple[ImageName, ...] = ("qsm", "nm")  # the SN of QSM tells where to look in NM
+        for image in images:
             if image not in files:
                 continue
             record["mask_source"][image] = "given" if image in masks else "segmented"
             if image not in masks:
                 path = subject_folder(self.output_dir, record["subject"]) / MASK_FILES[image]
-                near = masks.get("nm" if image == "qsm" else "qsm")
+                near = masks.get("qsm")  # none yet for QSM itself
                 with _timed(record["timings_s"], f"segment_{image}"):
-                    segmentation = self.segmenters.segment(image, files[image], near)
+                    segmentation = self.segmenters.load(image)(files[image], near)
                 with _timed(record["timings_s"], "write"):
                     save_mask(path, segmentation.mask, like=files[image])
                 masks[image] = path

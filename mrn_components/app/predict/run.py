@@ -36,6 +36,7 @@ from mrn_components.app.predict.records import (
 from mrn_components.app.predict.segmentation import Segmenters
 from mrn_components.app.predict.workflow import Classifier, inference_workflow
 from mrn_components.files import hash_file
+from mrn_components.labels import ImageName
 from mrn_components.ledger import read_ledgers
 
 # Keys of a config that have an argument of their own, or that belong to an evaluation.
@@ -79,9 +80,9 @@ def predict(
 
     Raises:
         FileNotFoundError: if a path is missing or ``bundle`` is no bundle.
-        ValueError: for an override that the config does not know, or a faulty datalist.
-        RuntimeError: if another process uses ``output_dir``, or no subject has a mask and none can
-            be made.
+        ValueError: for an override that the config does not know, a faulty datalist, or if every
+            subject lacks masks and they cannot be made.
+        RuntimeError: if another process uses ``output_dir``.
         FailedSubjectsError: at the end, if subjects failed; names them and the reasons.
     """
     if own := sorted(set(_OWN_KEYS) & set(overrides)):
@@ -141,7 +142,7 @@ class _Run:
         )
         classifier = Classifier(workflow)
         segmenters = Segmenters(segmentation, classifier.device)
-        to_segment = self._check_segmenters(classifier.images, segmenters)
+        segments = self._load_segmenters(classifier.images, segmenters)
         self.pipeline = Pipeline(
             classifier=classifier,
             segmenters=segmenters,
@@ -154,9 +155,7 @@ class _Run:
         self.description = {
             "weights": hash_files(classifier.weights, Path(bundle)),
             "config": hash_content(_settled(workflow.parser.get())),
-            "segmentation": hash_files(segmenters.weights, Path(segmentation))
-            if to_segment
-            else None,
+            "segmentation": hash_files(segmenters.files, Path(segmentation)) if segments else None,
             "settings": {
                 "bundle": Path(bundle).resolve().name,
                 "segmentation": Path(segmentation).resolve().name,
@@ -166,11 +165,11 @@ class _Run:
         }
         self.identity = hash_content([mrn_components.__version__, self.description])
 
-    def _check_segmenters(self, images: Sequence[str], segmenters: Segmenters) -> bool:
+    def _load_segmenters(self, images: Sequence[ImageName], segmenters: Segmenters) -> bool:
         """Build the segmenters that are needed; whether any is.
 
         Raises:
-            RuntimeError: if none can be built though every subject needs one.
+            ValueError: if one cannot be built though every subject needs one.
         """
         without = [
             {image for image in images if image in case.files and f"mask_{image}" not in case.files}
@@ -179,7 +178,7 @@ class _Run:
         try:
             for image in sorted(set().union(*without)):
                 segmenters.load(image)
-        except RuntimeError:
+        except ValueError:
             if all(without):
                 raise  # else it is the error of those subjects
         return any(without)

@@ -12,6 +12,7 @@ from monai.utils import ensure_tuple
 
 from mrn_components.bundle import bundle_config, check_key
 from mrn_components.data import Subject, collate_subjects
+from mrn_components.labels import ImageName
 from mrn_components.predictions import probability_columns
 
 _PARTS = ("checkpoint", "inferer", "network", "postprocessing", "prepare_batch", "preprocessing")
@@ -84,7 +85,7 @@ class Classifier:
         loader.fire_event(Events.STARTED)
 
     @property
-    def images(self) -> tuple[str, ...]:
+    def images(self) -> tuple[ImageName, ...]:
         """The images that the ROIs are taken from."""
         return tuple(sorted({roi.image for roi in self.rois.values()}))
 
