@@ -300,6 +300,40 @@ def evaluate_masks(
     print(f"scores of the masks: {folder}")
 
 
+def challenge(
+    inputs: str,
+    outputs: str,
+    *,
+    format: Literal["docker", "email", "baseline"] = "docker",  # noqa: A002
+    bundle: str = "bundles/mrn",
+    segmentation: str = "bundles/segmentation",
+    **overrides: Any,
+) -> None:
+    """Answer the challenge's cases in the organisers' files, every one (research use only).
+
+    Exit code 1: some cases are answered without a prediction, and named.
+
+    Args:
+        inputs: folder of ID/{NM,QSM}.nii.gz; only read.
+        outputs: folder of the answers, and of nothing else.
+        format: docker (PD_pred.txt), email (label_predict.csv) or baseline (pred.csv).
+        bundle: a bundle with weights, or the folder of a training run.
+        segmentation: bundle that makes the masks.
+        overrides: config keys, e.g. --ckpt_path FILE, --tta True.
+    """
+    from mrn_components.app.challenge import challenge as run
+
+    path = run(
+        str(inputs),
+        str(outputs),
+        format=format,
+        bundle=str(bundle),
+        segmentation=str(segmentation),
+        **overrides,
+    )
+    print(f"answers: {path}")
+
+
 def version() -> None:
     """Print the version."""
     print(mrn_components.__version__)
@@ -309,7 +343,7 @@ def main() -> None:
     """Entry point of the ``mrn`` command."""
     install_messages()
     commands = [phantom, components, predict, evaluate, contributions, crossval, reproduce, version]
-    commands += [biomarkers, evaluate_masks]
+    commands += [biomarkers, evaluate_masks, challenge]
     fire.Fire({command.__name__: command for command in commands}, name="mrn")
 
 
