@@ -63,15 +63,16 @@ def test_the_numbers_are_those_of_the_bundles_workflow(cohort, tmp_path):
     members = [make_run(tmp_path / f"fold{seed}", seed) for seed in (1, 2)]
     bundle = str(save_ensemble(members, tmp_path / "ensemble"))
     options = {"bundle": bundle, "tta": True, "precision": "fp32"}
-    workflow = inference_workflow(str(cohort), str(tmp_path / "workflow"), **options)
+    subjects = make_datalist(cohort, tmp_path / "subjects.json")
+    workflow = inference_workflow(subjects, str(tmp_path / "workflow"), **options)
     workflow.run()
-    ours = predictions(predict(cohort, tmp_path / "ours", **options))
+    ours = predictions(predict(subjects, tmp_path / "ours", **options))
     theirs = predictions(tmp_path / "workflow" / "predictions.csv")
-    assert len(ours) == 10
+    assert len(ours) == 4
     numbers = ("subject", "prob_pd", "class", "prob_pd_fold0", "prob_pd_fold1", "trained_on")
     for column in (*numbers, "fold_agreement", "fold_std", "tta_std"):
         assert [row[column] for row in ours] == [row[column] for row in theirs], column
-    assert len({row["prob_pd"] for row in ours}) == 10
+    assert len({row["prob_pd"] for row in ours}) == 4
 
 
 def test_files_of_a_cohort(run, cohort, tmp_path):
@@ -297,7 +298,7 @@ def test_options_that_are_not_of_prediction_are_refused(run, few, tmp_path):
 
 
 def test_flags_and_errors_are_one_cell_and_no_formula(run, few, tmp_path, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise ValueError("=cmd()\nsecond line, with a comma")
 
     monkeypatch.setattr("mrn_components.app.predict.pipeline.check_file", fail)
@@ -356,7 +357,7 @@ def test_the_command_prints_where_the_table_is(run, few, tmp_path, monkeypatch, 
     cli.main()
     out = capsys.readouterr().out
     assert "3 subjects: a folder of subjects" in out
-    assert "3 predicted, 0 abstained, 0 failed; 0 have flags (research use only)" in out
+    assert "3 predicted, 0 abstained, 0 failed; 3 have flags (research use only)" in out
     assert out.splitlines()[-1] == f"predictions: {tmp_path / 'out' / 'predictions.csv'}"
 
 
