@@ -169,7 +169,7 @@ def make_faulty(root: Path) -> dict[str, str]:
         "four_d": "four_d/QSM.nii.gz has the shape (24, 24, 12, 3), expected one 3D",
         "late_nan": "late_nan/NM.nii.gz has 1 non-finite voxels (NaN or infinite) in ROI 'nm'",
         "nan": "nan/NM.nii.gz holds no finite voxel (all NaN or infinite); write it anew.",
-        "no_nm": "there is no NM image; add NM.nii.gz.",
+        "no_nm": "there is no NM image; add NM.nii.gz",
         "empty": "nm",
     }
 

@@ -20,10 +20,12 @@ _PACKAGES = ("monai", "torch", "timm", "pytorch-ignite", "nibabel", "numpy", "nn
 
 def hash_files(files: Sequence[Path], folder: Path) -> dict[str, str]:
     """SHA-256 of files, by their path in ``folder``, or their name where they lie elsewhere."""
-    hashes = {}
+    hashes: dict[str, str] = {}
     for path in files:
         inside = path.absolute().is_relative_to(folder.absolute())
         name = str(path.absolute().relative_to(folder.absolute())) if inside else path.name
+        if name in hashes:  # model.pt of one fold and of another
+            name = f"{len(hashes)} {name}"
         hashes[name] = hash_file(path)
     return hashes
 

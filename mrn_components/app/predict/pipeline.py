@@ -91,8 +91,10 @@ class Pipeline:
         files = {}
         for image in self.classifier.images:
             if image not in case.files:
-                fix = f"add {IMAGES[image]}" if image in IMAGES else "add it"
-                record["flags"].append(f"there is no {image.upper()} image; {fix}.")
+                fix = " (in BIDS, choose it by --nm_filter)" if image == "nm" else ""
+                record["flags"].append(
+                    f"there is no {image.upper()} image; add {IMAGES[image]}{fix}"
+                )
             for key in (image, f"mask_{image}"):
                 if key in case.files and image in case.files:
                     path = files[key] = case.files[key]
@@ -145,7 +147,7 @@ class Pipeline:
         what = "the NM region is" if with_nm else f"{len(missing)} regions are"
         return (
             f"no probability, because {what} missing ({', '.join(missing)}); add what is missing, "
-            "or force one by --abstain False."
+            "or force one by --abstain False"
         )
 
     def _shown(self, text: str, case: Case) -> str:

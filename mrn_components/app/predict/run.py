@@ -1,16 +1,12 @@
 """The loop over a cohort: what is done stays, what fails is told at the end."""
 
-import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-import torch
 from tqdm import tqdm
 
 import mrn_components
@@ -23,6 +19,7 @@ from mrn_components.app.predict.manifest import (
     write_manifest,
 )
 from mrn_components.app.predict.pipeline import Pipeline
+from mrn_components.app.predict.processes import joined_processes, with_own_device
 from mrn_components.app.predict.records import (
     MASK_FILES,
     Record,
@@ -39,6 +36,7 @@ from mrn_components.files import hash_file
 from mrn_components.labels import ImageName
 from mrn_components.ledger import read_ledgers
 
+_NUMBERS = ("weights", "config")  # what decides the numbers of a subject with masks
 # Keys of a config that have an argument of their own, or that belong to an evaluation.
 _OWN_KEYS = ("bundle_root", "dataset_dir", "output_dir", "labels", "require_labels")
 
@@ -90,7 +88,7 @@ def predict(
             f"--{own[0]}: `mrn predict INPUT OUTPUT` has no such option; `mrn evaluate` scores "
             "predictions by labels."
         )
-    with _processes() as (rank, world):
+    with joined_processes() as (rank, world):
         inputs = find_inputs(input_dir, nm_filter)
         run = _Run(
             inputs,
@@ -138,7 +136,7 @@ class _Run:
         self.output_dir = output_dir
         self.resume = resume
         workflow = inference_workflow(
-            str(inputs.root), str(output_dir), bundle=bundle, **_own_device(overrides)
+            str(inputs.root), str(output_dir), bundle=bundle, **with_own_device(overrides)
         )
         classifier = Classifier(workflow)
         segmenters = Segmenters(segmentation, classifier.device)
@@ -163,7 +161,9 @@ class _Run:
                 "overrides": without_folders(overrides),
             },
         }
-        self.identity = hash_content([mrn_components.__version__, self.description])
+        same = [mrn_components.__version__, abstain, *(self.description[k] for k in _NUMBERS)]
+        self._identity = hash_content(same)
+        self._identity_with_masks = hash_content([*same, self.description["segmentation"]])
 
     def _load_segmenters(self, images: Sequence[ImageName], segmenters: Segmenters) -> bool:
         """Build the segmenters that are needed; whether any is.
@@ -191,7 +191,8 @@ class _Run:
             clear_subject(self.output_dir, case.subject)
         for case in tqdm(cases, desc="Subjects", unit="subject", disable=idist.get_rank() > 0):
             start = time.perf_counter()
-            record = self.pipeline.predict(case) | {"run": self.identity}
+            record = self.pipeline.predict(case)
+            record["run"] = self._identity_of(record)
             record["timings_s"]["total"] = round(time.perf_counter() - start, 4)
             write_record(self.output_dir, record)
 
@@ -235,7 +236,7 @@ class _Run:
 
     def _read(self, case: Case) -> Record:
         record = read_record(self.output_dir, case.subject)
-        if record is None or record["run"] != self.identity:
+        if record is None or record["run"] != self._identity_of(record):
             error = "not predicted: its process ended early; add --resume True to go on."
             return empty_record(case.subject) | {"error": error}
         return record
@@ -247,7 +248,7 @@ class _Run:
             return "new"
         if record["status"] == "failed":
             return "failed before"
-        if record["run"] != self.identity:
+        if record["run"] != self._identity_of(record):
             return "with other weights or settings"
         masks = [image for image, source in record["mask_source"].items() if source == "segmented"]
         folder = subject_folder(self.output_dir, case.subject)
@@ -256,35 +257,17 @@ class _Run:
         known = {key: file["sha256"] for key, file in record["inputs"].items()}
         return None if self._hashes(case) == known else "with other files"
 
+    def _identity_of(self, record: Record) -> str:
+        """Hash of all but the files that the record depends on."""
+        segmented = "segmented" in record["mask_source"].values()
+        return self._identity_with_masks if segmented else self._identity
+
     def _hashes(self, case: Case) -> dict[str, str]:
         keys = [
             key for image in self.pipeline.classifier.images for key in (image, f"mask_{image}")
         ]
         files = {key: case.files[key] for key in keys if key in case.files}
         return {key: hash_file(path) for key, path in files.items() if path.is_file()}
-
-
-@contextmanager
-def _processes() -> Iterator[tuple[int, int]]:
-    """Join the processes that ``torchrun`` started: this one's rank, and their number."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        yield 0, 1
-        return
-    # The first waits for the slowest; when one dies, torchrun ends the others.
-    idist.initialize("gloo", timeout=timedelta(days=7))
-    try:
-        yield idist.get_rank(), world
-    finally:
-        idist.finalize()
-
-
-def _own_device(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides that give each of several processes a GPU."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and torch.cuda.is_available():
-        number = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
-        return {"device": f"$torch.device('cuda:{number}')", **overrides}
-    return dict(overrides)
 
 
 def _settled(config: Mapping[str, Any]) -> dict[str, Any]:
