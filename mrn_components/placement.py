@@ -167,10 +167,11 @@ class _Head:
         self.population = population
         shifts = [box.centre - self._unshifted(nucleus).centre for nucleus, box in found.items()]
         self.shift = np.median(shifts, axis=0) if shifts else np.zeros(3)  # no stray moves it
+        sound = {nucleus: box for nucleus, box in found.items() if self._is_near(nucleus)}
         pairs = [
-            (box.centre, found[_opposite(nucleus)].centre)
-            for nucleus, box in found.items()
-            if nucleus[2] == "right" and _opposite(nucleus) in found
+            (box.centre, sound[_opposite(nucleus)].centre)
+            for nucleus, box in sound.items()
+            if nucleus[2] == "right" and _opposite(nucleus) in sound
         ]
         # The mid-sagittal plane: the points p with p @ normal == offset. Without pairs it is
         # upright, and where the shift has the population's.
@@ -182,7 +183,7 @@ class _Head:
     def estimate(self, nucleus: Nucleus) -> tuple[BoxMm, str]:
         """Box of a nucleus that was not found, and where it comes from."""
         other = self.found.get(_opposite(nucleus))
-        if other is None:
+        if other is None or not self._is_near(_opposite(nucleus)):
             return self._expected(nucleus), "population box"
         beyond = other.centre @ self.normal - self.offset
         mirrored = BoxMm(other.centre - 2 * beyond * self.normal, other.half_size)
@@ -195,14 +196,21 @@ class _Head:
             if nucleus in self.found:
                 box, usual = self.found[nucleus], self._expected(nucleus)
                 ratio = box.half_size / usual.half_size
-                distance = np.linalg.norm(box.centre - usual.centre)
                 if ratio.min() < _SIZE_RANGE[0] or ratio.max() > _SIZE_RANGE[1]:
                     texts.append(f"{_text(nucleus)} measures {_size(box)}, usual is {_size(usual)}")
-                if distance > _MAX_DISTANCE_MM:
+                if not self._is_near(nucleus):
                     texts.append(
-                        f"{_text(nucleus)} lies {distance:.0f} mm from where other nuclei put it"
+                        f"{_text(nucleus)} lies {self._distance(nucleus):.0f} mm from where other "
+                        "nuclei put it"
                     )
         return texts
+
+    def _is_near(self, nucleus: Nucleus) -> bool:
+        """Whether a found nucleus lies about where the others put it."""
+        return self._distance(nucleus) <= _MAX_DISTANCE_MM
+
+    def _distance(self, nucleus: Nucleus) -> float:
+        return float(np.linalg.norm(self.found[nucleus].centre - self._expected(nucleus).centre))
 
     def _expected(self, nucleus: Nucleus) -> BoxMm:
         box = self._unshifted(nucleus)
