@@ -63,7 +63,8 @@ def test_it_evaluates_and_mirrors(ensemble, subjects, tmp_path):
     assert workflow.check_properties() == []
     workflow.run()
     (first, *_) = predictions(tmp_path / "predictions.csv")
-    assert list(first)[-4:] == ["fold_std", "tta_std", "trained_on", "label"]
+    columns = ["fold_std", "tta_std", "trained_on", "missing_rois", "flags", "label"]
+    assert list(first)[-6:] == columns
     assert float(first["tta_std"]) > 0
     assert json.loads((tmp_path / "metrics.json").read_text())["accuracy"]["value"] is not None
 

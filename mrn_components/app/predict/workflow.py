@@ -15,7 +15,7 @@ from mrn_components.data import Subject, collate_subjects
 from mrn_components.labels import ImageName
 from mrn_components.predictions import probability_columns
 
-_PARTS = ("checkpoint", "inferer", "network", "postprocessing", "prepare_batch", "preprocessing")
+_PARTS = ("checkpoint", "dataset", "inferer", "network", "postprocessing", "prepare_batch")
 
 
 def inference_workflow(
@@ -79,7 +79,7 @@ class Classifier:
         self._inferer = parser.get_parsed_content("inferer")
         self._prepare_batch = parser.get_parsed_content("prepare_batch")
         self._postprocess = parser.get_parsed_content("postprocessing")
-        self._preprocess = parser.get_parsed_content("preprocessing")
+        self._preprocess = parser.get_parsed_content("dataset#transform")
         loader = Engine(lambda _engine, _batch: None)
         checkpoint.attach(loader)  # MONAI's loaders read at this event
         loader.fire_event(Events.STARTED)
