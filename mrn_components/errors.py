@@ -6,6 +6,8 @@ from pathlib import Path
 from types import TracebackType
 
 _EXPECTED = (ValueError, OSError, RuntimeError, FloatingPointError)
+# Input or settings that the user must change; other errors of ours end with 1: some of it failed.
+_BAD_INPUT = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError)
 
 
 def install_messages() -> None:
@@ -18,19 +20,25 @@ def user_message(error: BaseException) -> str | None:
 
     None if there is none: other errors are ours to mend, and need their traceback.
     """
-    message, cause = None, error.__cause__
+    found = _user_error(error)
+    return None if found is None else str(found)
+
+
+def _user_error(error: BaseException) -> BaseException | None:
+    cause = error.__cause__
     frames = traceback.extract_tb(error.__traceback__)
     raised_here = bool(frames) and frames[-1].filename.startswith(str(Path(__file__).parent))
-    if raised_here and isinstance(error, _EXPECTED):
-        message = str(error)
-    return (user_message(cause) if cause is not None else None) or message
+    mine = error if raised_here and isinstance(error, _EXPECTED) else None
+    return (_user_error(cause) if cause is not None else None) or mine
 
 
 def _print_message(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    message = user_message(error)
-    if message is None:
+    found = _user_error(error)
+    if found is None:
         traceback.print_exception(kind, error, trace)
-    else:
-        sys.stderr.write(f"\nerror: {message}\n")
+        return
+    sys.stderr.write(f"\nerror: {found}\n")
+    if isinstance(found, _BAD_INPUT):
+        raise SystemExit(2)  # else Python's own, 1

@@ -20,6 +20,8 @@ from mrn_components.data.identities import Identities, marks_of
 _logger = logging.getLogger(__name__)
 _RECORD = "training_subjects.json"
 
+Ledger = tuple[str, frozenset[str]]  # the salt, and the salted hashes
+
 
 class TrainingLedger:
     """The subjects that a run trains on, as salted hashes; every run has a salt of its own.
@@ -52,7 +54,7 @@ class TrainingLedger:
             archive.writestr(f"{root}/{_RECORD}", json.dumps(record, indent=1))
 
 
-def read_ledger(path: str | Path) -> tuple[str, frozenset[str]] | None:
+def read_ledger(path: str | Path) -> Ledger | None:
     """Read the salt and the hashes from a weight file; None if it carries no ledger."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -83,6 +85,15 @@ def trained_on(
     Raises:
         FileNotFoundError: if a weight file is missing.
     """
+    return find_trained_on(subjects, read_ledgers(ckpt_paths), cache_dir)
+
+
+def read_ledgers(ckpt_paths: str | Path | Sequence[str | Path]) -> list[Ledger]:
+    """Read the ledgers of one weight file or several; one without a ledger is warned of.
+
+    Raises:
+        FileNotFoundError: if a weight file is missing.
+    """
     paths = [ckpt_paths] if isinstance(ckpt_paths, str | Path) else ckpt_paths
     hint = "Train first, or name the weights by --ckpt_path FILE."
     ledgers = {path: read_ledger(existing_file(path=str(path), hint=hint)) for path in paths}
@@ -92,14 +103,26 @@ def trained_on(
             "subjects is among them before you call this an evaluation.",
             path,
         )
-    known = [ledger for ledger in ledgers.values() if ledger is not None]
-    if not known:
+    return [ledger for ledger in ledgers.values() if ledger is not None]
+
+
+def find_trained_on(
+    subjects: Sequence[Subject], ledgers: Sequence[Ledger], cache_dir: str | Path | None = None
+) -> set[str]:
+    """Find the subjects that are in any of some ledgers.
+
+    Args:
+        subjects: as of ``trained_on``; an image may be missing.
+        ledgers: what ``read_ledgers`` returns.
+        cache_dir: as of ``trained_on``.
+    """
+    if not ledgers:
         return set()
     identities = identify_subjects(subjects, cache_dir)
     return {
         name
         for name, marks in identities.items()
-        if any(_hash_marks(marks, salt) & hashes for salt, hashes in known)
+        if any(_hash_marks(marks, salt) & hashes for salt, hashes in ledgers)
     }
 
 

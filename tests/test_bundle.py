@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -205,3 +206,13 @@ def test_user_message_explains_errors_of_libraries(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="Type this") as caught:
         fail_behind_a_library(tmp_path / "x")
     assert user_message(caught.value) == "Type this."
+
+
+@pytest.mark.parametrize("name", ["mrn", "seres10"])
+def test_a_training_refuses_what_its_inference_makes_do_without(name):
+    root = Path(__file__).parent.parent / "bundles" / name
+    train = yaml.safe_load((root / "configs" / "train.yaml").read_text())
+    inference = inference_config(train, root)
+    assert (train["missing_nuclei"], inference["missing_nuclei"]) == ("error", "fallback")
+    crops = [t for t in inference["preprocessing"]["transforms"] if "missing" in t]
+    assert [t["missing"] for t in crops] == ["@missing_nuclei"] * 2

@@ -83,3 +83,18 @@ def test_members_of_an_ensemble_and_views_have_columns(tmp_path):
         "label": "1",
     }
     assert list(row)[-1] == "label"
+
+
+def test_masked_rois_and_flags_have_columns(tmp_path):
+    handler = PredictionsHandler(output_dir=tmp_path)
+    batch = {
+        "subject": ["S0", "S1"],
+        "missing_rois": [["nm", "qsm3"], []],
+        "flags": [["nm: masked", "qsm3: masked"], []],
+    }
+    state = SimpleNamespace(batch=batch, output={"prob_pd": torch.tensor([0.6, 0.4])})
+    handler.collect(SimpleNamespace(state=state))
+    handler.write(None)
+    first, second = csv.DictReader((tmp_path / "predictions.csv").open())
+    assert (first["missing_rois"], first["flags"]) == ("nm;qsm3", "nm: masked; qsm3: masked")
+    assert (second["missing_rois"], second["flags"]) == ("", "")

@@ -12,9 +12,9 @@ import mrn_components
 PACKAGE = Path(mrn_components.__file__).parent
 # Layers from the bottom: a module may import from its own layer and those below.
 LAYERS = [
-    {"errors", "files", "labels", "plan", "shapley"},
+    {"boxes", "errors", "files", "labels", "plan", "population", "shapley"},
     {"losses", "networks", "optim", "phantom", "rois", "volumes"},
-    {"batch", "biomarkers", "data", "inferers", "metrics", "transforms"},
+    {"batch", "biomarkers", "data", "inferers", "metrics", "placement", "transforms"},
     {"bundle", "handlers", "ledger", "msupmoco", "predictions", "segmentation"},
     {"app"},
 ]

@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImaged, Orientationd
 from tiny_cohort import AFFINE, SHAPE, make_mask, make_subject, write_nifti
 
-from mrn_components.data import ROIDataset, load_subjects
+from mrn_components.data import ROIDataset, collate_subjects, load_subjects
 from mrn_components.labels import LABELS
 from mrn_components.rois import ROI
 from mrn_components.transforms import (
@@ -366,3 +366,112 @@ def test_outputs_become_probabilities_batched_or_not(shape):
 def test_outputs_without_labels_pass():
     d = DiagnosisOutputd()({"pred": {"logits": torch.zeros(1, 2)}, "label": {"masks": {}}})
     assert d["prob_pd"].tolist() == [0.5]
+
+
+def both_images(qsm_ids=(13, 14)):
+    """Two images of noise; the NM mask has both SN, the QSM mask boxes for some labels."""
+    generator = torch.Generator().manual_seed(0)
+    d = {"subject": "S0"}
+    for image, ids in (("nm", (1, 2)), ("qsm", qsm_ids)):
+        mask = np.zeros(SHAPE)
+        for number, label in enumerate(ids):
+            mask[5 + 8 * (number % 2) : 8 + 8 * (number % 2), 10:14, 4:6] = label
+        volume = torch.rand((1, *SHAPE), generator=generator)
+        d[image] = MetaTensor(volume, affine=AFFINE)
+        d[f"mask_{image}"] = MetaTensor(torch.tensor(mask[None]).float(), affine=AFFINE)
+    return d
+
+
+MIDBRAIN = {"nm": NIGRA, "rn": ROI(image="qsm", nuclei=["RN"])}
+
+
+def test_the_fallback_gives_the_same_crops_where_nothing_is_missing():
+    strict = ROICropd(rois=MIDBRAIN)(both_images())
+    d = ROICropd(rois=MIDBRAIN, missing="fallback")(both_images())
+    assert set(d) - set(strict) == {"boxes", "estimated", "missing_rois", "flags"}
+    for name in MIDBRAIN:
+        for key in (name, f"mask_{name}"):
+            assert torch.equal(d[key].as_tensor(), strict[key].as_tensor())
+            assert torch.equal(d[key].affine, strict[key].affine)
+    assert (d["missing_rois"], d["estimated"]) == ([], {})
+    assert d["boxes"]["nm"] == {"image": "nm", "start": [2, 7, 3], "stop": [19, 17, 7]}
+
+
+def test_an_absent_image_becomes_zeros_and_is_flagged():
+    d = both_images()
+    del d["nm"], d["mask_nm"]
+    d = CheckVolumesd(rois=MIDBRAIN, missing="fallback")(d)
+    d = ROICropd(rois=MIDBRAIN, missing="fallback")(d)
+    assert d["missing_rois"] == ["nm"]
+    assert "nm: masked, since it has no NM image" in d["flags"]
+    assert set(d["boxes"]) == {"rn"}
+    for key in ("nm", "mask_nm"):
+        assert d[key].ndim == 4
+        assert d[key].numel() > 0
+        assert int(d[key].count_nonzero()) == 0
+    channels = ROIMaskChannelsd(rois={"nm": NIGRA})(d)["nm"]
+    assert channels.shape[0] == 3
+    assert int(channels.count_nonzero()) == 0  # as Table 4 masks: not even background
+
+
+def test_an_absent_mask_leaves_the_image_and_a_background_mask():
+    d = both_images()
+    del d["mask_nm"]
+    d = ROICropd(rois=MIDBRAIN, missing="fallback")(d)
+    assert d["missing_rois"] == []
+    assert d["estimated"] == {"nm": ["right SN: population box", "left SN: population box"]}
+    assert d["nm"].shape == d["mask_nm"].shape
+    assert d["nm"].std() > 0
+    assert int(d["mask_nm"].count_nonzero()) == 0
+
+
+def test_an_roi_without_contrast_is_refused_or_masked():
+    d = both_images()
+    d["qsm"] = torch.full_like(d["qsm"], 0.3)
+    with pytest.raises(ValueError, match=r"ROI 'rn' has no contrast in the QSM image \(.*rois#rn#"):
+        ROICropd(rois=MIDBRAIN)(d)
+    masked = ROICropd(rois=MIDBRAIN, missing="fallback")(d)
+    assert masked["missing_rois"] == ["rn"]
+    assert "rn: masked, since it has no contrast in the QSM image" in masked["flags"]
+    assert int(masked["rn"].count_nonzero()) == 0
+
+
+def test_an_roi_beyond_the_image_is_masked():
+    rois = {"dn": ROI(image="qsm", nuclei=["DN"])}
+    d = ROICropd(rois=rois, missing="fallback")(both_images())
+    assert d["missing_rois"] == ["dn"]
+    assert "dn: masked, since it lies outside the QSM image" in d["flags"]
+
+
+def test_without_a_fallback_an_absent_volume_is_named():
+    d = both_images()
+    del d["nm"], d["mask_qsm"]
+    with pytest.raises(ValueError, match=r"the subject lacks nm; .*--missing_nuclei fallback"):
+        CheckVolumesd(rois=MIDBRAIN)(d)
+
+
+def test_non_finite_voxels_outside_the_rois_are_flagged_in_a_fallback():
+    d = both_images()
+    d["qsm"][0, 0, 0, 11] = torch.nan
+    d = CheckVolumesd(rois={"rn": MIDBRAIN["rn"]}, missing="fallback")(d)
+    d = ROICropd(rois={"rn": MIDBRAIN["rn"]}, missing="fallback")(d)
+    assert "1 voxels of QSM outside the ROIs are not finite, taken as 0" in d["flags"]
+
+
+def test_what_is_flagged_survives_the_cache_and_mixed_batches(tmp_path):
+    whole, partial = both_images(), both_images()
+    del partial["nm"], partial["mask_nm"]
+    crop = ROICropd(rois=MIDBRAIN, missing="fallback")
+    batch = collate_subjects([crop(whole), crop(partial)])
+    assert batch["missing_rois"] == [[], ["nm"]]
+    make_subject(tmp_path / "SUBJ_000", label=1, seed=0)
+    (subject,) = load_subjects(tmp_path, require_labels=False)
+    del subject["nm"]
+    steps = [LoadImaged(KEYS, ensure_channel_first=True, allow_missing_keys=True), crop]
+    fresh, cached = (
+        ROIDataset(data=[subject], transform=steps, cache_dir=tmp_path / "cache")[0]
+        for _ in range(2)
+    )
+    assert fresh["missing_rois"] == ["nm"]
+    for key in ("boxes", "estimated", "missing_rois", "flags"):
+        assert fresh[key] == cached[key]

@@ -70,7 +70,7 @@ class BundleRun:
         Raises:
             RuntimeError: if the training or the prediction fails, or the folder is in use.
         """
-        with _locked(self.folder) as lock:
+        with locked(self.folder) as lock:
             state = self.state()
             if state == "start":
                 # What a run leaves that was stopped before its first checkpoint.
@@ -161,8 +161,11 @@ def _reason(code: int, output: bytes) -> str:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[int]:
+def locked(folder: Path) -> Iterator[int]:
     """Claim a folder for this process and those it starts.
+
+    Args:
+        folder: is made if it is not there.
 
     Raises:
         RuntimeError: if another process has it.
@@ -179,7 +182,7 @@ def _locked(folder: Path) -> Iterator[int]:
                     file.seek(0)
                     raise RuntimeError(
                         f"{folder} is in use by {file.read() or 'another process'}, or by a "
-                        "training that it started; wait until it ends, or end it."
+                        "process that it started; wait until it ends, or end it."
                     ) from error
                 time.sleep(0.2)
         file.truncate(0)

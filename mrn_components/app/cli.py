@@ -51,19 +51,40 @@ def predict(
     output: str,
     *,
     bundle: str = "bundles/mrn",
+    segmentation: str = "bundles/segmentation",
+    nm_filter: str | None = None,
+    abstain: bool = True,
+    resume: bool = False,
     **overrides: Any,
 ) -> None:
-    """Write P(PD) of every subject in a folder to OUTPUT/predictions.csv (research use only).
+    """Write P(PD), masks and flags of every subject to OUTPUT (research use only).
+
+    Exit code 1: some subjects failed, the others are predicted. 2: input or settings are wrong.
 
     Args:
-        input: folder of subjects in the challenge's layout, with masks; or a JSON datalist.
-        output: folder of the results.
+        input: a subject's folder {NM,QSM[,NM_mask,QSM_mask]}.nii.gz; a folder of such folders; a
+            JSON datalist; or a BIDS directory (*_Chimap, and NM by nm_filter).
+        output: folder of the results: predictions.csv, manifest.json, subjects/.
         bundle: a bundle with weights, or the folder of a training run.
-        overrides: config keys, e.g. --ckpt_path FILE, --precision fp32.
+        segmentation: bundle that makes the masks of subjects without.
+        nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*".
+        abstain: give no P(PD) where the NM region or more than one region is missing.
+        resume: skip the subjects that are done; with other files, weights or settings none is.
+        overrides: config keys, e.g. --ckpt_path FILE, --precision fp32, --tta True.
     """
     from mrn_components.app.predict import predict as run
 
-    print(f"predictions: {run(str(input), str(output), bundle=str(bundle), **overrides)}")
+    path = run(
+        str(input),
+        str(output),
+        bundle=str(bundle),
+        segmentation=str(segmentation),
+        nm_filter=nm_filter,
+        abstain=abstain,
+        resume=resume,
+        **overrides,
+    )
+    print(f"predictions: {path}")
 
 
 def evaluate(
@@ -279,6 +300,40 @@ def evaluate_masks(
     print(f"scores of the masks: {folder}")
 
 
+def challenge(
+    inputs: str,
+    outputs: str,
+    *,
+    format: Literal["docker", "email", "baseline"] = "docker",  # noqa: A002
+    bundle: str = "bundles/mrn",
+    segmentation: str = "bundles/segmentation",
+    **overrides: Any,
+) -> None:
+    """Answer the challenge's cases in the organisers' files, every one (research use only).
+
+    Exit code 1: some cases are answered without a prediction, and named.
+
+    Args:
+        inputs: folder of ID/{NM,QSM}.nii.gz; only read.
+        outputs: folder of the answers, and of nothing else.
+        format: docker (PD_pred.txt), email (label_predict.csv) or baseline (pred.csv).
+        bundle: a bundle with weights, or the folder of a training run.
+        segmentation: bundle that makes the masks.
+        overrides: config keys, e.g. --ckpt_path FILE, --tta True.
+    """
+    from mrn_components.app.challenge import challenge as run
+
+    path = run(
+        str(inputs),
+        str(outputs),
+        format=format,
+        bundle=str(bundle),
+        segmentation=str(segmentation),
+        **overrides,
+    )
+    print(f"answers: {path}")
+
+
 def version() -> None:
     """Print the version."""
     print(mrn_components.__version__)
@@ -288,7 +343,7 @@ def main() -> None:
     """Entry point of the ``mrn`` command."""
     install_messages()
     commands = [phantom, components, predict, evaluate, contributions, crossval, reproduce, version]
-    commands += [biomarkers, evaluate_masks]
+    commands += [biomarkers, evaluate_masks, challenge]
     fire.Fire({command.__name__: command for command in commands}, name="mrn")
 
 

@@ -220,7 +220,7 @@ def _absolute(subject: Subject) -> Subject:
 def _predict_command(folder: Path, overrides: Mapping[str, Any]) -> list[str]:
     shared = {key: overrides[key] for key in ("cache_dir", *_PREDICT_KEYS) if key in overrides}
     tables = str(folder / "validation.json"), str(folder / "out_of_fold")
-    return mrn_command("predict", *tables, bundle=str(folder), **shared)
+    return mrn_command("predict", *tables, bundle=str(folder), abstain=False, **shared)
 
 
 def _command(settings: Mapping[str, Any], output: Path) -> str:

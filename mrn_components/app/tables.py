@@ -28,7 +28,8 @@ def predictions_file(path: Path) -> Path:
 def read_predictions(table: Path) -> dict[str, float]:
     """Read a table with the columns ``subject`` and ``prob_pd``: {subject: P(PD)}.
 
-    Further columns are ignored, except ``trained_on``.
+    Further columns are ignored, except ``trained_on`` and ``status``: subjects that failed or got
+    no probability are left out.
 
     Args:
         table: csv with a header.
@@ -40,6 +41,8 @@ def read_predictions(table: Path) -> dict[str, float]:
     prob_pd: dict[str, float] = {}
     trained_on = []
     for where, row in _rows(table, "prob_pd"):
+        if row.get("status", "ok") != "ok":
+            continue
         prob_pd[row["subject"]] = _probability(row["prob_pd"], where)
         if row.get("trained_on", "").lower() not in _NOT_TRAINED_ON:
             trained_on.append(row["subject"])

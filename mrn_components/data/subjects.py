@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def load_subjects(
     table = root if root.is_file() else root / labels if labels is not None else None
     if table is not None and table.suffix == ".json":
         files = [*IMAGES, *(MASKS if require_masks else ())]
-        subjects = _read_datalist(table, files, require_labels)
+        subjects = read_datalist(table, files, require_labels)
     elif root.is_file():
         raise ValueError(f"dataset_dir must be a folder or a .json datalist, got {str(root)!r}.")
     else:
@@ -86,7 +87,7 @@ def read_labels(table: str | Path) -> dict[str, int]:
     """
     path = Path(table)
     if path.suffix == ".json":
-        return {entry["subject"]: int(entry["label"]) for entry in _read_datalist(path, [], True)}
+        return {entry["subject"]: int(entry["label"]) for entry in read_datalist(path, [], True)}
     rows = _read_table(path)
     if not rows:
         raise ValueError(f"{path} has no line `case_id,label`.")
@@ -107,7 +108,7 @@ def _read_folders(root: Path, require_masks: bool) -> list[Subject]:
             f"`mrn phantom {root} --subjects 40` makes such a cohort."
         )
     for folder in folders:
-        _check_id(folder.name, f"folder {folder}")
+        check_id(folder.name, f"folder {folder}")
     return [
         {"subject": folder.name, **{key: str(folder / name) for key, name in files.items()}}
         for folder in folders
@@ -165,7 +166,7 @@ def _read_table(table: Path) -> dict[str, tuple[int, Subject]]:
                     f"{where}: expected case_id,label on every line, or case_id,label,person on "
                     f"every line, got {','.join(cells)!r}."
                 )
-            _check_id(cells[0], where)
+            check_id(cells[0], where)
             if cells[1] not in ("0", "1"):
                 header = " The table has no header." if line == 1 else ""
                 raise ValueError(
@@ -183,7 +184,24 @@ def _read_table(table: Path) -> dict[str, tuple[int, Subject]]:
     return rows
 
 
-def _read_datalist(table: Path, files: list[str], require_labels: bool) -> list[Subject]:
+def read_datalist(
+    table: Path, files: Sequence[str], require_labels: bool, optional: Sequence[str] = ()
+) -> list[Subject]:
+    """Read a MONAI JSON datalist.
+
+    Args:
+        table: the datalist.
+        files: keys of files that every entry must have.
+        require_labels: whether every entry must have a label.
+        optional: keys of files that an entry may have.
+
+    Returns:
+        Dicts with ``subject``, the files, and ``label`` and ``person`` as for ``load_subjects``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for a faulty datalist, with the entry.
+    """
     if not table.is_file():
         raise FileNotFoundError(f"datalist {str(table)!r} does not exist.")
     try:
@@ -200,11 +218,12 @@ def _read_datalist(table: Path, files: list[str], require_labels: bool) -> list[
         absent = [key for key in expected if key not in entry]
         if absent:
             raise ValueError(f"{where} lacks {absent}; expected the keys {expected}.")
-        _check_id(entry["subject"], where)
+        check_id(entry["subject"], where)
         if require_labels and entry["label"] not in (0, 1):
             raise ValueError(f"{where}: label must be 0 or 1, got {entry['label']!r}.")
         subject = {key: entry[key] for key in (*expected, "person") if key in entry}
-        subjects.append(subject | {key: str(table.parent / entry[key]) for key in files})
+        named = [*files, *(key for key in optional if entry.get(key))]
+        subjects.append(subject | {key: str(table.parent / entry[key]) for key in named})
     counts = Counter(subject["subject"].lower() for subject in subjects)
     repeated = [name for name, count in counts.items() if count > 1]
     if repeated:
@@ -212,7 +231,16 @@ def _read_datalist(table: Path, files: list[str], require_labels: bool) -> list[
     return subjects
 
 
-def _check_id(name: Any, where: str) -> None:
+def check_id(name: Any, where: str) -> None:
+    """Refuse a subject id that files cannot be named after.
+
+    Args:
+        name: the id.
+        where: where it stands, for the message.
+
+    Raises:
+        ValueError: for such an id.
+    """
     if not isinstance(name, str) or not _SAFE_ID.fullmatch(name):
         raise ValueError(
             f"{where}: subject id must be 1 to 64 letters, digits, '.', '_' or '-' and start with "

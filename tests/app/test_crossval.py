@@ -144,7 +144,7 @@ def test_a_folder_in_use_is_refused_also_while_only_the_training_lives(tmp_path,
         run.run()
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    with pytest.raises(RuntimeError, match="or by a training that it started"):
+    with pytest.raises(RuntimeError, match="or by a process that it started"):
         run.run()
 
 

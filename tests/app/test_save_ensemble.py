@@ -34,8 +34,8 @@ def subjects(cohort, tmp_path_factory):
 def test_it_predicts_the_mean_of_its_runs(runs, ensemble, subjects, tmp_path):
     rows = predictions(predict(subjects, str(tmp_path / "all"), bundle=str(ensemble)))
     folds = [f"prob_pd_fold{fold}" for fold in range(3)]
-    columns = ["subject", "prob_pd", "class", *folds, "fold_agreement", "fold_std", "trained_on"]
-    assert list(rows[0]) == columns
+    columns = ["subject", "status", "prob_pd", "class", *folds, "fold_agreement", "fold_std"]
+    assert list(rows[0])[:-5] == columns
     for fold, run in enumerate(runs):
         alone = predictions(predict(subjects, str(tmp_path / run.name), bundle=str(run)))
         for row, expected in zip(rows, alone, strict=True):
@@ -63,7 +63,8 @@ def test_it_evaluates_and_mirrors(ensemble, subjects, tmp_path):
     assert workflow.check_properties() == []
     workflow.run()
     (first, *_) = predictions(tmp_path / "predictions.csv")
-    assert list(first)[-4:] == ["fold_std", "tta_std", "trained_on", "label"]
+    columns = ["fold_std", "tta_std", "trained_on", "missing_rois", "flags", "label"]
+    assert list(first)[-6:] == columns
     assert float(first["tta_std"]) > 0
     assert json.loads((tmp_path / "metrics.json").read_text())["accuracy"]["value"] is not None
 

@@ -55,7 +55,8 @@ class Plan:
         if self.row.ensemble:
             folder = self.runs[0].folder.with_name(f"{self.runs[0].folder.name}-ensemble")
             bundle = save_ensemble([run.folder for run in self.runs], folder)
-            table = predict(str(self.data.test), str(folder / "test"), bundle=str(bundle), tta=True)
+            test = str(self.data.test), str(folder / "test")
+            table = predict(*test, bundle=str(bundle), abstain=False, tta=True)
         return read_predictions(table)
 
 
@@ -123,10 +124,11 @@ class Planner:
         folder = self.folder / f"{row.bundle}-{digest}-seed{seed}-fold{fold}"
         overrides |= {"output_dir": str(folder), "run_name": folder.name}
         results = folder / "test"
-        verb, table = "predict", "predictions.csv"
-        if row.masked_rois is not None:
-            verb, table = "contributions", "states.csv"
-        options = {"bundle": str(folder), "cache_dir": str(self.cache_dir)}
+        options: dict[str, Any] = {"bundle": str(folder), "cache_dir": str(self.cache_dir)}
+        verb, table = "contributions", "states.csv"
+        if row.masked_rois is None:
+            verb, table = "predict", "predictions.csv"
+            options["abstain"] = False
         return BundleRun(
             name=f"{row.name}, seed {seed}" + f", fold {fold}" * row.ensemble,
             folder=folder,

@@ -1,0 +1,173 @@
+"""``mrn challenge``: the PDCADxFoundation challenge's cases, answered in the organisers' files."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import nibabel
+import numpy as np
+
+from mrn_components.app.predict import FailedSubjectsError, predict
+from mrn_components.app.predict.preflight import check_file
+from mrn_components.app.predict.records import MASK_FILES, read_record, subject_folder
+from mrn_components.app.segment import save_mask
+from mrn_components.data.subjects import IMAGES, MASKS
+from mrn_components.files import write_text
+from mrn_components.labels import LABELS
+
+Format = Literal["docker", "email", "baseline"]
+
+_UNKNOWN = 0  # the answer to a case that cannot be predicted, as of the organisers' baseline
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What is handed in for a case.
+
+    Args:
+        label: 0 or 1.
+        problem: why it is no prediction, if it is none.
+    """
+
+    label: int
+    problem: str | None
+
+
+def challenge(
+    inputs_dir: str | Path,
+    outputs_dir: str | Path,
+    *,
+    bundle: str,
+    segmentation: str = "bundles/segmentation",
+    format: Format = "docker",  # noqa: A002  the organisers speak of submission formats
+    **overrides: Any,
+) -> Path:
+    """Segment and diagnose every case, and write what the organisers read, nothing else.
+
+    Every folder of ``inputs_dir`` is a case, and every case gets an answer, as the challenge asks:
+    one that cannot be predicted is answered 0, with masks of background where its images can be
+    read. The same inputs give the same bytes.
+
+    - "docker": ``ID/{NM,QSM}_pred.nii.gz`` and ``ID/PD_pred.txt``, which holds 0 or 1.
+    - "email", to be zipped: ``outputs/ID/{NM,QSM}_pred.nii.gz`` and ``label_predict.csv`` with the
+      header ``patient_id,prediction``.
+    - "baseline": ``ID/{NM,QSM}_mask.nii.gz`` and ``pred.csv``, rows ``ID,0|1`` without header and
+      without a newline at the end.
+
+    Args:
+        inputs_dir: folder of ``ID/{NM,QSM}.nii.gz``; only read.
+        outputs_dir: folder of the answers.
+        bundle: as of ``predict``.
+        segmentation: as of ``predict``.
+        format: "docker", "email" or "baseline".
+        overrides: as of ``predict``.
+
+    Returns:
+        ``outputs_dir``.
+
+    Raises:
+        ValueError: for another format, or as of ``predict``.
+        FileNotFoundError: if there are no cases, or as of ``predict``.
+        FailedSubjectsError: at the end, if cases were answered without a prediction.
+    """
+    if format not in _WRITERS:
+        raise ValueError(f"format must be one of {sorted(_WRITERS)}, got {format!r}.")
+    inputs, outputs = Path(inputs_dir), Path(outputs_dir)
+    names = sorted(
+        folder.name
+        for folder in (inputs.iterdir() if inputs.is_dir() else ())
+        if folder.is_dir() and not folder.name.startswith(".")
+    )
+    if not names:
+        raise FileNotFoundError(
+            f"{str(inputs)!r} has no cases; expected {inputs}/ID/{{NM,QSM}}.nii.gz."
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        with suppress(FailedSubjectsError):  # their records say why, and they are told below
+            predict(
+                inputs,
+                scratch,
+                bundle=bundle,
+                segmentation=segmentation,
+                abstain=False,
+                **overrides,
+            )
+        answers = {name: _answer(Path(scratch), name) for name in names}
+        _WRITERS[format](inputs, outputs, Path(scratch), answers)
+    problems = [f"  {name}: {a.problem}" for name, a in answers.items() if a.problem is not None]
+    if problems:
+        raise FailedSubjectsError(
+            f"{len(problems)} of {len(answers)} cases are answered {_UNKNOWN} because they cannot "
+            "be predicted:\n" + "\n".join(problems)
+        )
+    return outputs
+
+
+def _answer(scratch: Path, name: str) -> _Answer:
+    record = read_record(scratch, name)
+    if record is None:
+        return _Answer(_UNKNOWN, f"it has neither {' nor '.join(IMAGES.values())}; add them.")
+    if record["class"] is None:
+        return _Answer(_UNKNOWN, record["error"])
+    return _Answer(record["class"], None)
+
+
+def _write_docker(
+    inputs: Path, outputs: Path, scratch: Path, answers: Mapping[str, _Answer]
+) -> None:
+    for name, answer in answers.items():
+        _write_masks(inputs / name, outputs / name, scratch, "pred")
+        write_text(outputs / name / "PD_pred.txt", str(answer.label))
+
+
+def _write_email(
+    inputs: Path, outputs: Path, scratch: Path, answers: Mapping[str, _Answer]
+) -> None:
+    for name in answers:
+        _write_masks(inputs / name, outputs / "outputs" / name, scratch, "pred")
+    rows = [f"{name},{answer.label}\n" for name, answer in answers.items()]
+    write_text(outputs / "label_predict.csv", "patient_id,prediction\n" + "".join(rows))
+
+
+def _write_baseline(
+    inputs: Path, outputs: Path, scratch: Path, answers: Mapping[str, _Answer]
+) -> None:
+    for name in answers:
+        _write_masks(inputs / name, outputs / name, scratch, "mask")
+    rows = [f"{name},{answer.label}" for name, answer in answers.items()]
+    write_text(outputs / "pred.csv", "\n".join(rows))
+
+
+_WRITERS: dict[str, Callable[[Path, Path, Path, Mapping[str, _Answer]], None]] = {
+    "baseline": _write_baseline,
+    "docker": _write_docker,
+    "email": _write_email,
+}
+
+
+def _write_masks(case: Path, output: Path, scratch: Path, suffix: str) -> None:
+    """Write the masks of a case: those that were made or given; background without any."""
+    for image in LABELS:
+        path = output / f"{image.upper()}_{suffix}.nii.gz"
+        like = case / IMAGES[image]
+        made = subject_folder(scratch, case.name) / MASK_FILES[image]
+        mask = _read(made) if made.is_file() else _read(case / MASKS[f"mask_{image}"])
+        if mask is None and (voxels := _read(like)) is not None:
+            mask = np.zeros(voxels.shape, np.uint8)
+        if mask is None:
+            path.unlink(missing_ok=True)  # of an earlier run
+        else:
+            save_mask(path, mask, like)
+
+
+def _read(path: Path) -> np.ndarray | None:
+    """The voxels of a file as uint8; None if it is not there or damaged."""
+    try:
+        check_file(path, path.name, is_mask=True)
+    except (OSError, ValueError):
+        return None
+    volume: Any = nibabel.load(path)
+    return np.rint(np.asanyarray(volume.dataobj)).astype(np.uint8)

@@ -1,0 +1,94 @@
+"""manifest.json: what a prediction was made with."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mrn_components
+from mrn_components.app.predict.records import Record
+from mrn_components.files import hash_file, write_text
+
+_PACKAGES = ("monai", "torch", "timm", "pytorch-ignite", "nibabel", "numpy", "nnunetv2")
+
+
+def hash_files(files: Sequence[Path], folder: Path) -> dict[str, str]:
+    """SHA-256 of files, by their path in ``folder``, or their name where they lie elsewhere."""
+    hashes: dict[str, str] = {}
+    for path in files:
+        inside = path.absolute().is_relative_to(folder.absolute())
+        name = str(path.absolute().relative_to(folder.absolute())) if inside else path.name
+        if name in hashes:  # model.pt of one fold and of another
+            name = f"{len(hashes)} {name}"
+        hashes[name] = hash_file(path)
+    return hashes
+
+
+def hash_content(content: Any) -> str:
+    """SHA-256 of what JSON makes of ``content``; tells two settings apart."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def without_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the names instead of the paths of files, which would tell of the machine."""
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: shown(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [shown(item) for item in value]
+        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+    return shown(settings)
+
+
+def write_manifest(
+    output_dir: Path, run: Mapping[str, Any], records: Sequence[Record], device: torch.device
+) -> None:
+    """Write ``manifest.json``.
+
+    Args:
+        output_dir: folder of the results.
+        run: hashes of weights and configs, and settings.
+        records: the subjects'.
+        device: where the network computed.
+    """
+    statuses = [record["status"] for record in records]
+    content = {
+        "research_use_only": True,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "subjects": {status: statuses.count(status) for status in ("ok", "abstained", "failed")},
+        **run,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "versions": _versions(),
+        "timings_s": _timings(records),
+        "inputs": {
+            record["subject"]: {key: file["sha256"] for key, file in record["inputs"].items()}
+            for record in records
+        },
+    }
+    write_text(output_dir / "manifest.json", json.dumps(content, indent=2) + "\n")
+
+
+def _versions() -> dict[str, str]:
+    ours = {"python": platform.python_version(), "mrn_components": mrn_components.__version__}
+    return ours | {name: version(name) for name in _PACKAGES}
+
+
+def _timings(records: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """Mean and sum of each stage's seconds, over the subjects that went through it."""
+    of_stage: dict[str, list[float]] = {}
+    for record in records:
+        for stage, seconds in record["timings_s"].items():
+            of_stage.setdefault(stage, []).append(seconds)
+    return {
+        stage: {"mean": round(sum(times) / len(times), 4), "total": round(sum(times), 4)}
+        for stage, times in of_stage.items()
+    }

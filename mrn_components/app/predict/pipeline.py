@@ -1,0 +1,197 @@
+"""One subject, from its files to its record."""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mrn_components.app.predict.inputs import Case
+from mrn_components.app.predict.preflight import check_file
+from mrn_components.app.predict.records import MASK_FILES, Record, empty_record, subject_folder
+from mrn_components.app.predict.segmentation import Segmenters
+from mrn_components.app.predict.workflow import Classifier
+from mrn_components.app.segment import save_mask
+from mrn_components.biomarkers import biomarkers
+from mrn_components.data.subjects import IMAGES, MASKS
+from mrn_components.errors import user_message
+from mrn_components.labels import ImageName
+from mrn_components.ledger import Ledger, find_trained_on
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """What turns the files of a subject into its record.
+
+    Args:
+        classifier: the network and what is around it.
+        segmenters: make the masks that a subject lacks.
+        ledgers: of the weights.
+        root: folder that paths are told relative to, in records as in messages.
+        output_dir: folder of the results; segmented masks go to ``subjects/ID``.
+        abstain: give no probability where the NM ROI or more than one ROI is missing.
+        cache_dir: folder that remembers the hashes of images.
+    """
+
+    classifier: Classifier
+    segmenters: Segmenters
+    ledgers: Sequence[Ledger]
+    root: Path
+    output_dir: Path
+    abstain: bool = True
+    cache_dir: str | None = None
+
+    def predict(self, case: Case) -> Record:
+        """Predict a subject; what goes wrong with it stands in its record."""
+        record = empty_record(case.subject)
+        with _quiet():
+            try:
+                self._fill(record, case)
+            except Exception as error:  # whatever it is, the other subjects go on
+                record |= {"status": "failed", "prob_pd": None, "class": None}
+                record["error"] = self._shown(_message(error), case)
+                if user_message(error) is None:
+                    _logger.exception("subject %s failed", case.subject)
+        record["flags"] = [self._shown(text, case) for text in record["flags"]]
+        return record
+
+    def _fill(self, record: Record, case: Case) -> None:
+        timer = record["timings_s"]
+        if case.problem is not None:
+            raise ValueError(case.problem)
+        with _timed(timer, "read"):
+            files = self._check_files(record, case)
+            subject: dict[str, Any] = {"subject": case.subject}
+            subject |= {"person": case.person} if case.person else {}
+            subject |= {key: str(path) for key, path in files.items()}
+            trained_on = find_trained_on([subject], self.ledgers, self.cache_dir)
+            record["trained_on"] = int(bool(trained_on))
+        subject |= self._segment(record, files)
+        with _timed(timer, "crop"):
+            crops = self.classifier.crop(subject)
+        for key in ("boxes", "estimated", "missing_rois"):
+            record[key] = crops.get(key, record[key])
+        record["flags"] += crops.get("flags", [])
+        with _timed(timer, "measure"):
+            self._measure(record, subject)
+        record["status"] = "ok"
+        if self.abstain and (reason := self._abstention(record)):
+            record["flags"].append(reason)
+            record["status"] = "abstained"
+            return
+        with _timed(timer, "classify"):
+            record |= _with_folds(self.classifier.classify(crops))
+
+    def _check_files(self, record: Record, case: Case) -> dict[str, Path]:
+        """Check the files that are needed; those there are."""
+        files = {}
+        for image in self.classifier.images:
+            if image not in case.files:
+                fix = " (in BIDS, choose it by --nm_filter)" if image == "nm" else ""
+                record["flags"].append(
+                    f"there is no {image.upper()} image; add {IMAGES[image]}{fix}"
+                )
+            for key in (image, f"mask_{image}"):
+                if key in case.files and image in case.files:
+                    path = files[key] = case.files[key]
+                    shown = self._shown(str(path), case)
+                    digest = check_file(path, shown, is_mask=key != image)
+                    record["inputs"][key] = {"path": shown, "sha256": digest}
+        if not files:
+            raise ValueError(
+                f"there is none of the images {', '.join(self.classifier.images)} that the network "
+                "needs; add them."
+            )
+        return files
+
+    def _segment(self, record: Record, files: dict[str, Path]) -> dict[str, str]:
+        """Segment the images without a mask; {"mask_nm": path, ...} of the new masks."""
+        made: dict[str, str] = {}
+        masks = {image: files[f"mask_{image}"] for image in MASK_FILES if f"mask_{image}" in files}
+        images: tuple[ImageName, ...] = ("qsm", "nm")  # the SN of QSM tells where to look in NM
+        for image in images:
+            if image not in files:
+                continue
+            record["mask_source"][image] = "given" if image in masks else "segmented"
+            if image not in masks:
+                path = subject_folder(self.output_dir, record["subject"]) / MASK_FILES[image]
+                near = masks.get("qsm")  # none yet for QSM itself
+                with _timed(record["timings_s"], f"segment_{image}"):
+                    segmentation = self.segmenters.load(image)(files[image], near)
+                with _timed(record["timings_s"], "write"):
+                    save_mask(path, segmentation.mask, like=files[image])
+                masks[image] = path
+                made[f"mask_{image}"] = str(path)
+        record["mask_source"] = dict(sorted(record["mask_source"].items()))
+        return made
+
+    @staticmethod
+    def _measure(record: Record, subject: Mapping[str, Any]) -> None:
+        """Measure the nuclei; that they cannot be measured is no reason against a prediction."""
+        try:
+            sources = [subject.get(key) for key in (*IMAGES, *MASKS)]
+            record["biomarkers"] = biomarkers(*sources)
+        except (OSError, ValueError) as error:
+            record["flags"].append(f"no biomarkers: {error}")
+
+    def _abstention(self, record: Record) -> str | None:
+        """Why no probability is given; None if one is."""
+        missing = record["missing_rois"]
+        with_nm = any(self.classifier.rois[roi].image == "nm" for roi in missing)
+        if not with_nm and len(missing) < 2:
+            return None
+        what = "the NM region is" if with_nm else f"{len(missing)} regions are"
+        return (
+            f"no probability, because {what} missing ({', '.join(missing)}); add what is missing, "
+            "or force one by --abstain False"
+        )
+
+    def _shown(self, text: str, case: Case) -> str:
+        """A text without the folders of this machine."""
+        for folder in (self.output_dir, self.root, *(file.parent for file in case.files.values())):
+            for name in (str(folder.absolute()), str(folder)):
+                if name not in (".", "/"):
+                    text = text.replace(f"{name}/", "")
+        return text
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the components' warnings off the screen: a subject's flags say the same."""
+    package = logging.getLogger("mrn_components")
+    level = package.level
+    package.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        package.setLevel(level)
+
+
+@contextmanager
+def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        spent = timings.get(stage, 0.0) + time.perf_counter() - start
+        timings[stage] = round(spent, 4)
+
+
+def _with_folds(columns: dict[str, float | int]) -> Record:
+    """Columns as keys of a record: those of the folds become one list."""
+    folds = [value for key, value in columns.items() if key.startswith("prob_pd_fold")]
+    record: Record = {k: v for k, v in columns.items() if not k.startswith("prob_pd_fold")}
+    return record | ({"prob_pd_folds": folds} if folds else {})
+
+
+def _message(error: BaseException) -> str:
+    message = user_message(error)
+    if message is None:
+        while error.__cause__ is not None:
+            error = error.__cause__
+        message = f"{type(error).__name__}: {error}"
+    return message

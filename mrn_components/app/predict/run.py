@@ -1,0 +1,276 @@
+"""The loop over a cohort: what is done stays, what fails is told at the end."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+from tqdm import tqdm
+
+import mrn_components
+from mrn_components.app.bundle_run import locked
+from mrn_components.app.predict.inputs import Case, Inputs, find_inputs
+from mrn_components.app.predict.manifest import (
+    hash_content,
+    hash_files,
+    without_folders,
+    write_manifest,
+)
+from mrn_components.app.predict.pipeline import Pipeline
+from mrn_components.app.predict.processes import joined_processes, with_own_device
+from mrn_components.app.predict.records import (
+    MASK_FILES,
+    Record,
+    clear_subject,
+    empty_record,
+    read_record,
+    subject_folder,
+    write_record,
+    write_tables,
+)
+from mrn_components.app.predict.segmentation import Segmenters
+from mrn_components.app.predict.workflow import Classifier, inference_workflow
+from mrn_components.files import hash_file
+from mrn_components.labels import ImageName
+from mrn_components.ledger import read_ledgers
+
+_NUMBERS = ("weights", "config")  # what decides the numbers of a subject with masks
+# Keys of a config that have an argument of their own, or that belong to an evaluation.
+_OWN_KEYS = ("bundle_root", "dataset_dir", "output_dir", "labels", "require_labels")
+
+
+class FailedSubjectsError(RuntimeError):
+    """Some subjects could not be predicted; the others are."""
+
+
+def predict(
+    input_dir: str | Path,
+    output_dir: str | Path,
+    *,
+    bundle: str,
+    segmentation: str = "bundles/segmentation",
+    nm_filter: str | None = None,
+    abstain: bool = True,
+    resume: bool = False,
+    **overrides: Any,
+) -> Path:
+    """Predict one subject or a cohort from raw NM and QSM.
+
+    Masks are used where they are given, else the segmentation bundle makes them. ``output_dir``
+    gets ``predictions.csv``, ``biomarkers.csv``, ``manifest.json`` and ``subjects/ID`` with
+    ``prediction.json`` and the masks that were made; each file appears whole or not at all. Under
+    ``torchrun`` every process takes its share of the subjects, and the first one writes the tables.
+
+    Args:
+        input_dir: as of ``find_inputs``.
+        output_dir: folder of the results.
+        bundle: folder of a bundle, or of a training run.
+        segmentation: folder of the segmentation bundle.
+        nm_filter: as of ``find_inputs``.
+        abstain: give no probability where the NM ROI or more than one ROI is missing.
+        resume: keep the subjects whose files, weights and settings are those of an earlier call.
+        overrides: config keys and their values.
+
+    Returns:
+        The path of ``predictions.csv``.
+
+    Raises:
+        FileNotFoundError: if a path is missing or ``bundle`` is no bundle.
+        ValueError: for an override that the config does not know, a faulty datalist, or if every
+            subject lacks masks and they cannot be made.
+        RuntimeError: if another process uses ``output_dir``.
+        FailedSubjectsError: at the end, if subjects failed; names them and the reasons.
+    """
+    if own := sorted(set(_OWN_KEYS) & set(overrides)):
+        raise ValueError(
+            f"--{own[0]}: `mrn predict INPUT OUTPUT` has no such option; `mrn evaluate` scores "
+            "predictions by labels."
+        )
+    with joined_processes() as (rank, world):
+        inputs = find_inputs(input_dir, nm_filter)
+        run = _Run(
+            inputs,
+            Path(output_dir),
+            bundle=bundle,
+            segmentation=segmentation,
+            abstain=abstain,
+            resume=resume,
+            overrides=overrides,
+        )
+        if rank > 0:
+            idist.barrier()  # until the first process has the folder
+            run.predict(inputs.cases[rank::world])
+            idist.barrier()
+            return Path(output_dir) / "predictions.csv"
+        print(f"{len(inputs.cases)} subjects: {inputs.layout}", flush=True)
+        with locked(Path(output_dir)):
+            idist.barrier()
+            run.predict(inputs.cases[::world])
+            idist.barrier()  # until every process has written its records
+            return run.finish()
+
+
+class _Run:
+    """The prediction of some subjects with one set of weights and settings.
+
+    Args:
+        inputs: the subjects.
+        output_dir: folder of the results.
+        bundle, segmentation, abstain, resume, overrides: as of ``predict``.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        output_dir: Path,
+        *,
+        bundle: str,
+        segmentation: str,
+        abstain: bool,
+        resume: bool,
+        overrides: Mapping[str, Any],
+    ) -> None:
+        self.inputs = inputs
+        self.output_dir = output_dir
+        self.resume = resume
+        workflow = inference_workflow(
+            str(inputs.root), str(output_dir), bundle=bundle, **with_own_device(overrides)
+        )
+        classifier = Classifier(workflow)
+        segmenters = Segmenters(segmentation, classifier.device)
+        segments = self._load_segmenters(classifier.images, segmenters)
+        self.pipeline = Pipeline(
+            classifier=classifier,
+            segmenters=segmenters,
+            ledgers=read_ledgers(classifier.weights),
+            root=inputs.root,
+            output_dir=output_dir,
+            abstain=abstain,
+            cache_dir=overrides.get("cache_dir"),
+        )
+        self.description = {
+            "weights": hash_files(classifier.weights, Path(bundle)),
+            "config": hash_content(_settled(workflow.parser.get())),
+            "segmentation": hash_files(segmenters.files, Path(segmentation)) if segments else None,
+            "settings": {
+                "bundle": Path(bundle).resolve().name,
+                "segmentation": Path(segmentation).resolve().name,
+                "abstain": abstain,
+                "overrides": without_folders(overrides),
+            },
+        }
+        same = [mrn_components.__version__, abstain, *(self.description[k] for k in _NUMBERS)]
+        self._identity = hash_content(same)
+        self._identity_with_masks = hash_content([*same, self.description["segmentation"]])
+
+    def _load_segmenters(self, images: Sequence[ImageName], segmenters: Segmenters) -> bool:
+        """Build the segmenters that are needed; whether any is.
+
+        Raises:
+            ValueError: if one cannot be built though every subject needs one.
+        """
+        without = [
+            {image for image in images if image in case.files and f"mask_{image}" not in case.files}
+            for case in self.inputs.cases
+        ]
+        try:
+            for image in sorted(set().union(*without)):
+                segmenters.load(image)
+        except ValueError:
+            if all(without):
+                raise  # else it is the error of those subjects
+        return any(without)
+
+    def predict(self, cases: Sequence[Case]) -> None:
+        """Predict subjects, and write their records."""
+        if self.resume:
+            cases = self._left(cases)
+        for case in cases:
+            clear_subject(self.output_dir, case.subject)
+        for case in tqdm(cases, desc="Subjects", unit="subject", disable=idist.get_rank() > 0):
+            start = time.perf_counter()
+            record = self.pipeline.predict(case)
+            record["run"] = self._identity_of(record)
+            record["timings_s"]["total"] = round(time.perf_counter() - start, 4)
+            write_record(self.output_dir, record)
+
+    def _left(self, cases: Sequence[Case]) -> list[Case]:
+        """The subjects that are not done yet."""
+        reasons = [self._why_again(case) for case in cases]
+        counts = Counter(reason for reason in reasons if reason is not None)
+        again = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none"
+        print(f"resume: {reasons.count(None)} subjects are done; left: {again}", flush=True)
+        return [case for case, reason in zip(cases, reasons, strict=True) if reason is not None]
+
+    def finish(self) -> Path:
+        """Write the tables and the manifest, and say how it ended.
+
+        Returns:
+            The path of ``predictions.csv``.
+
+        Raises:
+            FailedSubjectsError: if subjects failed.
+        """
+        records = [self._read(case) for case in self.inputs.cases]
+        table = write_tables(self.output_dir, records)
+        write_manifest(self.output_dir, self.description, records, self.pipeline.classifier.device)
+        counts = Counter(record["status"] for record in records)
+        flagged = sum(bool(record["flags"]) for record in records)
+        ended = (
+            f"{counts['ok']} predicted, {counts['abstained']} abstained, {counts['failed']} failed"
+        )
+        print(f"{ended}; {flagged} have flags (research use only)", flush=True)
+        for record in records:
+            if record["status"] == "abstained":
+                print(f"  {record['subject']}: {'; '.join(record['flags'])}")
+        failed = [record for record in records if record["status"] == "failed"]
+        if failed:
+            lines = "\n".join(f"  {record['subject']}: {record['error']}" for record in failed)
+            raise FailedSubjectsError(
+                f"{len(failed)} of {len(records)} subjects failed; mend them and add --resume True "
+                f"to predict only these. The others are in {table}.\n{lines}"
+            )
+        return table
+
+    def _read(self, case: Case) -> Record:
+        record = read_record(self.output_dir, case.subject)
+        if record is None or record["run"] != self._identity_of(record):
+            error = "not predicted: its process ended early; add --resume True to go on."
+            return empty_record(case.subject) | {"error": error}
+        return record
+
+    def _why_again(self, case: Case) -> str | None:
+        """Why a subject is predicted (again); None if it is done."""
+        record = read_record(self.output_dir, case.subject)
+        if record is None:
+            return "new"
+        if record["status"] == "failed":
+            return "failed before"
+        if record["run"] != self._identity_of(record):
+            return "with other weights or settings"
+        masks = [image for image, source in record["mask_source"].items() if source == "segmented"]
+        folder = subject_folder(self.output_dir, case.subject)
+        if not all((folder / MASK_FILES[image]).is_file() for image in masks):
+            return "without their masks"
+        known = {key: file["sha256"] for key, file in record["inputs"].items()}
+        return None if self._hashes(case) == known else "with other files"
+
+    def _identity_of(self, record: Record) -> str:
+        """Hash of all but the files that the record depends on."""
+        segmented = "segmented" in record["mask_source"].values()
+        return self._identity_with_masks if segmented else self._identity
+
+    def _hashes(self, case: Case) -> dict[str, str]:
+        keys = [
+            key for image in self.pipeline.classifier.images for key in (image, f"mask_{image}")
+        ]
+        files = {key: case.files[key] for key in keys if key in case.files}
+        return {key: hash_file(path) for key, path in files.items() if path.is_file()}
+
+
+def _settled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without what changes no number: where things are, and how many workers read."""
+    places = {*_OWN_KEYS, "_meta_", "cache_dir", "ckpt_path", "device", "num_workers"}
+    return {key: value for key, value in config.items() if key not in places}

@@ -1,0 +1,113 @@
+"""A bundle's inference workflow, and its parts as one classifier of subjects."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.networks.utils import eval_mode
+from monai.utils import ensure_tuple
+
+from mrn_components.bundle import bundle_config, check_key
+from mrn_components.data import Subject, collate_subjects
+from mrn_components.labels import ImageName
+from mrn_components.predictions import probability_columns
+
+_PARTS = ("checkpoint", "dataset", "inferer", "network", "postprocessing", "prepare_batch")
+
+
+def inference_workflow(
+    input_dir: str, output_dir: str, *, bundle: str, **overrides: Any
+) -> ConfigWorkflow:
+    """Make the inference workflow of a bundle, ready to run.
+
+    Args:
+        input_dir: folder of subjects in the challenge's layout, with masks; or a JSON datalist.
+        output_dir: folder of the results.
+        bundle: folder of a bundle, or of a training run.
+        overrides: config keys and their values.
+
+    Raises:
+        FileNotFoundError: if ``bundle`` is no bundle.
+        ValueError: for an override that the config does not know.
+    """
+    config_file = bundle_config(Path(bundle), "inference")
+    config = ConfigParser.load_config_file(str(config_file))
+    for key in overrides:
+        check_key(key, config, source="--")
+    workflow = ConfigWorkflow(
+        config_file=str(config_file),
+        workflow_type="infer",
+        bundle_root=bundle,
+        dataset_dir=input_dir,
+        output_dir=output_dir,
+        **overrides,
+    )
+    workflow.initialize()
+    return workflow
+
+
+class Classifier:
+    """The network of a bundle with all that its inference config puts around it.
+
+    The parts are used as the config has them, so that a subject gets the numbers of
+    ``monai.bundle run``.
+
+    Args:
+        workflow: what ``inference_workflow`` returns.
+
+    Raises:
+        ValueError: if the config lacks a part.
+        FileNotFoundError: if the weights are missing.
+    """
+
+    def __init__(self, workflow: ConfigWorkflow) -> None:
+        parser = workflow.parser
+        if missing := [part for part in _PARTS if part not in parser.get()]:
+            raise ValueError(
+                f"the inference config has no {missing}, of which `mrn predict` is made; add what "
+                "the bundle mrn has in configs/inference.yaml."
+            )
+        self.rois = dict(parser.get_parsed_content("rois"))
+        self.device = torch.device(parser.get_parsed_content("device"))
+        self.weights = [Path(file) for file in ensure_tuple(parser.get_parsed_content("ckpt_path"))]
+        # First, because it fails where there are no weights, and the network takes long.
+        checkpoint = parser.get_parsed_content("checkpoint")
+        self._network = parser.get_parsed_content("network")
+        self._inferer = parser.get_parsed_content("inferer")
+        self._prepare_batch = parser.get_parsed_content("prepare_batch")
+        self._postprocess = parser.get_parsed_content("postprocessing")
+        self._preprocess = parser.get_parsed_content("dataset#transform")
+        loader = Engine(lambda _engine, _batch: None)
+        checkpoint.attach(loader)  # MONAI's loaders read at this event
+        loader.fire_event(Events.STARTED)
+
+    @property
+    def images(self) -> tuple[ImageName, ...]:
+        """The images that the ROIs are taken from."""
+        return tuple(sorted({roi.image for roi in self.rois.values()}))
+
+    def crop(self, subject: Subject) -> dict[str, Any]:
+        """Read a subject's files and crop its ROIs.
+
+        Args:
+            subject: ``subject`` and the paths ``nm, qsm, mask_nm, mask_qsm`` that there are.
+        """
+        return dict(self._preprocess(dict(subject)))
+
+    def classify(self, crops: Mapping[str, Any]) -> dict[str, float | int]:
+        """Ask the network.
+
+        Args:
+            crops: what ``crop`` returns.
+
+        Returns:
+            The columns of ``probability_columns``.
+        """
+        batch = collate_subjects([dict(crops)])
+        images, targets = self._prepare_batch(batch, self.device)
+        with eval_mode(self._network):
+            output = {"label": targets, "pred": self._inferer(images, self._network)}
+            return probability_columns(self._postprocess(output), 0)
