@@ -13,7 +13,7 @@ PACKAGE = Path(mrn_components.__file__).parent
 # Layers from the bottom: a module may import from its own layer and those below.
 LAYERS = [
     {"errors", "files", "labels", "shapley"},
-    {"losses", "networks", "optim", "phantom", "rois"},
+    {"checks", "losses", "networks", "optim", "phantom", "rois"},
     {"batch", "data", "inferers", "metrics", "transforms"},
     {"bundle", "handlers", "ledger", "msupmoco", "predictions"},
     {"app"},
