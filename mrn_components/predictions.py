@@ -28,6 +28,8 @@ class PredictionsHandler:
       folds whose class is the ensemble's; ``fold_std``, the standard deviation of the folds' P(PD);
     - with test-time augmentation, ``tta_std``, the standard deviation of the views' P(PD);
     - ``trained_on``, 1 for a training subject of the weights, else 0;
+    - with the fallback of ``ROICropd``, ``missing_rois``, the masked ROIs with ";" between them,
+      and ``flags``, what to know about the crops, with "; " between the texts;
     - ``label`` where known.
 
     ``metrics.json`` holds what ``diagnosis_metrics`` returns, ``metrics.txt`` a table of it. Of
@@ -52,7 +54,7 @@ class PredictionsHandler:
         self.labelled = labelled
         self.seed = seed
         self.trained_on = trained_on
-        self._rows: dict[str, dict[str, float | int]] = {}  # subject: {column: value}
+        self._rows: dict[str, dict[str, Any]] = {}  # subject: {column: value}
 
     def attach(self, engine: Engine) -> None:
         """Subscribe to an evaluator with ``decollate=False`` and ``DiagnosisOutputd`` behind it."""
@@ -66,15 +68,18 @@ class PredictionsHandler:
 
     def collect(self, engine: Any) -> None:
         """Take the batch's probabilities."""
-        output = engine.state.output
-        for index, subject in enumerate(engine.state.batch["subject"]):
+        output, batch = engine.state.output, engine.state.batch
+        for index, subject in enumerate(batch["subject"]):
             prob_pd = float(output["prob_pd"][index])
-            row: dict[str, float | int] = {"prob_pd": prob_pd, "class": int(prob_pd > 0.5)}
+            row: dict[str, Any] = {"prob_pd": prob_pd, "class": int(prob_pd > 0.5)}
             if "prob_pd_folds" in output:
                 row |= _fold_columns(output["prob_pd_folds"][index], row["class"])
             if "prob_pd_views" in output:
                 row["tta_std"] = float(output["prob_pd_views"][index].std(correction=0))
             row["trained_on"] = int(subject in self.trained_on)
+            for column, separator in (("missing_rois", ";"), ("flags", "; ")):
+                if column in batch:
+                    row[column] = separator.join(batch[column][index])
             if self.labelled:
                 row["label"] = int(output["label"][index])
             self._rows[subject] = row

@@ -12,13 +12,16 @@ import torch
 from monai.data import MetaTensor
 from monai.networks import one_hot
 from monai.transforms import CropForeground, Orientation, Transform
-from scipy import ndimage
 
-from mrn_components.labels import LABELS, SIDES
+from mrn_components.boxes import Box
+from mrn_components.checks.geometry import MAX_SHIFT_MM, corner_shift_mm
+from mrn_components.checks.masks import unknown_values
+from mrn_components.labels import LABELS
+from mrn_components.placement import Missing, Placement, ROIPlacer
 from mrn_components.rois import ROI
 
 _logger = logging.getLogger(__name__)
-_MAX_SHIFT_MM = 0.1  # between an image's corners and its mask's
+_MIN_CONTRAST = 1e-3  # standard deviation in an ROI, of intensities scaled to [0, 1]
 
 
 class CheckVolumesd(Transform):
@@ -29,46 +32,64 @@ class CheckVolumesd(Transform):
 
     Args:
         rois: the regions of interest by name.
+        missing: "fallback" lets volumes and masks be absent, as of ``ROICropd``.
 
     Raises:
-        ValueError: for a volume that is not 3D, a mask on another grid than its image (corners more
-            than 0.1 mm apart), mask values that are not label ids, or a non-finite voxel in an ROI.
+        ValueError: for a volume that is absent or not 3D, a mask on another grid than its image
+            (corners more than 0.1 mm apart), mask values that are not label ids, or a non-finite
+            voxel in an ROI.
     """
 
-    def __init__(self, *, rois: Mapping[str, ROI]) -> None:
+    def __init__(self, *, rois: Mapping[str, ROI], missing: Missing = "error") -> None:
         self.rois = dict(rois)
+        self.placer = ROIPlacer(rois=rois, missing=missing)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Check the volumes and masks of the images that the ROIs need."""
         d = dict(data)
-        for image in sorted({roi.image for roi in self.rois.values()}):
-            volume, mask = d[image], d[f"mask_{image}"]
-            _check_grid(volume, mask)
-            _check_labels(mask, image)
-            if not bool(torch.isfinite(volume).all()):
-                d[image] = self._fill_outside(volume, mask, image)
+        images = sorted({roi.image for roi in self.rois.values()})
+        for image in images:
+            self._check_presence(d, image)
+            pair = [d[key] for key in (image, f"mask_{image}") if key in d]
+            for item in pair:
+                _check_3d(item)
+            if len(pair) == 2:
+                _check_grid(*pair)
+            if f"mask_{image}" in d:
+                _check_labels(d[f"mask_{image}"], image)
+        for image in images:
+            if image in d and not bool(torch.isfinite(d[image]).all()):
+                self._fill_outside(d, image)
         return d
 
-    def _fill_outside(self, volume: MetaTensor, mask: MetaTensor, image: str) -> MetaTensor:
-        """Set non-finite voxels to 0, provided that none lies in an ROI."""
-        boxes = _component_boxes(mask)
+    def _check_presence(self, d: Mapping[Hashable, Any], image: str) -> None:
+        absent = [key for key in (image, f"mask_{image}") if key not in d]
+        if absent and self.placer.missing == "error":
+            raise ValueError(
+                f"the subject lacks {' and '.join(absent)}; add the files, or let the network do "
+                "without them (--missing_nuclei fallback)."
+            )
+
+    def _fill_outside(self, d: dict[Hashable, Any], image: str) -> None:
+        """Set non-finite voxels of an image to 0, provided that none lies in an ROI."""
+        volume = d[image]
         finite = torch.isfinite(volume.as_tensor())
-        for name, roi in self.rois.items():
-            if roi.image == image:
-                start, stop = _roi_box(name, roi, boxes, mask)
-                x, y, z = (slice(max(a, 0), b) for a, b in zip(start, stop, strict=True))
-                count = int((~finite[0, x, y, z]).sum())
+        for name, place in self.placer(d).items():
+            if self.rois[name].image == image and place.box is not None:
+                count = int((~finite[0][_inside(place.box)]).sum())
                 if count:
                     raise ValueError(
                         f"{_file(volume)} has {count} non-finite voxels (NaN or infinite) in ROI "
                         f"{name!r}, expected none; reconstruct the image anew."
                     )
+        count = int((~finite).sum())
         _logger.warning(
-            "%s has %d non-finite voxels outside the ROIs; they become 0.",
-            _file(volume),
-            int((~finite).sum()),
+            "%s has %d non-finite voxels outside the ROIs; they become 0.", _file(volume), count
         )
-        return torch.where(finite, volume, 0.0)  # type: ignore[return-value]
+        d[image] = torch.where(finite, volume, 0.0)
+        if self.placer.missing == "fallback":
+            text = f"{count} voxels of {image.upper()} outside the ROIs are not finite, taken as 0"
+            d["flags"] = [*d.get("flags", []), text]
 
 
 class ROICropd(Transform):
@@ -82,15 +103,29 @@ class ROICropd(Transform):
     of each ROI: (1, D, H, W), with the affine from (d, h, w) to mm. The first slice is the lowest,
     the first row anterior, the first column at the patient's right. Masks keep their label ids.
 
+    With ``missing="fallback"`` no absence raises: boxes of nuclei that a mask lacks are estimated
+    (``ROIPlacer``), and an ROI without image, place or contrast is masked as in Table 4, by zeros
+    in the shape of the population's box. Nothing of this is silent; the data gain
+
+    - ``missing_rois``: names of the masked ROIs;
+    - ``estimated``: ``{roi: ["left STN: mirrored from the right"]}``;
+    - ``boxes``: ``{roi: {"image": "qsm", "start": [x, y, z], "stop": [x, y, z]}}`` of the others,
+      in voxels of the volume, margin included; they may leave it;
+    - ``flags``: sentences on all of this, on nuclei of unusual size or place, and on those that
+      the border of the image may cut.
+
     Args:
         rois: the regions of interest by name.
+        missing: "error", or "fallback" for prediction.
 
     Raises:
-        ValueError: if a mask has none of an ROI's nuclei.
+        ValueError: with "error", for a mask that has none of an ROI's nuclei, and for an ROI
+            without contrast.
     """
 
-    def __init__(self, *, rois: Mapping[str, ROI]) -> None:
+    def __init__(self, *, rois: Mapping[str, ROI], missing: Missing = "error") -> None:
         self.rois = dict(rois)
+        self.placer = ROIPlacer(rois=rois, missing=missing)
         self.crop = CropForeground(allow_smaller=False)
         self.to_slices = Orientation(axcodes="SPL", labels=None)  # (X, Y, Z) -> (D, H, W)
 
@@ -98,19 +133,44 @@ class ROICropd(Transform):
         """Crop the ROIs."""
         volumes = {f"{kind}{image}" for image in LABELS for kind in ("", "mask_")}
         d = {key: value for key, value in data.items() if key not in volumes}
-        images = {roi.image for roi in self.rois.values()}
-        boxes = {image: _component_boxes(data[f"mask_{image}"]) for image in images}
-        for name, roi in self.rois.items():
-            volume, mask = data[roi.image], data[f"mask_{roi.image}"]
-            box = _roi_box(name, roi, boxes[roi.image], mask)
-            d[name] = self._crop(volume, *box, fill=float(volume.min()))
-            d[f"mask_{name}"] = self._crop(mask, *box, fill=0.0)
+        report: dict[Hashable, Any] = {
+            "boxes": {},
+            "estimated": {},
+            "missing_rois": [],
+            "flags": [],
+        }
+        for name, place in self.placer(data).items():
+            image = self.rois[name].image
+            fault = place.fault if place.box is None else _fault(data[image], place.box, image)
+            if fault is not None and self.placer.missing == "error":
+                raise ValueError(
+                    f"ROI {name!r} {fault} ({_file(data[image])}); check the image and its units, "
+                    f"or leave the ROI out (--rois#{name}#_disabled_ True)."
+                )
+            if place.box is None or fault is not None:
+                d[name], d[f"mask_{name}"] = (torch.zeros(1, *place.shape) for _ in range(2))
+            else:
+                d[name], d[f"mask_{name}"] = self._crops(data, image, place.box)
+            _note(report, name, image, place, fault)
+        if self.placer.missing == "fallback":
+            report["flags"] = [*data.get("flags", []), *report["flags"]]
+            for text in report["flags"]:
+                _logger.warning("%s: %s.", data.get("subject", "a subject"), text)
+            d |= report
         return d
 
-    def _crop(
-        self, volume: MetaTensor, start: np.ndarray, stop: np.ndarray, fill: float
-    ) -> torch.Tensor:
-        crop = self.to_slices(self.crop.crop_pad(volume, start, stop, value=fill))
+    def _crops(
+        self, data: Mapping[Hashable, Any], image: str, box: Box
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """An ROI of an image and of its mask, which may be absent: all background then."""
+        volume = data[image]
+        crop = self._crop(volume, box, fill=float(volume.min()))
+        if f"mask_{image}" not in data:
+            return crop, torch.zeros_like(crop)
+        return crop, self._crop(data[f"mask_{image}"], box, fill=0.0)
+
+    def _crop(self, volume: MetaTensor, box: Box, fill: float) -> torch.Tensor:
+        crop = self.to_slices(self.crop.crop_pad(volume, *box, value=fill))
         # A copy: saving a view into the cache would save the whole volume.
         return crop.clone(memory_format=torch.contiguous_format)
 
@@ -144,7 +204,8 @@ class ROIMaskChannelsd(Transform):
     """Append the one-hot mask of every ROI, background included, to its image (section 4.2).
 
     Comes after augmentation, which treats images and masks apart. ``NAME`` (1, D, H, W) becomes
-    (1 + K, D, H, W): the image, background, then the ROI's nuclei.
+    (1 + K, D, H, W): the image, background, then the ROI's nuclei. All channels of an ROI that
+    ``ROICropd`` masked are zeros, as Table 4's masking makes them.
 
     Args:
         rois: the regions of interest by name.
@@ -158,6 +219,8 @@ class ROIMaskChannelsd(Transform):
         d = dict(data)
         for name, roi in self.rois.items():
             channels = one_hot(d[f"mask_{name}"], roi.num_classes, d[name].dtype, dim=0)
+            if name in d.get("missing_rois", ()):
+                channels = torch.zeros_like(channels)
             d[name] = torch.cat([d[name], channels])
         return d
 
@@ -188,82 +251,67 @@ def _probabilities(logits: torch.Tensor) -> torch.Tensor:
     return logits.float().softmax(dim=-1)
 
 
+def _inside(box: Box) -> tuple[slice, ...]:
+    """The part of a box that lies in a volume."""
+    return tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(*box, strict=True))
+
+
+def _fault(volume: MetaTensor, box: Box, image: str) -> str | None:
+    """Why a volume shows nothing in an ROI's box, or None."""
+    voxels = volume.as_tensor()[0][_inside(box)].float()
+    if voxels.numel() == 0:
+        return f"lies outside the {image.upper()} image"
+    if float(voxels.std(correction=0)) < _MIN_CONTRAST:
+        return f"has no contrast in the {image.upper()} image"
+    return None
+
+
+def _note(
+    report: dict[Hashable, Any], name: str, image: str, place: Placement, fault: str | None
+) -> None:
+    """Write down what became of an ROI."""
+    if place.estimated:
+        report["estimated"][name] = place.estimated
+    report["flags"] += [f"{name}: {text}" for text in place.flags]
+    if fault is not None:
+        report["missing_rois"].append(name)
+        report["flags"].append(f"{name}: masked, since it {fault}")
+    elif place.box is not None:
+        start, stop = (corner.tolist() for corner in place.box)
+        report["boxes"][name] = {"image": image, "start": start, "stop": stop}
+
+
+def _check_3d(item: MetaTensor) -> None:
+    if item.ndim != 4 or item.shape[0] != 1:
+        raise ValueError(
+            f"{_file(item)} must be one 3D volume, found {item.shape[0]} of the shape "
+            f"{tuple(item.shape[1:])}; extract one."
+        )
+
+
 def _check_grid(volume: MetaTensor, mask: MetaTensor) -> None:
-    for item in (volume, mask):
-        if item.ndim != 4 or item.shape[0] != 1:
-            raise ValueError(
-                f"{_file(item)} must be one 3D volume, found {item.shape[0]} of the shape "
-                f"{tuple(item.shape[1:])}; extract one."
-            )
     if volume.shape != mask.shape:
         raise ValueError(
             f"{_file(mask)} has the shape {tuple(mask.shape[1:])}, expected that of "
             f"{_file(volume)}, {tuple(volume.shape[1:])}; draw the mask on this image."
         )
-    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)], dtype=float)
-    corners[:, :3] *= volume.shape[1:]
-    shift_mm = np.linalg.norm((corners @ (volume.affine - mask.affine).numpy().T)[:, :3], axis=1)
-    if shift_mm.max() > _MAX_SHIFT_MM:
+    shift_mm = corner_shift_mm(volume.shape[1:], volume.affine.numpy(), mask.affine.numpy())
+    if shift_mm > MAX_SHIFT_MM:
         raise ValueError(
-            f"the corners of {_file(mask)} lie up to {shift_mm.max():.2f} mm from those of "
-            f"{_file(volume)}, expected at most {_MAX_SHIFT_MM} mm; correct the affine, or draw "
+            f"the corners of {_file(mask)} lie up to {shift_mm:.2f} mm from those of "
+            f"{_file(volume)}, expected at most {MAX_SHIFT_MM} mm; correct the affine, or draw "
             "the mask on this image."
         )
 
 
 def _check_labels(mask: MetaTensor, image: str) -> None:
     table = {i: nucleus for nucleus, ids in LABELS[image].items() for i in ids}
-    values = mask.as_tensor()[mask.as_tensor() != 0].unique().tolist()
-    wrong = [value for value in values if value not in table]
+    wrong = unknown_values(mask.numpy(), image)
     if wrong:
         raise ValueError(
             f"{_file(mask)} holds the values {wrong[:5]}, expected 0 and the ids of {image} masks, "
             f"{table}; masks must be resampled with nearest neighbours only."
         )
-
-
-def _component_boxes(mask: MetaTensor) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Box [start, stop) of the largest component of every label id in a mask (1, X, Y, Z)."""
-    ids = mask.as_tensor()[0].to(torch.uint8).numpy()
-    boxes = {}
-    for label, outer in enumerate(ndimage.find_objects(ids), start=1):
-        if outer is not None:
-            components, count = ndimage.label(ids[outer] == label, structure=np.ones((3, 3, 3)))
-            largest = np.bincount(components.ravel(), minlength=count + 1)[1:].argmax()
-            inner = ndimage.find_objects(components)[largest]
-            offset = np.array([axis.start for axis in outer])
-            boxes[label] = (
-                offset + [axis.start for axis in inner],
-                offset + [axis.stop for axis in inner],
-            )
-    return boxes
-
-
-def _roi_box(
-    name: str,
-    roi: ROI,
-    boxes: Mapping[int, tuple[np.ndarray, np.ndarray]],
-    mask: MetaTensor,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Box [start, stop) of an ROI with its margin; it may leave the volume."""
-    found = [boxes[label] for label in roi.label_ids if label in boxes]
-    missing = [
-        f"{side} {nucleus}"
-        for nucleus in roi.nuclei
-        for side, label in zip(SIDES, LABELS[roi.image][nucleus], strict=True)
-        if label not in boxes
-    ]
-    if not found:
-        raise ValueError(
-            f"{_file(mask)} has none of the nuclei {list(roi.nuclei)} of ROI {name!r}; complete "
-            f"the mask, or leave the ROI out (--rois#{name}#_disabled_ True)."
-        )
-    if missing:
-        _logger.warning("%s lacks %s.", _file(mask), ", ".join(missing))
-    margin = roi.margin_voxels(np.linalg.norm(mask.affine[:3, :3].numpy(), axis=0))
-    start = np.min([start for start, _ in found], axis=0) - margin
-    stop = np.max([stop for _, stop in found], axis=0) + margin
-    return start, stop
 
 
 def _file(item: MetaTensor) -> str:

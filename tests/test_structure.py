@@ -12,9 +12,9 @@ import mrn_components
 PACKAGE = Path(mrn_components.__file__).parent
 # Layers from the bottom: a module may import from its own layer and those below.
 LAYERS = [
-    {"errors", "files", "labels", "shapley"},
+    {"boxes", "errors", "files", "labels", "population", "shapley"},
     {"checks", "losses", "networks", "optim", "phantom", "rois"},
-    {"batch", "data", "inferers", "metrics", "transforms"},
+    {"batch", "data", "inferers", "metrics", "placement", "transforms"},
     {"bundle", "handlers", "ledger", "msupmoco", "predictions"},
     {"app"},
 ]

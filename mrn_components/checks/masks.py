@@ -7,14 +7,12 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from scipy import ndimage
 
+from mrn_components.boxes import Box, enclosing_box, label_boxes, voxel_spacing
 from mrn_components.checks.finding import Finding, error, warning
 from mrn_components.checks.nifti import Volume
 from mrn_components.labels import LABELS, SIDES
 from mrn_components.rois import ROI
-
-Box = tuple[np.ndarray, np.ndarray]  # voxels [start, stop)
 
 # The paper's regions (section 3.3), as the bundles have them.
 REGIONS = {
@@ -37,27 +35,8 @@ def unknown_values(values: np.ndarray, image: str) -> list[float]:
         image: image that the mask belongs to.
     """
     ids = [0, *(label for pair in LABELS[image].values() for label in pair)]
-    return np.unique(values[~np.isin(values, ids)]).tolist()
-
-
-def component_boxes(ids: np.ndarray) -> dict[int, Box]:
-    """Box of the largest 26-connected component of every label id.
-
-    Args:
-        ids: (X, Y, Z) integers.
-    """
-    boxes = {}
-    for label, outer in enumerate(ndimage.find_objects(ids), start=1):
-        if outer is not None:
-            components, count = ndimage.label(ids[outer] == label, structure=np.ones((3, 3, 3)))
-            largest = np.bincount(components.ravel(), minlength=count + 1)[1:].argmax()
-            inner = ndimage.find_objects(components)[largest]
-            offset = np.array([axis.start for axis in outer])
-            boxes[label] = (
-                offset + [axis.start for axis in inner],
-                offset + [axis.stop for axis in inner],
-            )
-    return boxes
+    nonzero = values[values != 0]  # few: sorting the whole volume takes long
+    return np.setdiff1d(nonzero, ids).tolist()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +64,12 @@ class Nuclei:
     @cached_property
     def boxes(self) -> dict[int, Box]:
         """Box of each label's largest component."""
-        return component_boxes(self.ids)
+        return label_boxes(self.ids)
 
     @property
     def spacing(self) -> np.ndarray:
         """Voxel size along each axis, in mm."""
-        return nibabel.affines.voxel_sizes(self.affine)
+        return voxel_spacing(self.affine)
 
     def where(self, *nuclei: str) -> np.ndarray:
         """Voxels (X, Y, Z) of some nuclei, of both sides."""
@@ -106,11 +85,9 @@ class Nuclei:
         found = [self.boxes[label] for label in roi.label_ids if label in self.boxes]
         if not found:
             return None
-        spacing = self.spacing.tolist()
-        wide = np.array(roi.margin_voxels(spacing) if margin else (0, 0, 0))
-        start = np.min([start for start, _ in found], axis=0) - wide
-        stop = np.max([stop for _, stop in found], axis=0) + wide
-        return tuple(slice(max(a, 0), b) for a, b in zip(start, stop, strict=True))
+        wide = roi.margin_voxels(self.spacing.tolist()) if margin else (0, 0, 0)
+        box = enclosing_box(found, wide)
+        return tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(*box, strict=True))
 
 
 def value_findings(mask: Volume, image: str) -> Iterator[Finding]:

@@ -116,10 +116,26 @@ def _hash_file(path: Path, memo_dir: Path) -> str:
 
 
 def _hash_transforms(transforms: Sequence[Any]) -> bytes:
-    """Hash the transforms' state and the source files of their classes."""
-    modules = {type(transform).__module__ for transform in transforms}
+    """Hash the transforms' state and the source files of their classes and of what these use."""
+    modules = _with_imports({type(transform).__module__ for transform in transforms})
     files = sorted(file for name in modules if (file := getattr(sys.modules[name], "__file__", "")))
     return pickle_hashing([list(transforms), *(Path(file).read_bytes() for file in files)])
+
+
+def _with_imports(modules: set[str]) -> set[str]:
+    """Some modules, and those of this package whose classes and functions they import."""
+    package = f"{__name__.partition('.')[0]}."
+    found: set[str] = set()
+    while new := modules - found:
+        found |= new
+        modules = {
+            str(getattr(value, "__module__", None))
+            for name in new
+            if name.startswith(package)
+            for value in vars(sys.modules[name]).values()
+        }
+        modules = {name for name in modules if name.startswith(package)}
+    return found
 
 
 def _is_intact(entry: Path) -> bool:

@@ -41,7 +41,8 @@ def identify_subjects(
     identities = {}
     for subject in tqdm(subjects, desc="Identities", unit="subject", delay=2, leave=False):
         ids = {f"id {subject['subject']}", f"id {subject.get('person', subject['subject'])}"}
-        images = {f"image {_hash_voxels(Path(subject[key]), memo_dir)}" for key in IMAGES}
+        paths = [Path(subject[key]) for key in IMAGES if key in subject]
+        images = {f"image {_hash_voxels(path, memo_dir)}" for path in paths}
         identities[subject["subject"]] = frozenset(ids | images)
     return identities
 

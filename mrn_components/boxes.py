@@ -1,0 +1,74 @@
+"""Boxes around nuclei, in the voxels of a file and in mm.
+
+An oblique file's axes count as the nearest axes of the world.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from nibabel.orientations import io_orientation
+from scipy import ndimage
+
+
+class Box(NamedTuple):
+    """Voxels [start, stop) along the axes of a file; they may leave the volume."""
+
+    start: np.ndarray
+    stop: np.ndarray
+
+    def to_mm(self, affine: np.ndarray) -> "BoxMm":
+        """The same box in the world of a file with this affine (4, 4)."""
+        centre = affine @ [*(self.start + self.stop - 1) / 2, 1]
+        half_size = np.empty(3)
+        half_size[world_axes(affine)] = (self.stop - self.start) * voxel_spacing(affine) / 2
+        return BoxMm(centre[:3], half_size)
+
+
+class BoxMm(NamedTuple):
+    """A box in the world of a file: mm to the right, anterior and superior."""
+
+    centre: np.ndarray
+    half_size: np.ndarray
+
+    def to_voxels(self, affine: np.ndarray) -> Box:
+        """The smallest box of whole voxels that holds this one, in a file with this affine."""
+        centre = (np.linalg.inv(affine) @ [*self.centre, 1])[:3] + 0.5  # voxel 0 is [0, 1)
+        half_size = self.half_size[world_axes(affine)] / voxel_spacing(affine)
+        # A hundredth of a voxel is rounding: files stored otherwise must give the same box.
+        start = np.floor(centre - half_size + 0.01).astype(int)
+        return Box(start, np.ceil(centre + half_size - 0.01).astype(int))
+
+
+def world_axes(affine: np.ndarray) -> np.ndarray:
+    """The axis of the world (right, anterior, superior) nearest to each axis of a file."""
+    return io_orientation(affine)[:, 0].astype(int)
+
+
+def voxel_spacing(affine: np.ndarray) -> np.ndarray:
+    """Voxel size along each axis of a file, in mm."""
+    return np.linalg.norm(affine[:3, :3], axis=0)
+
+
+def enclosing_box(boxes: Sequence[Box], margin: Sequence[int]) -> Box:
+    """The box around some boxes, larger by ``margin`` voxels on either side of each axis."""
+    return Box(
+        np.min([box.start for box in boxes], axis=0) - margin,
+        np.max([box.stop for box in boxes], axis=0) + margin,
+    )
+
+
+def label_boxes(ids: np.ndarray) -> dict[int, Box]:
+    """Box of the largest 26-connected component of every label id in a mask (X, Y, Z)."""
+    boxes = {}
+    for label, outer in enumerate(ndimage.find_objects(ids), start=1):
+        if outer is not None:
+            components, count = ndimage.label(ids[outer] == label, structure=np.ones((3, 3, 3)))
+            largest = np.bincount(components.ravel(), minlength=count + 1)[1:].argmax()
+            inner = ndimage.find_objects(components)[largest]
+            offset = np.array([axis.start for axis in outer])
+            boxes[label] = Box(
+                offset + [axis.start for axis in inner],
+                offset + [axis.stop for axis in inner],
+            )
+    return boxes
