@@ -7,7 +7,6 @@ import logging
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.networks import one_hot

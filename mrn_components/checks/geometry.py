@@ -38,6 +38,14 @@ def header_findings(path: Path, header: Header, *, strict: bool) -> Iterator[Fin
         header: as stored.
         strict: a file without orientation is an error; else a warning.
     """
+    if header["dim"][0] > 3:  # readers squeeze axes of one voxel
+        yield warning(
+            "extra-axis",
+            path,
+            found=f"{' x '.join(str(n) for n in header['dim'][1 : header['dim'][0] + 1])} voxels",
+            expected="three axes",
+            fix="Nothing: it is read as one volume",
+        )
     try:
         qform, sform = header.get_qform(coded=True)[0], header.get_sform(coded=True)[0]
         affine = header.get_best_affine()

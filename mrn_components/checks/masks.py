@@ -99,7 +99,7 @@ def value_findings(mask: Volume, image: str) -> Iterator[Finding]:
         yield error(
             "fractional-labels" if fractional else "unknown-labels",
             mask.path,
-            found=f"the values {wrong[:5]}",
+            found=f"the values {', '.join(f'{value:.6g}' for value in wrong[:5])}",
             expected=f"0 and the ids of {image} masks, {table}",
             fix="Resample masks with nearest neighbours only"
             if fractional
