@@ -260,6 +260,58 @@ def reproduce(
     print(f"table: {path}")
 
 
+def biomarkers(
+    input: str,  # noqa: A002
+    output: str,
+) -> None:
+    """Measure each nucleus without a network: volume, iron, neuromelanin (research use only).
+
+    Writes biomarkers.csv, a row a subject, and biomarkers.md, which explains its columns.
+
+    Args:
+        input: folder of subjects in the challenge's layout, with masks; or a JSON datalist.
+        output: folder of the results.
+    """
+    from mrn_components.app.biomarkers import measure_subjects
+
+    path, errors = measure_subjects(str(input), str(output))
+    print(f"biomarkers: {path} (research use only)")
+    if errors:
+        lines = [f"  {subject}: {error}" for subject, error in errors.items()]
+        print(f"{len(errors)} subjects failed:\n" + "\n".join(lines), file=sys.stderr)
+        raise SystemExit(1)
+
+
+def evaluate_masks(
+    masks: str,
+    dataset: str,
+    *,
+    output: str | None = None,
+    partial: bool = False,
+    seed: int = 1,
+) -> None:
+    """Compare segmented masks with drawn ones: Dice, Hausdorff distances and volumes.
+
+    Args:
+        masks: folder of SUBJECT/{NM,QSM}_mask.nii.gz or _pred.nii.gz, or OUTPUT of mrn predict.
+        dataset: subjects with drawn masks, in the challenge's layout; or a JSON datalist.
+        output: folder of masks.csv, masks.json and masks.md; default evaluation/ in MASKS.
+        partial: score the masks that are there, instead of refusing when some are missing.
+        seed: seed of the bootstrap.
+    """
+    from mrn_components.app.evaluate_masks import evaluate_masks as run
+
+    folder = run(
+        str(masks),
+        str(dataset),
+        output=None if output is None else str(output),
+        partial=partial,
+        seed=seed,
+    )
+    print((folder / "masks.md").read_text(encoding="utf-8"))
+    print(f"scores of the masks: {folder}")
+
+
 def version() -> None:
     """Print the version."""
     print(mrn_components.__version__)
@@ -268,17 +320,8 @@ def version() -> None:
 def main() -> None:
     """Entry point of the ``mrn`` command."""
     install_messages()
-    commands = [
-        phantom,
-        components,
-        check,
-        predict,
-        evaluate,
-        contributions,
-        crossval,
-        reproduce,
-        version,
-    ]
+    commands = [phantom, components, predict, evaluate, contributions, crossval, reproduce, version]
+    commands += [biomarkers, evaluate_masks, check]
     fire.Fire({command.__name__: command for command in commands}, name="mrn")
 
 

@@ -3,9 +3,11 @@
 from mrn_components.data.dataset import ROIDataset, collate_subjects
 from mrn_components.data.folds import select_fold, split_folds
 from mrn_components.data.identities import DataLeakageError, identify_subjects
-from mrn_components.data.subjects import Subject, load_subjects, read_labels
+from mrn_components.data.subjects import IMAGES, MASKS, Subject, load_subjects, read_labels
 
 __all__ = [
+    "IMAGES",
+    "MASKS",
     "DataLeakageError",
     "ROIDataset",
     "Subject",

@@ -1,0 +1,202 @@
+"""``mrn evaluate_masks``: how well segmented masks agree with those that readers drew."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import mrn_components
+from mrn_components.data import MASKS, Subject, load_subjects
+from mrn_components.files import write_text
+from mrn_components.labels import LABELS, SIDES, ImageName
+from mrn_components.metrics import CONFIDENCE, NUM_RESAMPLES, Metric
+from mrn_components.metrics.intervals import bootstrap_interval, undefined_interval
+from mrn_components.metrics.segmentation import score_masks
+from mrn_components.volumes import check_same_grid, read_mask
+
+Row = dict[str, Any]  # {"subject", "image", "nucleus", "side", "label"} and a MaskScore
+
+_IMAGES: tuple[ImageName, ...] = ("nm", "qsm")
+_METRICS = {"dice": "Dice", "hausdorff_voxels": "Hausdorff, voxels", "hausdorff95_mm": "HD95, mm"}
+_VOLUMES = {"volume_mm3": "volume, mm3", "true_volume_mm3": "true volume, mm3"}
+_EMPTY = ("predicted", "truth", "both")
+
+
+def evaluate_masks(
+    masks: str | Path,
+    dataset: str | Path,
+    *,
+    output: str | Path | None = None,
+    partial: bool = False,
+    seed: int = 1,
+) -> Path:
+    """Write Dice and Hausdorff distances of every nucleus to ``masks.{csv,json,md}``.
+
+    Args:
+        masks: folder of ``ID/{NM,QSM}_mask.nii.gz`` or, as the challenge collects them,
+            ``ID/{NM,QSM}_pred.nii.gz``; or the folder that ``mrn predict`` wrote.
+        dataset: subjects with the masks that readers drew; folder in the challenge's layout or a
+            JSON datalist.
+        output: folder of the results; None means ``evaluation`` in ``masks``.
+        partial: score the masks that are there, instead of refusing when some are missing.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The folder of the results.
+
+    Raises:
+        FileNotFoundError: if masks are missing.
+        ValueError: for a mask that cannot be read or lies on another grid, naming the subject.
+    """
+    root = Path(masks)
+    subjects = load_subjects(dataset, require_labels=False)
+    pairs, missing = _pairs(root / "subjects" if (root / "subjects").is_dir() else root, subjects)
+    if not pairs or (missing and not partial):
+        raise FileNotFoundError(
+            f"{root} lacks {len(missing)} of the {len(missing) + len(pairs)} masks of {dataset}: "
+            f"{', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}. Expected "
+            f"{root}/SUBJECT/{{{','.join(MASKS.values())}}} or "
+            "{NM_pred.nii.gz,QSM_pred.nii.gz}; --partial True scores those that are there."
+        )
+    rows = [row for pair in tqdm(pairs, desc="masks") for row in _score_pair(*pair)]
+    report = {
+        "n": len({row["subject"] for row in rows}),
+        "left_out": missing,
+        "nuclei": _summaries(rows, ("image", "nucleus"), seed),
+        "labels": _summaries(rows, ("image", "nucleus", "side", "label"), seed),
+        "confidence": CONFIDENCE,
+        "bootstrap": {"seed": seed, "resamples": NUM_RESAMPLES},
+        "masks": str(masks),
+        "dataset": str(dataset),
+        "version": mrn_components.__version__,
+        "note": "Research use only.",
+    }
+    folder = root / "evaluation" if output is None else Path(output)
+    write_text(folder / "masks.csv", _csv(rows))
+    write_text(folder / "masks.json", json.dumps(report, indent=2) + "\n")
+    write_text(folder / "masks.md", _markdown(report))
+    return folder
+
+
+def _pairs(
+    root: Path, subjects: Iterable[Subject]
+) -> tuple[list[tuple[str, ImageName, Path, str]], list[str]]:
+    """List (subject, image, predicted file, true file), and the masks that are not predicted."""
+    pairs, missing = [], []
+    for subject in subjects:
+        name = subject["subject"]
+        for image in _IMAGES:
+            truth = subject[f"mask_{image}"]
+            files = [root / name / f"{image.upper()}_{kind}.nii.gz" for kind in ("mask", "pred")]
+            found = [file for file in files if file.is_file()]
+            if len(found) == len(files):
+                raise ValueError(
+                    f"{root / name} holds both {files[0].name} and {files[1].name}; keep the one "
+                    "to score."
+                )
+            if found:
+                pairs.append((name, image, found[0], truth))
+            else:
+                missing.append(f"{name} {image}")
+    return pairs, missing
+
+
+def _score_pair(subject: str, image: ImageName, predicted: Path, truth: str) -> list[Row]:
+    try:
+        ours, theirs = read_mask(predicted, image), read_mask(truth, image)
+        check_same_grid(theirs, ours)
+    except ValueError as error:
+        raise ValueError(f"{subject}: {error}") from error
+    keys = {
+        number: {"subject": subject, "image": image, "nucleus": nucleus, "side": side}
+        for nucleus, ids in LABELS[image].items()
+        for side, number in zip(SIDES, ids, strict=True)
+    }
+    scores = score_masks(
+        ours.array, theirs.array, labels=list(keys), spacing_mm=theirs.spacing_mm.tolist()
+    )
+    return [key | {"label": label} | scores[label] for label, key in keys.items()]
+
+
+def _summaries(rows: Sequence[Row], keys: Sequence[str], seed: int) -> list[dict[str, Any]]:
+    """Summarise the rows that agree in ``keys``, in the order of their first."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return [
+        dict(zip(keys, values, strict=True))
+        | {name: _mean(group, name, seed) for name in _METRICS}
+        | {name: float(np.mean([row[name] for row in group])) for name in _VOLUMES}
+        | {"empty": {which: sum(row["empty"] == which for row in group) for which in _EMPTY}}
+        for values, group in groups.items()
+    ]
+
+
+def _mean(rows: Sequence[Row], metric: str, seed: int) -> Metric:
+    """Mean over subjects of the mean over their sides, where it is defined."""
+    sides: dict[str, list[float]] = {}
+    for row in rows:
+        if row[metric] is not None:
+            sides.setdefault(row["subject"], []).append(row[metric])
+    values = np.array([np.mean(pair) for pair in sides.values()])
+    interval = (
+        bootstrap_interval([values], np.mean, seed)
+        if len(values) > 1
+        else undefined_interval("bootstrap", "needs two subjects")
+    )
+    return {"value": float(values.mean()) if len(values) else None, "n": len(values), **interval}
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {key: f"{cell:.6g}" if isinstance(cell, float) else cell for key, cell in row.items()}
+        )
+    return text.getvalue()
+
+
+def _markdown(report: dict[str, Any]) -> str:
+    left_out = f"; left out: {', '.join(report['left_out'])}" if report["left_out"] else ""
+    lines = [
+        f"{report['n']} subjects{left_out}. Means with {report['confidence']:.0%} intervals "
+        "(bootstrap over subjects). A Dice is 0 where one mask is empty; Hausdorff distances are "
+        "means over the n masks that have them. The organisers score every nucleus but TH. "
+        "Research use only.",
+        "",
+        "Right and left together:",
+        "",
+        *_table(report["nuclei"], ("image", "nucleus")),
+        "",
+        "Each label:",
+        "",
+        *_table(report["labels"], ("image", "nucleus", "side", "label")),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(summaries: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[str]:
+    empty = [f"empty: {which}" for which in _EMPTY]
+    header = [*keys, *_METRICS.values(), *_VOLUMES.values(), *empty]
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    for summary in summaries:
+        cells = [str(summary[key]) for key in keys]
+        cells += [_cell(summary[name]) for name in _METRICS]
+        cells += [f"{summary[name]:.0f}" for name in _VOLUMES]
+        cells += [str(summary["empty"][which]) for which in _EMPTY]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(metric: Metric) -> str:
+    if metric["value"] is None:
+        return "-"
+    interval = "" if metric["low"] is None else f" ({metric['low']:.3f} to {metric['high']:.3f})"
+    return f"{metric['value']:.3f}{interval}, n {metric['n']}"
