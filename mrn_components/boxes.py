@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from nibabel.orientations import io_orientation
 from scipy import ndimage
 
@@ -59,9 +58,8 @@ def enclosing_box(boxes: Sequence[Box], margin: Sequence[int]) -> Box:
     )
 
 
-def label_boxes(mask: torch.Tensor) -> dict[int, Box]:
-    """Box of the largest 26-connected component of every label id in a mask (1, X, Y, Z)."""
-    ids = mask.as_subclass(torch.Tensor)[0].to(torch.uint8).numpy()
+def label_boxes(ids: np.ndarray) -> dict[int, Box]:
+    """Box of the largest 26-connected component of every label id in a mask (X, Y, Z)."""
     boxes = {}
     for label, outer in enumerate(ndimage.find_objects(ids), start=1):
         if outer is not None:

@@ -83,7 +83,7 @@ class ROIPlacer:
         """
         if self.missing == "error":
             images = {roi.image for roi in self.rois.values()}
-            of_image = {image: label_boxes(data[f"mask_{image}"]) for image in images}
+            of_image = {image: _boxes_of(data[f"mask_{image}"]) for image in images}
             return {
                 name: _place_strictly(name, roi, of_image[roi.image], data[f"mask_{roi.image}"])
                 for name, roi in self.rois.items()
@@ -225,12 +225,16 @@ def _seen_nuclei(data: Mapping[Any, Any]) -> dict[Nucleus, Box]:
     """Boxes of the nuclei in a subject's masks."""
     seen = {}
     for image, table in LABELS.items():
-        boxes = label_boxes(data[f"mask_{image}"]) if f"mask_{image}" in data else {}
+        boxes = _boxes_of(data[f"mask_{image}"]) if f"mask_{image}" in data else {}
         for name, labels in table.items():
             for side, label in zip(SIDES, labels, strict=True):
                 if label in boxes:
                     seen[image, name, side] = boxes[label]
     return seen
+
+
+def _boxes_of(mask: MetaTensor) -> dict[int, Box]:
+    return label_boxes(mask.numpy()[0].astype(np.uint8))
 
 
 def _nuclei(roi: ROI) -> list[Nucleus]:

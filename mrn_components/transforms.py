@@ -7,19 +7,19 @@ import logging
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.networks import one_hot
 from monai.transforms import CropForeground, Orientation, Transform
 
 from mrn_components.boxes import Box
+from mrn_components.checks.geometry import MAX_SHIFT_MM, corner_shift_mm
+from mrn_components.checks.masks import unknown_values
 from mrn_components.labels import LABELS
 from mrn_components.placement import Missing, Placement, ROIPlacer
 from mrn_components.rois import ROI
 
 _logger = logging.getLogger(__name__)
-_MAX_SHIFT_MM = 0.1  # between an image's corners and its mask's
 _MIN_CONTRAST = 1e-3  # standard deviation in an ROI, of intensities scaled to [0, 1]
 
 
@@ -294,21 +294,18 @@ def _check_grid(volume: MetaTensor, mask: MetaTensor) -> None:
             f"{_file(mask)} has the shape {tuple(mask.shape[1:])}, expected that of "
             f"{_file(volume)}, {tuple(volume.shape[1:])}; draw the mask on this image."
         )
-    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)], dtype=float)
-    corners[:, :3] *= volume.shape[1:]
-    shift_mm = np.linalg.norm((corners @ (volume.affine - mask.affine).numpy().T)[:, :3], axis=1)
-    if shift_mm.max() > _MAX_SHIFT_MM:
+    shift_mm = corner_shift_mm(volume.shape[1:], volume.affine.numpy(), mask.affine.numpy())
+    if shift_mm > MAX_SHIFT_MM:
         raise ValueError(
-            f"the corners of {_file(mask)} lie up to {shift_mm.max():.2f} mm from those of "
-            f"{_file(volume)}, expected at most {_MAX_SHIFT_MM} mm; correct the affine, or draw "
+            f"the corners of {_file(mask)} lie up to {shift_mm:.2f} mm from those of "
+            f"{_file(volume)}, expected at most {MAX_SHIFT_MM} mm; correct the affine, or draw "
             "the mask on this image."
         )
 
 
 def _check_labels(mask: MetaTensor, image: str) -> None:
     table = {i: nucleus for nucleus, ids in LABELS[image].items() for i in ids}
-    values = mask.as_tensor()[mask.as_tensor() != 0].unique().tolist()
-    wrong = [value for value in values if value not in table]
+    wrong = unknown_values(mask.numpy(), image)
     if wrong:
         raise ValueError(
             f"{_file(mask)} holds the values {wrong[:5]}, expected 0 and the ids of {image} masks, "

@@ -13,7 +13,7 @@ PACKAGE = Path(mrn_components.__file__).parent
 # Layers from the bottom: a module may import from its own layer and those below.
 LAYERS = [
     {"boxes", "errors", "files", "labels", "plan", "population", "shapley"},
-    {"losses", "networks", "optim", "phantom", "rois", "volumes"},
+    {"checks", "losses", "networks", "optim", "phantom", "rois", "volumes"},
     {"batch", "biomarkers", "data", "inferers", "metrics", "placement", "transforms"},
     {"bundle", "handlers", "ledger", "msupmoco", "predictions", "segmentation"},
     {"app"},

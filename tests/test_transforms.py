@@ -33,7 +33,7 @@ def read(folder, *transforms):
         Orientationd(KEYS, axcodes="LPS", labels=None),
         *transforms,
     ]
-    (subject,) = load_subjects(folder, require_labels=False)
+    (subject,) = load_subjects(folder, require_labels=False, check_headers=False)
     return ROIDataset(data=[subject], transform=steps)[0]
 
 

@@ -46,6 +46,39 @@ def components() -> None:
         print(f"{name:{width}}  {summary[0] if summary else ''}")
 
 
+def check(
+    data: str,
+    *,
+    labels: str | None = None,
+    json: str | None = None,
+    workers: int | None = None,
+) -> None:
+    """List every fault of a data set, each with what was found, what was expected, and the fix.
+
+    Ends with 0 if there is no error, 1 if there are some, 2 if there is nothing to check.
+
+    Args:
+        data: folder of subjects in the challenge's layout, one subject, or a JSON datalist.
+        labels: csv or JSON datalist of the diagnoses, absolute or relative to DATA.
+        json: file for the report, for machines.
+        workers: processes; default one a CPU core.
+    """
+    from mrn_components.app.check import check as run
+
+    try:
+        report = run(
+            str(data),
+            labels=None if labels is None else str(labels),
+            json_file=None if json is None else str(json),
+            workers=workers,
+        )
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"\nerror: {error}\n")
+        sys.exit(2)
+    print(report.to_text())
+    sys.exit(report.exit_code)
+
+
 def predict(
     input: str,  # noqa: A002  `mrn predict INPUT OUTPUT` reads as users write it
     output: str,
@@ -343,7 +376,7 @@ def main() -> None:
     """Entry point of the ``mrn`` command."""
     install_messages()
     commands = [phantom, components, predict, evaluate, contributions, crossval, reproduce, version]
-    commands += [biomarkers, evaluate_masks, challenge]
+    commands += [check, biomarkers, evaluate_masks, challenge]
     fire.Fire({command.__name__: command for command in commands}, name="mrn")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from tqdm import tqdm
 
+from mrn_components.checks import hash_voxels
 from mrn_components.data.subjects import IMAGES, Subject
 from mrn_components.files import write_text
 
@@ -26,7 +27,8 @@ def identify_subjects(
     """Collect the marks of each subject; two subjects with a mark in common are one person.
 
     Marks are the subject's id, the person's name where the data set has it, and the hash of each
-    image's voxels, which compressing anew, another header or another integer type leave as it is.
+    image's voxels, which compressing anew, another integer type or another order of the axes leave
+    as it is.
 
     Args:
         subjects: what ``load_subjects`` returns.
@@ -83,7 +85,7 @@ def _hash_voxels(path: Path, memo_dir: Path | None) -> str:
     if memo_dir is None:
         return _read_and_hash(path)
     stat = path.stat()
-    identity = f"voxels|{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    identity = f"turned voxels|{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
     memo = memo_dir / hashlib.sha256(identity.encode()).hexdigest()
     if not memo.is_file():
         write_text(memo, _read_and_hash(path))
@@ -93,11 +95,10 @@ def _hash_voxels(path: Path, memo_dir: Path | None) -> str:
 def _read_and_hash(path: Path) -> str:
     try:
         # Single precision: the images are integers, or were computed in it.
-        voxels = np.asarray(nibabel.load(path).dataobj, dtype="<f4")  # type: ignore[attr-defined]
+        image = nibabel.load(path)
+        voxels = np.asarray(image.dataobj, dtype="<f4")  # type: ignore[attr-defined]
     except (ImageFileError, OSError, EOFError, ValueError, zlib.error):
         # Another format, or damaged: the transform that loads it says what is wrong with it.
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    digest = hashlib.sha256(repr(voxels.shape).encode())
-    digest.update(voxels.tobytes())
-    return digest.hexdigest()
+    return hash_voxels(voxels, image.affine)  # type: ignore[attr-defined]

@@ -3,17 +3,34 @@
 import csv
 import json
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from mrn_components.checks import check_headers as find_header_faults
 
 Subject = dict[str, Any]  # {"subject", "nm", "qsm", "mask_nm", "mask_qsm", "label"[, "person"]}
 
 IMAGES = {"nm": "NM.nii.gz", "qsm": "QSM.nii.gz"}  # key of a subject: file of the challenge layout
 MASKS = {"mask_nm": "NM_mask.nii.gz", "mask_qsm": "QSM_mask.nii.gz"}
 
+_MAX_LISTED = 20  # faulty lines in one message
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # files are named after subjects
+
+
+class LabelsError(ValueError):
+    """A table or datalist with faulty lines.
+
+    Args:
+        faults: a message for each faulty line.
+        rows: what the other lines say, {subject: fields}.
+    """
+
+    def __init__(self, faults: Sequence[str], rows: Mapping[str, Subject]) -> None:
+        more = [f"... and {len(faults) - _MAX_LISTED} more."] if len(faults) > _MAX_LISTED else []
+        super().__init__("\n".join([*faults[:_MAX_LISTED], *more]))
+        self.faults = list(faults)
+        self.rows = dict(rows)
 
 
 def load_subjects(
@@ -21,6 +38,7 @@ def load_subjects(
     labels: str | Path | None = None,
     require_labels: bool = True,
     require_masks: bool = True,
+    check_headers: bool = True,
 ) -> list[Subject]:
     """List the subjects of a data set, sorted by subject.
 
@@ -34,6 +52,8 @@ def load_subjects(
             csv in ``dataset_dir``.
         require_labels: read the diagnosis (0 healthy, 1 Parkinson's disease); False leaves it out.
         require_masks: expect the masks of the nuclei; False leaves them out.
+        check_headers: refuse files whose header says that they are no usable volume, which reads
+            the first kilobyte of each (``mrn check`` looks at all the rest).
 
     Returns:
         Dicts with the keys ``subject, nm, qsm, mask_nm, mask_qsm, label`` and, where the table
@@ -41,7 +61,43 @@ def load_subjects(
 
     Raises:
         FileNotFoundError: if the data set or any file of any subject is missing; lists them all.
-        ValueError: for a faulty table or datalist, with the line or entry.
+        ValueError: for a faulty table or datalist, with the lines or entries, or for faulty
+            headers; lists them all.
+    """
+    subjects = list_subjects(dataset_dir, labels, require_labels, require_masks)
+    missing = [f"  {name}: {path}" for name, path in missing_files(subjects)]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} files of the data set {str(dataset_dir)!r} are missing; add them or "
+            "take their subjects out:\n" + "\n".join(missing)
+        )
+    faults = find_header_faults(subjects) if check_headers else []
+    errors = [f"  {fault}" for fault in faults if fault.severity == "error"]
+    if errors:
+        raise ValueError(
+            f"{len(errors)} files of the data set {str(dataset_dir)!r} cannot be used; "
+            f"`mrn check {dataset_dir}` also looks at their voxels:\n" + "\n".join(errors)
+        )
+    return subjects
+
+
+def list_subjects(
+    dataset_dir: str | Path,
+    labels: str | Path | None = None,
+    require_labels: bool = True,
+    require_masks: bool = True,
+) -> list[Subject]:
+    """List the subjects as ``load_subjects`` does, without a look at their files.
+
+    Args:
+        dataset_dir: as of ``load_subjects``.
+        labels: as of ``load_subjects``.
+        require_labels: as of ``load_subjects``.
+        require_masks: as of ``load_subjects``.
+
+    Raises:
+        FileNotFoundError: if the data set is missing.
+        ValueError: for a faulty table or datalist, with the lines or entries.
     """
     root = Path(dataset_dir)
     if not root.exists():
@@ -58,20 +114,18 @@ def load_subjects(
     else:
         subjects = _read_folders(root, require_masks)
         if require_labels:
-            _add_labels(subjects, table or _only_csv(root), root)
-    subjects.sort(key=lambda subject: subject["subject"])
-    missing = [
-        f"  {subject['subject']}: {subject[key]}"
+            _add_labels(subjects, table or only_csv(root), root)
+    return sorted(subjects, key=lambda subject: subject["subject"])
+
+
+def missing_files(subjects: Sequence[Subject]) -> list[tuple[str, str]]:
+    """The files of subjects that are not there: (subject, path)."""
+    return [
+        (subject["subject"], subject[key])
         for subject in subjects
         for key in (*IMAGES, *MASKS)
         if key in subject and not Path(subject[key]).is_file()
     ]
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} files of the data set {str(root)!r} are missing; add them or take "
-            "their subjects out:\n" + "\n".join(missing)
-        )
-    return subjects
 
 
 def read_labels(table: str | Path) -> dict[str, int]:
@@ -88,7 +142,7 @@ def read_labels(table: str | Path) -> dict[str, int]:
     path = Path(table)
     if path.suffix == ".json":
         return {entry["subject"]: int(entry["label"]) for entry in read_datalist(path, [], True)}
-    rows = _read_table(path)
+    rows = read_table(path)
     if not rows:
         raise ValueError(f"{path} has no line `case_id,label`.")
     return {subject: fields["label"] for subject, (_, fields) in rows.items()}
@@ -96,11 +150,7 @@ def read_labels(table: str | Path) -> dict[str, int]:
 
 def _read_folders(root: Path, require_masks: bool) -> list[Subject]:
     files = IMAGES | (MASKS if require_masks else {})
-    folders = [
-        folder
-        for folder in root.iterdir()
-        if folder.is_dir() and any((folder / name).exists() for name in IMAGES.values())
-    ]
+    folders = subject_folders(root)
     if not folders:
         raise FileNotFoundError(
             f"dataset_dir {str(root)!r} has no folder with {' or '.join(IMAGES.values())}; "
@@ -115,7 +165,21 @@ def _read_folders(root: Path, require_masks: bool) -> list[Subject]:
     ]
 
 
-def _only_csv(root: Path) -> Path:
+def subject_folders(root: Path) -> list[Path]:
+    """The folders in ``root`` that hold NM or QSM, sorted."""
+    return sorted(
+        folder
+        for folder in root.iterdir()
+        if folder.is_dir() and any((folder / name).exists() for name in IMAGES.values())
+    )
+
+
+def only_csv(root: Path) -> Path:
+    """The csv of a challenge folder.
+
+    Raises:
+        FileNotFoundError: if there is none, or several.
+    """
     tables = sorted(root.glob("*.csv"))
     if len(tables) != 1:
         found = ", ".join(table.name for table in tables) or "none"
@@ -128,60 +192,116 @@ def _only_csv(root: Path) -> Path:
 
 def _add_labels(subjects: list[Subject], table: Path, root: Path) -> None:
     """Give each subject its row's fields; table and folders must name the same subjects."""
-    rows = _read_table(table)
+    rows = read_table(table)
     folders = {subject["subject"] for subject in subjects}
-    for name, (line, _) in rows.items():
-        if name not in folders:
-            raise ValueError(
-                f"{table} line {line}: subject {name!r} has no folder with images in "
-                f"{str(root)!r}; add the folder or remove the line."
-            )
+    faults = [
+        f"{table} line {line}: subject {name!r} has no folder with images in {str(root)!r}; add "
+        "the folder or remove the line."
+        for name, (line, _) in rows.items()
+        if name not in folders
+    ]
     unlabelled = sorted(folders - rows.keys())
     if unlabelled:
-        raise ValueError(
+        faults.append(
             f"{table} has no line for the folders {unlabelled}; add `ID,0` or `ID,1` for each, or "
             "move the folders away."
         )
+    if faults:
+        raise LabelsError(faults, {name: fields for name, (_, fields) in rows.items()})
     for subject in subjects:
         subject.update(rows[subject["subject"]][1])
 
 
-def _read_table(table: Path) -> dict[str, tuple[int, Subject]]:
-    """Read the rows ``case_id,label[,person]`` of a csv: {subject: (line, fields)}."""
+def read_table(table: Path) -> dict[str, tuple[int, Subject]]:
+    """Read the rows ``case_id,label[,person]`` of a csv: {subject: (line, fields)}.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        LabelsError: for faulty lines, with what the others say.
+    """
     if not table.is_file():
         raise FileNotFoundError(
             f"labels {str(table)!r} does not exist; name the csv with --labels."
         )
     rows: dict[str, tuple[int, Subject]] = {}
     lines: dict[str, int] = {}  # by lower-case id
+    faults = []
     width = 0
     with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:  # drops a BOM
         for line, row in enumerate(csv.reader(file), start=1):
             cells = [cell.strip() for cell in row]
             if not any(cells):
                 continue
-            where, width = f"{table} line {line}", width or len(cells)
-            if len(cells) != width or width not in (2, 3) or not all(cells):
-                raise ValueError(
-                    f"{where}: expected case_id,label on every line, or case_id,label,person on "
-                    f"every line, got {','.join(cells)!r}."
-                )
-            check_id(cells[0], where)
-            if cells[1] not in ("0", "1"):
-                header = " The table has no header." if line == 1 else ""
-                raise ValueError(
-                    f"{where}: label must be 0 (healthy) or 1 (Parkinson's disease), got "
-                    f"{cells[1]!r}.{header}"
-                )
-            first = lines.setdefault(cells[0].lower(), line)
-            if first != line:
-                raise ValueError(
-                    f"{where}: subject {cells[0]!r} stands already on line {first}; ids must "
-                    "differ by more than case."
-                )
+            width = width or len(cells)
+            try:
+                _check_row(cells, width, lines, line, f"{table} line {line}")
+            except ValueError as fault:
+                faults.append(str(fault))
+                continue
             fields = dict(zip(("label", "person"), (int(cells[1]), *cells[2:]), strict=False))
             rows[cells[0]] = (line, fields)
+    if faults:
+        raise LabelsError(faults, {name: fields for name, (_, fields) in rows.items()})
     return rows
+
+
+def _check_row(cells: list[str], width: int, lines: dict[str, int], line: int, where: str) -> None:
+    if len(cells) != width or width not in (2, 3) or not all(cells):
+        raise ValueError(
+            f"{where}: expected case_id,label on every line, or case_id,label,person on "
+            f"every line, got {','.join(cells)!r}."
+        )
+    check_id(cells[0], where)
+    if cells[1] not in ("0", "1"):
+        header = " The table has no header." if line == 1 else ""
+        raise ValueError(
+            f"{where}: label must be 0 (healthy) or 1 (Parkinson's disease), got "
+            f"{cells[1]!r}.{header}"
+        )
+    first = lines.setdefault(cells[0].lower(), line)
+    if first != line:
+        raise ValueError(
+            f"{where}: subject {cells[0]!r} stands already on line {first}; ids must "
+            "differ by more than case."
+        )
+
+
+def read_entries(table: Path) -> list[Any]:
+    """The entries of a JSON datalist, as they stand there.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no list of subjects.
+    """
+    if not table.is_file():
+        raise FileNotFoundError(f"datalist {str(table)!r} does not exist.")
+    try:
+        content = json.loads(table.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{table} is no valid JSON: {error}.") from error
+    entries = content.get("training") if isinstance(content, dict) else content
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f'{table}: expected a list of subjects, or {{"training": [...]}}.')
+    return entries
+
+
+def check_entry(entry: Any, expected: Sequence[str], where: str) -> None:
+    """Check an entry of a datalist.
+
+    Args:
+        entry: to check.
+        expected: keys that it must have.
+        where: file and number of the entry, for the message.
+
+    Raises:
+        ValueError: if a key lacks, or the subject's id or the label is none.
+    """
+    absent = [key for key in expected if not isinstance(entry, dict) or key not in entry]
+    if absent:
+        raise ValueError(f"{where} lacks {absent}; expected the keys {list(expected)}.")
+    check_id(entry["subject"], where)
+    if "label" in expected and entry["label"] not in (0, 1):
+        raise ValueError(f"{where}: label must be 0 or 1, got {entry['label']!r}.")
 
 
 def read_datalist(
@@ -200,46 +320,43 @@ def read_datalist(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for a faulty datalist, with the entry.
+        ValueError: for a faulty datalist, with the entries.
     """
-    if not table.is_file():
-        raise FileNotFoundError(f"datalist {str(table)!r} does not exist.")
-    try:
-        content = json.loads(table.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{table} is no valid JSON: {error}.") from error
-    entries = content.get("training") if isinstance(content, dict) else content
-    if not isinstance(entries, list) or not entries:
-        raise ValueError(f'{table}: expected a list of subjects, or {{"training": [...]}}.')
+    entries = read_entries(table)
     expected = ["subject", *files, *(["label"] if require_labels else [])]
     subjects: list[Subject] = []
+    entry_of: dict[str, int] = {}  # by lower-case id
+    faults = []
     for number, entry in enumerate(entries, start=1):
         where = f"{table} entry {number}"
-        absent = [key for key in expected if key not in entry]
-        if absent:
-            raise ValueError(f"{where} lacks {absent}; expected the keys {expected}.")
-        check_id(entry["subject"], where)
-        if require_labels and entry["label"] not in (0, 1):
-            raise ValueError(f"{where}: label must be 0 or 1, got {entry['label']!r}.")
+        try:
+            check_entry(entry, expected, where)
+            first = entry_of.setdefault(entry["subject"].lower(), number)
+            if first != number:
+                raise ValueError(
+                    f"{where}: subjects {[entry['subject'].lower()]} stand there twice, already in "
+                    f"entry {first}; ids must be distinct."
+                )
+        except ValueError as fault:
+            faults.append(str(fault))
+            continue
         subject = {key: entry[key] for key in (*expected, "person") if key in entry}
         named = [*files, *(key for key in optional if entry.get(key))]
         subjects.append(subject | {key: str(table.parent / entry[key]) for key in named})
-    counts = Counter(subject["subject"].lower() for subject in subjects)
-    repeated = [name for name, count in counts.items() if count > 1]
-    if repeated:
-        raise ValueError(f"{table}: subjects {repeated} stand there twice; ids must be distinct.")
+    if faults:
+        raise LabelsError(faults, {subject["subject"]: subject for subject in subjects})
     return subjects
 
 
 def check_id(name: Any, where: str) -> None:
-    """Refuse a subject id that files cannot be named after.
+    """Check that files can be named after a subject.
 
     Args:
-        name: the id.
+        name: id of the subject.
         where: where it stands, for the message.
 
     Raises:
-        ValueError: for such an id.
+        ValueError: if they cannot.
     """
     if not isinstance(name, str) or not _SAFE_ID.fullmatch(name):
         raise ValueError(

@@ -1,0 +1,172 @@
+"""``mrn check``: every fault of a data set, before anything is trained or predicted with it."""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mrn_components.app.survey import Survey, survey
+from mrn_components.checks import Examination, Finding, examine_subject
+from mrn_components.checks.cohort import class_findings, duplicate_findings, id_findings
+from mrn_components.checks.confounds import Confounds, confound_baseline, confound_findings
+from mrn_components.files import write_text
+
+_MAX_PLACES = 10  # printed of one kind of fault; the JSON has them all
+_SUBJECTS_A_PROCESS = 4  # fewer do not repay its start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a check found.
+
+    Args:
+        data: the data set.
+        subjects: its subjects.
+        findings: the faults, errors first.
+        confounds: what headers and tables tell of the labels; None without labels.
+    """
+
+    data: str
+    subjects: list[dict[str, Any]]
+    findings: list[Finding]
+    confounds: Confounds | None
+
+    @property
+    def exit_code(self) -> int:
+        """0 if there is no error, else 1."""
+        return int(any(finding.severity == "error" for finding in self.findings))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Subjects of each class, and those with errors."""
+        labels = [subject.get("label") for subject in self.subjects]
+        faulty = {finding.subject for finding in self.findings if finding.severity == "error"}
+        names = [subject["subject"] for subject in self.subjects]
+        return {
+            "subjects": len(labels),
+            "HC": labels.count(0),
+            "PD": labels.count(1),
+            "unlabelled": labels.count(None),
+            "with_errors": sum(name in faulty for name in names),
+        }
+
+    def to_json(self) -> str:
+        """The whole report for machines."""
+        content = {
+            "data": self.data,
+            "exit_code": self.exit_code,
+            "counts": self.counts,
+            "findings": [asdict(finding) for finding in self.findings],
+            "confounds": None if self.confounds is None else asdict(self.confounds),
+            "research_use_only": True,
+        }
+        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+    def to_text(self) -> str:
+        """The report for people: faults of one kind together, errors first."""
+        groups: dict[tuple[str, ...], list[Finding]] = defaultdict(list)
+        for finding in self.findings:
+            groups[finding.severity, finding.id, finding.expected, finding.fix].append(finding)
+        lines = []
+        for (severity, name, expected, fix), findings in groups.items():
+            lines.append(f"{severity.upper():7}  {name}")
+            width = max(len(finding.place) for finding in findings[:_MAX_PLACES])
+            lines += [f"  {f.place:{width}}  {f.found}" for f in findings[:_MAX_PLACES]]
+            if len(findings) > _MAX_PLACES:
+                lines.append(f"  ... and {len(findings) - _MAX_PLACES} more (--json FILE)")
+            lines += [f"  expected: {expected}", f"  fix: {fix}", ""]
+        return "\n".join(lines + self._summary())
+
+    def _summary(self) -> list[str]:
+        counts = self.counts
+        errors = sum(finding.severity == "error" for finding in self.findings)
+        classes = f"{counts['HC']} HC, {counts['PD']} PD, {counts['unlabelled']} without a label"
+        lines = [
+            f"subjects:  {counts['subjects']} ({classes})",
+            f"usable:    {counts['subjects'] - counts['with_errors']}",
+            f"faults:    {errors} errors, {len(self.findings) - errors} warnings",
+        ]
+        if self.confounds is not None:
+            auc = "undefined" if self.confounds.auc is None else f"{self.confounds.auc:.2f}"
+            lines.append(f"labels from headers alone: AUC {auc} ({self.confounds.reason})")
+        return lines
+
+
+def check(
+    data: str | Path,
+    *,
+    labels: str | Path | None = None,
+    json_file: str | Path | None = None,
+    workers: int | None = None,
+) -> Report:
+    """Check every subject of a data set, and the cohort.
+
+    Args:
+        data: challenge folder, one subject's folder, or a JSON datalist; masks and labels optional.
+        labels: csv or JSON datalist, absolute or relative to ``data``.
+        json_file: file for the report, for machines.
+        workers: processes; None for one a CPU where there are enough subjects.
+
+    Raises:
+        FileNotFoundError: if there is no such data set, or it names no subject.
+        ValueError: for a datalist that is none, or fewer than one worker.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be >= 1 or None for one a CPU, got {workers}.")
+    found = survey(data, labels)
+    examinations = _examine(found.subjects, workers)
+    labelled = [subject for subject in found.subjects if "label" in subject]
+    people = {s["subject"]: str(s.get("person", s["subject"])) for s in found.subjects}
+    findings = [
+        *found.findings,
+        *id_findings([subject["subject"] for subject in found.subjects]),
+        *(finding for examination in examinations for finding in examination.findings),
+        *duplicate_findings(examinations, people),
+        *class_findings(labelled),
+    ]
+    confounds = None
+    if labelled:
+        fields = _fields(found, examinations)
+        truth = [subject["label"] for subject in labelled]
+        confounds = confound_baseline([fields[s["subject"]] for s in labelled], truth)
+        findings += confound_findings(confounds, truth)
+    findings.sort(key=lambda finding: (finding.severity, finding.id))  # stable; "error" first
+    report = Report(data=str(data), subjects=found.subjects, findings=findings, confounds=confounds)
+    if json_file is not None:
+        write_text(Path(json_file), report.to_json())
+    return report
+
+
+def _examine(subjects: Sequence[Mapping[str, Any]], workers: int | None) -> list[Examination]:
+    useful = max(len(subjects) // _SUBJECTS_A_PROCESS, 1)
+    processes = min(workers or os.cpu_count() or 1, useful)
+    examine = partial(examine_subject, deep=True)
+    bar = partial(tqdm, total=len(subjects), desc="Check", unit="subject", leave=False)
+    if processes == 1:
+        return list(bar(map(examine, subjects)))
+    # Spawned, not forked: the caller may hold threads (torch) that a fork would copy locked.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        return list(bar(pool.map(examine, subjects)))
+
+
+def _fields(
+    found: Survey, examinations: Sequence[Examination]
+) -> dict[str, dict[str, float | str]]:
+    """What the confound baseline sees of each subject: headers, covariates, its place by id."""
+    order = sorted(examination.subject for examination in examinations)
+    return {
+        examination.subject: {
+            **examination.fields,
+            **found.covariates.get(examination.subject, {}),
+            "order of the ids": float(order.index(examination.subject)),
+        }
+        for examination in examinations
+    }

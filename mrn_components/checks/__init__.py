@@ -1,0 +1,24 @@
+"""Checks of data: every fault is named with what was found, what was expected, and the fix.
+
+Nothing here raises at the first fault or needs torch: ``mrn check`` runs all of it, training the
+headers' part, prediction a subject's cheap part.
+"""
+
+from mrn_components.checks.finding import FaultyFileError, Finding
+from mrn_components.checks.nifti import hash_voxels
+from mrn_components.checks.subject import (
+    Examination,
+    check_headers,
+    check_subject,
+    examine_subject,
+)
+
+__all__ = [
+    "Examination",
+    "FaultyFileError",
+    "Finding",
+    "check_headers",
+    "check_subject",
+    "examine_subject",
+    "hash_voxels",
+]

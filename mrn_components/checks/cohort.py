@@ -1,0 +1,99 @@
+"""Checks of a cohort: one image under two names, and the balance of the classes."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from mrn_components.checks.finding import Finding
+from mrn_components.checks.subject import Examination
+
+_MIN_CLASS = 5  # people of a class, for five folds (section 4.1.1)
+_MIN_SHARE = 0.1  # of the rarer class
+
+
+def duplicate_findings(
+    examinations: Iterable[Examination], people: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Find images that stand under several subjects.
+
+    The bytes of the files tell copies, the voxels also copies that were compressed, typed or turned
+    anew.
+
+    Args:
+        examinations: of the subjects, deep.
+        people: {subject: person}; scans of one person may share an image.
+    """
+    examinations = list(examinations)
+    reported: set[tuple[str, ...]] = set()
+    for kind in ("file", "voxels"):
+        owners: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for examination in examinations:
+            for image, hashes in examination.hashes.items():
+                owners[image, hashes[kind]].append(examination.subject)
+        for (image, _), names in owners.items():
+            if len({people.get(name, name) for name in names}) > 1:
+                if (image, *names) not in reported:
+                    yield _duplicate(image, kind, names)
+                reported.add((image, *names))
+
+
+def id_findings(names: Sequence[str]) -> Iterator[Finding]:
+    """Find subjects whose ids differ in case only: files named after them overwrite each other.
+
+    Args:
+        names: ids of the subjects.
+    """
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[name.lower()].append(name)
+    for group in groups.values():
+        if len(group) > 1:
+            yield Finding(
+                id="duplicate-id",
+                severity="error",
+                subject=group[0],
+                found=f"the ids {', '.join(group)}",
+                expected="ids that differ by more than case",
+                fix="Rename one, or take it out",
+            )
+
+
+def class_findings(subjects: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Check that both classes have enough people.
+
+    Args:
+        subjects: those with a ``label``.
+    """
+    people = {(str(s.get("person", s["subject"])), s["label"]) for s in subjects}
+    counts = [sum(label == wanted for _, label in people) for wanted in (0, 1)]
+    found = f"{counts[0]} people with HC and {counts[1]} with PD"
+    if people and min(counts) < _MIN_CLASS:
+        one = min(counts) == 0
+        yield Finding(
+            id="one-class" if one else "few-people",
+            severity="error" if one else "warning",
+            found=found,
+            expected=f"at least {_MIN_CLASS} of each, for five folds",
+            fix="Add subjects, or use fewer folds (--num_folds)",
+        )
+    elif people and min(counts) < _MIN_SHARE * sum(counts):
+        yield Finding(
+            id="imbalance",
+            severity="warning",
+            found=found,
+            expected=f"at least {_MIN_SHARE:.0%} in the rarer class",
+            fix="Judge by ROC AUC and macro F1, not by accuracy",
+        )
+
+
+def _duplicate(image: str, kind: str, names: Sequence[str]) -> Finding:
+    same = "bytes" if kind == "file" else "voxels"
+    return Finding(
+        id=f"duplicate-{kind}",
+        severity="error",
+        subject=names[0],
+        found=f"the same {same} of {image.upper()} in {', '.join(names)}",
+        expected="an image under one subject",
+        fix="Take all but one out, or give them one name in the third column of the csv "
+        "(case_id,label,person)",
+    )

@@ -1,0 +1,90 @@
+"""A baseline that sees headers and tables only: what it tells of the label is no disease."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.feature_extraction import DictVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mrn_components.checks.finding import Finding
+
+MAX_AUC = 0.65
+_NUM_FOLDS = 5
+_Z = 1.64  # of 5 %, one-sided
+_NUM_NAMED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confounds:
+    """How well headers and tables tell the label.
+
+    Args:
+        auc: ROC AUC of a cross-validated logistic regression; None where it cannot be computed.
+        fields: those that tell most alone, with their AUC (0.5 to 1), best first.
+        reason: why ``auc`` is None, or what it rests on.
+    """
+
+    auc: float | None
+    fields: dict[str, float]
+    reason: str
+
+
+def confound_baseline(
+    fields: Sequence[Mapping[str, float | str]], labels: Sequence[int]
+) -> Confounds:
+    """Fit a logistic regression to everything but the voxels.
+
+    Args:
+        fields: of each subject, {"nm spacing x": 0.667, "site": "A", ...}.
+        labels: 0 healthy, 1 Parkinson's disease.
+    """
+    truth = np.array(labels)
+    if min(np.sum(truth == 0), np.sum(truth == 1)) < _NUM_FOLDS:
+        return Confounds(auc=None, fields={}, reason=f"fewer than {_NUM_FOLDS} of a class")
+    vectorizer = DictVectorizer(sparse=False)
+    table = vectorizer.fit_transform([dict(row) for row in fields])
+    names = np.array(vectorizer.get_feature_names_out())
+    varies = np.ptp(table, axis=0) > 0
+    table, names = table[:, varies], names[varies]
+    if not len(names):
+        return Confounds(auc=0.5, fields={}, reason="the headers are alike")
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    folds = StratifiedKFold(_NUM_FOLDS, shuffle=True, random_state=1)
+    scores = cross_val_predict(model, table, truth, cv=folds, method="predict_proba")[:, 1]
+    alone = [max(auc, 1 - auc) for auc in (roc_auc_score(truth, column) for column in table.T)]
+    best = sorted(zip(alone, names, strict=True), key=lambda pair: (-pair[0], pair[1]))
+    return Confounds(
+        auc=float(roc_auc_score(truth, scores)),
+        fields={str(name): round(float(auc), 3) for auc, name in best[:_NUM_NAMED]},
+        reason=f"{len(names)} fields that differ between subjects",
+    )
+
+
+def confound_findings(confounds: Confounds, labels: Sequence[int]) -> Iterator[Finding]:
+    """Warn where headers and tables tell the label better than chance explains.
+
+    Args:
+        confounds: what ``confound_baseline`` returns.
+        labels: as given to it.
+    """
+    positives = sum(labels)
+    negatives = len(labels) - positives
+    if confounds.auc is None:
+        return
+    # Deviation of the AUC of scores that know nothing (Mann-Whitney).
+    chance = math.sqrt((positives + negatives + 1) / (12 * positives * negatives))
+    if confounds.auc > max(MAX_AUC, 0.5 + _Z * chance):
+        named = ", ".join(f"{name} ({auc:.2f} alone)" for name, auc in confounds.fields.items())
+        yield Finding(
+            id="confound",
+            severity="warning",
+            found=f"an AUC of {confounds.auc:.2f} for the label by headers alone: {named}",
+            expected=f"at most {MAX_AUC}",
+            fix="Balance the classes over scanners and conversions, and report results by them",
+        )
