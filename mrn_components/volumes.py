@@ -64,7 +64,8 @@ def read_volume(source: VolumeSource) -> Volume:
         array, affine = np.asanyarray(image.dataobj), image.affine
     except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(
-            f"{name} cannot be read as NIfTI ({error}); copy or convert the file anew."
+            f"{name} cannot be read as NIfTI ({' '.join(str(error).split())}); copy or convert the "
+            "file anew."
         ) from error
     if array.ndim != 3:
         raise ValueError(

@@ -6,7 +6,7 @@ from mrn_components.labels import LABELS, SIDES
 
 NIGROSOME_BELOW_PPB = 70.0  # Kim 2018
 REFERENCE_MM = (2.0, 6.0)  # nearest and farthest tissue of the NM reference from the SN
-REFERENCE_CONE = 0.7  # cosine of 45 degrees about the anterolateral direction
+REFERENCE_CONE_DEGREES = 30.0  # about the anterolateral direction
 
 _ORGANISERS = "PDCADxFoundation organisers"
 _KIM = "Kim 2018, J Clin Neurol 14:90, 3 T (PMC5765262)"
@@ -101,8 +101,8 @@ BIOMARKERS = (
         "ratio",
         "(mean NM signal of the NM mask's SN - reference) / reference. The reference stands for "
         f"the crus cerebri: the median of the tissue {REFERENCE_MM[0]:g} to {REFERENCE_MM[1]:g} mm "
-        "from the SN of the same side, within 45 degrees of the anterolateral direction, outside "
-        "every labelled nucleus.",
+        f"from the SN of the same side, within {REFERENCE_CONE_DEGREES:g} degrees of the "
+        "anterolateral direction, outside every labelled nucleus.",
         "formula: Wengler 2020, doi:10.1016/j.neuroimage.2019.116457; reference region: ours",
     ),
     Biomarker(

@@ -8,7 +8,7 @@ from scipy import ndimage
 from mrn_components.biomarkers.catalogue import (
     COLUMNS,
     NIGROSOME_BELOW_PPB,
-    REFERENCE_CONE,
+    REFERENCE_CONE_DEGREES,
     REFERENCE_MM,
 )
 from mrn_components.labels import LABELS, SIDES
@@ -137,7 +137,7 @@ def _reference(mask: Volume, side: str, nuclei_qsm: Volume | None) -> tuple[np.n
     outward = 1 if side == "right" else -1
     direction = np.array([outward, 1, 0]) / np.sqrt(2)
     cosine = offset @ direction / np.linalg.norm(offset, axis=1)
-    voxels = shell[cosine >= REFERENCE_CONE] + start
+    voxels = shell[cosine >= np.cos(np.deg2rad(REFERENCE_CONE_DEGREES))] + start
     if nuclei_qsm is not None:
         voxels = voxels[~_labelled(voxels, mask.affine, nuclei_qsm)]
     return tuple(voxels.T)

@@ -1,0 +1,64 @@
+"""``mrn biomarkers``: a row a subject, whatever happens to the others."""
+
+import csv
+import shutil
+
+import pytest
+
+from mrn_components.app import cli
+from mrn_components.app.biomarkers import measure_subjects
+from mrn_components.biomarkers import COLUMNS, biomarkers, read_biomarkers
+
+
+@pytest.fixture
+def subjects(cohort, tmp_path):
+    for name in ("SUBJ_000", "SUBJ_001", "SUBJ_002"):
+        shutil.copytree(cohort / name, tmp_path / "in" / name)
+    return tmp_path / "in"
+
+
+def test_every_subject_is_a_row_of_what_the_component_measures(subjects, tmp_path):
+    path, errors = measure_subjects(subjects, tmp_path / "out")
+    assert path == tmp_path / "out" / "biomarkers.csv"
+    assert errors == {}
+    table = read_biomarkers(path)
+    assert list(table) == ["SUBJ_000", "SUBJ_001", "SUBJ_002"]
+    files = ("NM.nii.gz", "QSM.nii.gz", "NM_mask.nii.gz", "QSM_mask.nii.gz")
+    values = biomarkers(*(subjects / "SUBJ_001" / name for name in files))
+    assert table["SUBJ_001"] == pytest.approx(values, rel=1e-5)
+    assert path.with_suffix(".md").is_file()
+
+
+def test_absent_images_are_empty_cells_and_failures_are_rows(
+    subjects, tmp_path, capsys, monkeypatch
+):
+    for name in ("NM.nii.gz", "NM_mask.nii.gz"):
+        (subjects / "SUBJ_000" / name).unlink()
+    damaged = subjects / "SUBJ_001" / "QSM.nii.gz"
+    damaged.write_bytes(damaged.read_bytes()[:500])
+    (subjects / "SUBJ_003").mkdir()
+    shutil.copy(subjects / "SUBJ_002" / "NM.nii.gz", subjects / "SUBJ_003")
+    (subjects / ".PHAN.partial").mkdir()
+    shutil.copy(subjects / "SUBJ_002" / "NM.nii.gz", subjects / ".PHAN.partial")
+    monkeypatch.setattr("sys.argv", ["mrn", "biomarkers", str(subjects), str(tmp_path / "out")])
+    monkeypatch.setattr("sys.excepthook", None)  # main replaces it
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1
+    assert "2 subjects failed:\n  SUBJ_001: " in capsys.readouterr().err
+    with (tmp_path / "out" / "biomarkers.csv").open(newline="") as file:
+        rows = {row["subject"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["SUBJ_000", "SUBJ_001", "SUBJ_002", "SUBJ_003"]
+    empty = {column for column in COLUMNS if not rows["SUBJ_000"][column]}
+    assert empty == {column for column in COLUMNS if "nm_" in column}
+    assert "cannot be read as NIfTI" in rows["SUBJ_001"]["error"]
+    assert "neither NM_mask.nii.gz nor QSM_mask.nii.gz" in rows["SUBJ_003"]["error"]
+    assert not any(rows["SUBJ_001"][column] for column in COLUMNS)
+    assert all(rows["SUBJ_002"][column] for column in COLUMNS)
+
+
+def test_no_subjects_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has no subjects; expected .*/SUBJECT/\{NM\.nii"):
+        measure_subjects(tmp_path, tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        measure_subjects(tmp_path / "nowhere", tmp_path / "out")
