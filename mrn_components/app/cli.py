@@ -279,6 +279,18 @@ def evaluate_masks(
     print(f"scores of the masks: {folder}")
 
 
+def report(output: str, input: str) -> None:  # noqa: A002
+    """Write a page a subject and OUTPUT/index.html of what `mrn predict INPUT OUTPUT` left.
+
+    Args:
+        output: folder of the predictions.
+        input: folder or datalist that was predicted, for the images.
+    """
+    from mrn_components.app.report.reports import write_reports
+
+    print(f"reports: {write_reports(str(output), str(input))} (research use only)")
+
+
 def version() -> None:
     """Print the version."""
     print(mrn_components.__version__)
@@ -287,7 +299,17 @@ def version() -> None:
 def main() -> None:
     """Entry point of the ``mrn`` command."""
     install_messages()
-    commands = [phantom, components, predict, evaluate, contributions, crossval, reproduce, version]
+    commands = [
+        phantom,
+        components,
+        predict,
+        evaluate,
+        contributions,
+        crossval,
+        reproduce,
+        report,
+        version,
+    ]
     commands += [biomarkers, evaluate_masks]
     fire.Fire({command.__name__: command for command in commands}, name="mrn")
 

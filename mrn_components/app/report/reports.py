@@ -58,7 +58,11 @@ def _report(
     record: Mapping[str, Any], folder: Path, root: Path, manifest: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write a subject's page; what the index shows of it."""
-    files = {name: root / file["path"] for name, file in (record.get("inputs") or {}).items()}
+    files = {}
+    for name, file in (record.get("inputs") or {}).items():
+        # INPUT may be the folder of one subject, whose paths start with its name.
+        places = [folder / file["path"] for folder in (root, root.absolute().parent)]
+        files[name] = next((place for place in places if place.is_file()), places[0])
     for name, file_name in _MASKS.items():
         if (folder / file_name).is_file():
             files[name] = folder / file_name
