@@ -11,6 +11,7 @@ import pytest
 from test_evaluate import write_predictions
 from tiny_cohort import make_mask
 
+from mrn_components.app import cli, crossval
 from mrn_components.app.evaluate import evaluate
 from mrn_components.app.report.cohort import write_cohort_report
 from mrn_components.app.report.images import read_images
@@ -296,7 +297,33 @@ def test_a_cohort_page_shows_figures_models_and_folds(tmp_path):
     assert "<script" not in html
     folds = [diagnosis_metrics(probs[0][k::2], np.array([0, 1] * 10)) for k in range(2)]
     summary = {name: {"mean": 0.123, "sd": 0.045} for name in folds[0]}
-    crossval = {"folds": folds, "summary": summary, "overall": folds[0]}
-    html = write_cohort_report(folder, crossval=crossval).read_text()
+    content = {"folds": folds, "summary": summary, "overall": folds[0]}
+    html = write_cohort_report(folder, crossval=content).read_text()
     assert "Fold 0 Fold 1 Mean (SD)" in words(html)
     assert "0.123 (0.045)" in words(html)
+
+
+def test_a_cross_validation_gets_its_page(tmp_path):
+    rng = np.random.default_rng(2)
+    truth = np.arange(20) % 2
+    prob = np.clip(rng.normal(0.4 + 0.2 * truth, 0.2), 0, 1).round(6)
+    lines = ["subject,fold,prob_pd,class,label"]
+    lines += [f"S{i:02d},{i // 10},{prob[i]},{int(prob[i] > 0.5)},{truth[i]}" for i in range(20)]
+    (tmp_path / "out_of_fold.csv").write_text("\n".join(lines) + "\n")
+    folds = [diagnosis_metrics(prob[part], truth[part]) for part in (slice(10), slice(10, 20))]
+    summary = {name: {"mean": 0.5, "sd": 0.1} for name in folds[0]}
+    content = {"folds": folds, "summary": summary, "overall": diagnosis_metrics(prob, truth)}
+    (tmp_path / "crossval.json").write_text(json.dumps(content))
+    path = crossval._write_report(tmp_path, "mrn")
+    assert path == tmp_path / "evaluation" / "report.html"
+    text = words(path.read_text())
+    assert "Cross-validation of mrn" in text
+    assert "Fold 0 Fold 1" in text
+    assert "predicted by a network that was not trained on it" in text
+
+
+def test_the_command_names_the_index(cohort, tmp_path, capsys, monkeypatch):
+    folder = write_output(tmp_path / "out", [record(cohort, "SUBJ_000")])
+    monkeypatch.setattr("sys.argv", ["mrn", "report", str(folder), str(cohort)])
+    cli.main()
+    assert f"reports: {folder / 'index.html'} (research use only)" in capsys.readouterr().out
