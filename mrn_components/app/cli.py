@@ -367,6 +367,18 @@ def challenge(
     print(f"answers: {path}")
 
 
+def report(output: str, input: str) -> None:  # noqa: A002
+    """Write a page a subject and OUTPUT/index.html of what `mrn predict INPUT OUTPUT` left.
+
+    Args:
+        output: folder of the predictions.
+        input: folder or datalist that was predicted, for the images.
+    """
+    from mrn_components.app.report.reports import write_reports
+
+    print(f"reports: {write_reports(str(output), str(input))} (research use only)")
+
+
 def version() -> None:
     """Print the version."""
     print(mrn_components.__version__)
@@ -376,7 +388,7 @@ def main() -> None:
     """Entry point of the ``mrn`` command."""
     install_messages()
     commands = [phantom, components, predict, evaluate, contributions, crossval, reproduce, version]
-    commands += [check, biomarkers, evaluate_masks, challenge]
+    commands += [check, biomarkers, evaluate_masks, challenge, report]
     fire.Fire({command.__name__: command for command in commands}, name="mrn")
 
 

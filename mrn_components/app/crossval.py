@@ -12,7 +12,9 @@ from monai.bundle import ConfigParser
 from mrn_components.app.bundle_run import BundleRun, attempt, run_here
 from mrn_components.app.commands import find_config, flags, mrn_command, train_command
 from mrn_components.app.ensemble import save_ensemble
+from mrn_components.app.evaluate import evaluate
 from mrn_components.app.out_of_fold import write_results
+from mrn_components.app.report.cohort import write_cohort_report
 from mrn_components.bundle import RunArguments, check_key
 from mrn_components.data import Subject
 from mrn_components.files import write_text
@@ -41,7 +43,8 @@ def crossval(
     A second call goes on where the first stopped. Each fold is in ``output_dir/foldN``, a bundle of
     its own; ``folds.json`` and the cache are common to all. When every fold is done,
     ``out_of_fold.csv`` has one row a subject and ``crossval.json`` the metrics by fold, their mean
-    and deviation, and those of all subjects together; ``ensemble`` is a bundle that predicts by the
+    and deviation, and those of all subjects together; ``evaluation`` has figures and the page
+    ``report.html``; ``ensemble`` is a bundle that predicts by the
     networks of all folds. Each fold's best epoch was chosen on the subjects that it is scored on,
     as in the paper; a test set is needed for an unbiased score.
 
@@ -99,6 +102,7 @@ def crossval(
         print(f"  {command}")
     else:
         print(write_results(runs, subjects, output))
+        print(f"The page of the cohort: {_write_report(output, Path(bundle).resolve().name)}")
         ensemble = save_ensemble([run.folder for run in runs], output / "ensemble")
         print(f"The folds together predict by: mrn predict INPUT OUTPUT --bundle {ensemble}")
     return output
@@ -210,6 +214,14 @@ def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
             f"{path.parent} holds a cross-validation with other settings "
             f"({'; '.join(differences)}); repeat them to go on, or name another output folder."
         )
+
+
+def _write_report(output: Path, name: str) -> Path:
+    """Evaluate the out-of-fold predictions in ``evaluation``, and show the folds on its page."""
+    table = output / "out_of_fold.csv"
+    evaluation = evaluate(table, table, output=output / "evaluation", names=[name])
+    folds = json.loads((output / "crossval.json").read_text(encoding="utf-8"))
+    return write_cohort_report(evaluation, crossval=folds)
 
 
 def _absolute(subject: Subject) -> Subject:

@@ -12,6 +12,7 @@ import numpy as np
 
 import mrn_components
 from mrn_components.app.figures import Scored, write_figures
+from mrn_components.app.report.cohort import write_cohort_report
 from mrn_components.app.tables import (
     labels_file,
     predictions_file,
@@ -46,10 +47,10 @@ def evaluate(
 ) -> Path:
     """Write metrics, figures and, with ``against``, the comparison of two models.
 
-    The folder gets ``metrics.json``, ``metrics.txt`` and ``roc``, ``reliability`` and
-    ``confusion`` as .png and .svg. ``metrics.json`` holds the metrics of PREDICTIONS under the
-    names of ``diagnosis_metrics``, and beside them what they rest on: counts, settings, files and
-    versions. Files name no time, so that the same input gives the same bytes.
+    The folder gets ``metrics.json``, ``metrics.txt``, ``roc``, ``reliability`` and ``confusion``
+    as .png and .svg, and ``report.html`` with all of it. ``metrics.json`` holds the metrics of
+    PREDICTIONS under the names of ``diagnosis_metrics``, and beside them what they rest on: counts,
+    settings, files and versions. Files name no time, so that the same input gives the same bytes.
 
     Args:
         predictions: ``predictions.csv``, or the folder that holds it.
@@ -99,6 +100,7 @@ def evaluate(
     write_figures(models, truth, output_dir)
     write_text(output_dir / "metrics.txt", _text(models, truth, left_out, comparison))
     write_text(output_dir / "metrics.json", json.dumps(report, indent=2) + "\n")
+    write_cohort_report(output_dir)
     return output_dir
 
 

@@ -33,12 +33,14 @@ class Examination:
         subject: its id.
         findings: the faults.
         hashes: {image: {"file": hash of the bytes, "voxels": hash of the voxels}}.
+        digests: {key: SHA-256 of the file}, of every file that could be read.
         fields: {"nm spacing x": 0.667, ...}, what the images' headers say.
     """
 
     subject: str
     findings: list[Finding]
     hashes: dict[str, dict[str, str]] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
     fields: dict[str, float | str] = field(default_factory=dict)
 
 
@@ -82,6 +84,7 @@ def examine_subject(subject: Mapping[str, Any], *, deep: bool) -> Examination:
     strict = "label" in subject
     findings: list[Finding] = []
     volumes: dict[str, Volume] = {}
+    digests: dict[str, str] = {}
     for key in FILES:
         if key in subject:
             path = Path(subject[key])
@@ -90,6 +93,7 @@ def examine_subject(subject: Mapping[str, Any], *, deep: bool) -> Examination:
             except FaultyFileError as fault:
                 findings.append(fault.finding)
                 continue
+            digests[key] = volume.sha256
             place = list(header_findings(path, volume.header, strict=strict))
             findings += place
             if not any(finding.id == "singular" for finding in place):
@@ -104,6 +108,7 @@ def examine_subject(subject: Mapping[str, Any], *, deep: bool) -> Examination:
             for key, volume in images.items()
             if deep
         },
+        digests=digests,
         fields={
             f"{key} {name}": value
             for key, volume in images.items()

@@ -12,7 +12,7 @@ from mrn_components.data import DataLeakageError
 from mrn_components.metrics import compare_diagnoses, confusion_counts, diagnosis_metrics
 
 FILES = sorted(
-    ["metrics.json", "metrics.txt"]
+    ["metrics.json", "metrics.txt", "report.html"]
     + [f"{name}.{kind}" for name in ("roc", "reliability", "confusion") for kind in ("png", "svg")]
 )
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mrn_components.app.predict.inputs import Case
-from mrn_components.app.predict.preflight import check_file
 from mrn_components.app.predict.records import MASK_FILES, Record, empty_record, subject_folder
 from mrn_components.app.predict.segmentation import Segmenters
 from mrn_components.app.predict.workflow import Classifier
 from mrn_components.app.segment import save_mask
 from mrn_components.biomarkers import biomarkers
+from mrn_components.checks import examine_subject
 from mrn_components.data.subjects import IMAGES, MASKS
 from mrn_components.errors import user_message
 from mrn_components.labels import ImageName
@@ -95,17 +95,24 @@ class Pipeline:
                 record["flags"].append(
                     f"there is no {image.upper()} image; add {IMAGES[image]}{fix}"
                 )
+                continue
             for key in (image, f"mask_{image}"):
-                if key in case.files and image in case.files:
-                    path = files[key] = case.files[key]
-                    shown = self._shown(str(path), case)
-                    digest = check_file(path, shown, is_mask=key != image)
-                    record["inputs"][key] = {"path": shown, "sha256": digest}
+                if key in case.files:
+                    files[key] = case.files[key]
         if not files:
             raise ValueError(
                 f"there is none of the images {', '.join(self.classifier.images)} that the network "
                 "needs; add them."
             )
+        examination = examine_subject({"subject": case.subject, **files}, deep=False)
+        record["inputs"] = {
+            key: {"path": self._shown(str(files[key]), case), "sha256": digest}
+            for key, digest in examination.digests.items()
+        }
+        errors = [finding for finding in examination.findings if finding.severity == "error"]
+        if errors:
+            raise ValueError(" ".join(map(str, errors)))
+        record["flags"] += map(str, examination.findings)
         return files
 
     def _segment(self, record: Record, files: dict[str, Path]) -> dict[str, str]:

@@ -1,0 +1,73 @@
+"""The page of all subjects: thumbnails, search, order and flags."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mrn_components
+from mrn_components.app.report.pages import decision, write_page
+from mrn_components.metrics import THRESHOLD
+
+_HEIGHTS_PX = (28, 21, 35, 14, 42)  # of the dots, so that near ones do not hide each other
+_MAX_THUMBS_BYTES = 4 * 1024**2  # of a page: beyond, later subjects have none
+
+
+def write_index(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write the page of all subjects.
+
+    Args:
+        path: of the page.
+        records: of each subject ``prediction.json``, and "page" (address of its page, or None) and
+            "thumbs", a list of {"name", "roi", "uri"}, as ``write_reports`` makes them.
+    """
+    rows = _within_size([_row(record) for record in records])
+    scored = sorted(
+        (row for row in rows if row["prob_pd"] is not None), key=lambda row: row["prob_pd"]
+    )
+    for index, row in enumerate(scored):
+        row["height"] = _HEIGHTS_PX[index % len(_HEIGHTS_PX)]
+    found = Counter(row["status"] for row in rows)
+    counts = {"subjects": len(rows), "complete": found["ok"], "abstained": found["abstained"]}
+    counts |= {"failed": found["failed"], "flagged": sum(bool(row["reasons"]) for row in rows)}
+    write_page(
+        path,
+        "index.html.j2",
+        version=mrn_components.__version__,
+        rows=rows,
+        scored=scored,
+        above=sum(row["prob_pd"] > THRESHOLD for row in scored),
+        counts=counts,
+        statuses=sorted(found),
+    )
+
+
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    folds = record.get("prob_pd_folds") or []
+    agreement = record.get("fold_agreement")
+    reasons = [record["error"]] if record.get("error") else []
+    if record.get("trained_on") == 1:
+        reasons.append("trained on this subject")
+    return {
+        "subject": record["subject"],
+        "status": record["status"],
+        "prob_pd": record.get("prob_pd"),
+        "side": decision(record),
+        "fold_std": record.get("fold_std"),
+        "agreement": f"{round(agreement * len(folds))} of {len(folds)} agree"
+        if folds and agreement is not None
+        else "",
+        "reasons": [*reasons, *(record.get("flags") or [])],
+        "page": record.get("page"),
+        "thumbs": list(record.get("thumbs", [])),
+    }
+
+
+def _within_size(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Take thumbnails away where the page would be too large to open on a phone."""
+    room = _MAX_THUMBS_BYTES
+    for row in rows:
+        room -= sum(len(thumb["uri"] or "") for thumb in row["thumbs"])
+        if room < 0:
+            row["thumbs"] = []
+    return rows

@@ -1,0 +1,98 @@
+"""How a page is made: jinja2 with autoescape, one file, nothing fetched, nothing run but our own.
+
+A content security policy in every page forbids whatever is not in the file. The one script, of the
+index, is allowed by its hash, so that no text of a subject could run even if escaping failed.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from mrn_components.files import write_text
+from mrn_components.metrics import THRESHOLD
+
+NUM_SHOWN_HASH = 12  # characters
+
+
+def write_page(path: Path, template: str, **context: Any) -> None:
+    """Write a page; it appears whole or not at all.
+
+    Args:
+        path: of the page.
+        template: its name among ``templates``.
+        context: what the template shows; every text in it is escaped.
+    """
+    write_text(path, environment().get_template(template).render(context))
+
+
+@cache
+def environment() -> Environment:
+    """The templates; a name that a template does not find is an error."""
+    found = Environment(
+        loader=PackageLoader("mrn_components.app.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {"fixed": _fixed, "signed": _signed, "short": _short}
+    found.globals |= {"asset": _asset, "script_hash": _script_hash}
+    return found
+
+
+def decision(record: Mapping[str, Any]) -> str:
+    """The class of a subject as style sheets call it: hc or pd; none where no class is given."""
+    prob_pd = record.get("prob_pd")
+    if prob_pd is None or record["status"] == "abstained":
+        return "none"
+    return "pd" if prob_pd > THRESHOLD else "hc"
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """An image as an address that holds the image.
+
+    Args:
+        content: of the file.
+        kind: png, webp or svg+xml.
+    """
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _asset(name: str) -> Markup:
+    """A file of ours beside the templates, as it is."""
+    return Markup(_read(name))
+
+
+def _script_hash(name: str) -> str:
+    """What a content security policy calls a script."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(_read(name).encode()).digest()).decode()
+
+
+@cache
+def _read(name: str) -> str:
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
+
+
+def _fixed(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def _signed(value: float | None, digits: int = 2) -> str:
+    """A number with its sign; what rounds to zero has none."""
+    if value is None:
+        return "–"
+    text = f"{value:+.{digits}f}"
+    return text[1:] if not float(text) else text.replace("-", "−")
+
+
+def _short(text: Any) -> str:
+    """The first characters of a hash; other texts as they are."""
+    text = str(text)
+    is_hash = len(text) in (40, 64) and all(letter in "0123456789abcdef" for letter in text)
+    return text[:NUM_SHOWN_HASH] + "…" if is_hash else text

@@ -1,0 +1,105 @@
+"""``mrn report``: the pages of a folder of predictions."""
+
+import csv
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from mrn_components.app.report.images import read_images
+from mrn_components.app.report.index import write_index
+from mrn_components.app.report.subject import write_subject_report
+from mrn_components.app.tables import predictions_file
+
+_logger = logging.getLogger(__name__)
+
+EXPLANATION = "explanation.json"
+_MASKS = {"mask_nm": "NM_mask.nii.gz", "mask_qsm": "QSM_mask.nii.gz"}  # of segmentations
+
+
+def write_reports(output_dir: str | Path, input_dir: str | Path) -> Path:
+    """Write ``subjects/ID/report.html`` of every subject and ``index.html``.
+
+    Everything is read from what ``mrn predict`` left: the subjects of ``predictions.csv``, each
+    one's ``prediction.json``, with ``--report`` its ``explanation.json``, segmented masks, and
+    ``manifest.json``. Images that are no longer in ``input_dir`` are missing on the pages.
+
+    Args:
+        output_dir: of ``mrn predict``.
+        input_dir: of ``mrn predict``: a folder or a datalist.
+
+    Returns:
+        The path of ``index.html``.
+
+    Raises:
+        FileNotFoundError: if there are no predictions.
+        ValueError: for a record that is no JSON.
+    """
+    output, source = Path(output_dir), Path(input_dir)
+    root = source if source.is_dir() else source.parent
+    manifest = _read_json(output / "manifest.json") or {}
+    records = []
+    with predictions_file(output).open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        folder = output / "subjects" / row["subject"]
+        inside = folder.resolve().parent == (output / "subjects").resolve()
+        record = _read_json(folder / "prediction.json") if inside else None
+        records.append(_of_row(row) if record is None else _report(record, folder, root, manifest))
+    path = output / "index.html"
+    write_index(path, records)
+    _logger.info("reports of %d subjects: %s (research use only)", len(records), path)
+    return path
+
+
+def _report(
+    record: Mapping[str, Any], folder: Path, root: Path, manifest: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write a subject's page; what the index shows of it."""
+    files = {}
+    for name, file in (record.get("inputs") or {}).items():
+        # INPUT may be the folder of one subject, whose paths start with its name.
+        places = [folder / file["path"] for folder in (root, root.absolute().parent)]
+        files[name] = next((place for place in places if place.is_file()), places[0])
+    for name, file_name in _MASKS.items():
+        if (folder / file_name).is_file():
+            files[name] = folder / file_name
+    images = read_images(files)
+    write_subject_report(
+        folder / "report.html",
+        record,
+        images,
+        explanation=_read_json(folder / EXPLANATION),
+        manifest=manifest,
+    )
+    thumbs = [image.thumbnail(record.get("boxes") or {}) for image in images.values()]
+    return {**record, "page": f"subjects/{quote(folder.name)}/report.html", "thumbs": thumbs}
+
+
+def _of_row(row: Mapping[str, str]) -> dict[str, Any]:
+    """A record of a subject that has only its row in ``predictions.csv``."""
+    prob_pd = row.get("prob_pd") or None
+    return {
+        "subject": row["subject"],
+        "status": row.get("status") or "ok",
+        "prob_pd": None if prob_pd is None else float(prob_pd),
+        "trained_on": int(row.get("trained_on") or 0),
+        "error": row.get("error") or None,
+        "flags": [flag for flag in (row.get("flags") or "").split("; ") if flag],
+    }
+
+
+def _read_json(path: Path) -> Any:
+    """The content of a file, or None if it is not there.
+
+    Raises:
+        ValueError: naming the file, if it is no JSON.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}); predict this subject again.") from error

@@ -1,0 +1,252 @@
+"""Slices of a subject's images with ROI boxes and contours of nuclei, as parts of a page.
+
+Pixels are a picture at the resolution of the image; boxes and contours are paths over it, so that
+they stay sharp on a phone and can be switched off. Radiological view, whatever the orientation of
+the file: anterior on top, the patient's right on the left.
+
+Shapes: X Y Z voxels of a volume, axes to the patient's right, anterior and superior.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import contourpy
+import numpy as np
+from PIL import Image
+
+from mrn_components.app.report.pages import data_uri
+from mrn_components.volumes import Volume
+
+_CONTEXT_MM = 6.0  # tissue shown around an ROI's box
+_AREA_SHARES = (0.15, 0.5, 0.85)  # where the slices of an ROI lie in the area of its nuclei
+_WINDOW_PERCENTILES = (0.5, 99.5)
+
+Span = tuple[float, float]
+Box = tuple[np.ndarray, np.ndarray]  # [start, stop) in voxels
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A nucleus in a slice.
+
+    Args:
+        name: of the nucleus.
+        path: its contours as an SVG path, in mm.
+    """
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An ROI's box in a slice.
+
+    Args:
+        name: of the ROI.
+        left: of its upper left corner, in mm.
+        top: the same, downwards.
+        width: in mm.
+        height: in mm.
+    """
+
+    name: str
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A slice, or a part of one.
+
+    Args:
+        uri: of the pixels.
+        width: in mm.
+        height: in mm.
+        number: of the slice, from 1 at the lowest.
+        num_slices: of the volume.
+        window: values that are black and white.
+        outlines: of the nuclei.
+        frames: boxes of the ROIs.
+    """
+
+    uri: str
+    width: float
+    height: float
+    number: int
+    num_slices: int
+    window: Span
+    outlines: tuple[Outline, ...] = ()
+    frames: tuple[Frame, ...] = ()
+
+
+def roi_slices(
+    volume: Volume,
+    mask: Volume | None,
+    *,
+    name: str,
+    nuclei: Mapping[str, Sequence[int]],
+    box: Box,
+    window: Span | None = None,
+) -> list[Picture]:
+    """Draw three slices through an ROI, low to high, with its box and its nuclei.
+
+    Args:
+        volume: the image.
+        mask: its nuclei on the same grid, or None.
+        name: of the ROI.
+        nuclei: label ids of each of its nuclei.
+        box: [start, stop) in voxels of ``volume``; it may leave the volume.
+        window: values that are black and white; None takes percentiles of the box.
+
+    Returns:
+        One to three pictures; none if the box lies outside the volume.
+    """
+    start, stop = box
+    low, high = np.maximum(start, 0), np.minimum(stop, volume.array.shape)
+    if (low >= high).any():
+        return []
+    if window is None:
+        window = percentile_window(volume.array[tuple(map(slice, low, high))])
+    context = np.ceil(_CONTEXT_MM / volume.spacing_mm).astype(int)
+    first = np.maximum(start - context, 0)
+    last = np.minimum(stop + context, volume.array.shape)
+    region = slice(first[0], last[0]), slice(first[1], last[1])
+    return [
+        draw_slice(volume, mask, z, nuclei=nuclei, boxes={name: box}, window=window, region=region)
+        for z in _chosen_slices(mask, nuclei, (low[2], high[2]))
+    ]
+
+
+def draw_slice(
+    volume: Volume,
+    mask: Volume | None,
+    z: int,
+    *,
+    nuclei: Mapping[str, Sequence[int]],
+    boxes: Mapping[str, Box],
+    window: Span,
+    region: tuple[slice, slice] = (slice(None), slice(None)),
+) -> Picture:
+    """Draw one axial slice.
+
+    Args:
+        volume: the image.
+        mask: its nuclei on the same grid, or None.
+        z: slice.
+        nuclei: label ids of each nucleus to outline.
+        boxes: of ROIs, [start, stop) in voxels; those that z crosses are drawn.
+        window: values that are black and white.
+        region: of X and Y to show.
+    """
+    pixels = radiological(volume.array[region][..., z])
+    dx, dy = volume.spacing_mm[:2]
+    height, width = pixels.shape[0] * dy, pixels.shape[1] * dx
+    # In mm from the upper left corner: right edge of the region is x = 0, anterior edge y = 0.
+    right = region[0].indices(volume.array.shape[0])[1]
+    front = region[1].indices(volume.array.shape[1])[1]
+    frames = [
+        Frame(
+            name,
+            round((right - stop[0]) * dx, 2),
+            round((front - stop[1]) * dy, 2),
+            round((stop[0] - start[0]) * dx, 2),
+            round((stop[1] - start[1]) * dy, 2),
+        )
+        for name, (start, stop) in boxes.items()
+        if start[2] <= z < stop[2]
+    ]
+    outlines = []
+    if mask is not None:
+        ids = radiological(mask.array[region][..., z])
+        for name, labels in nuclei.items():
+            if path := _contour(np.isin(ids, labels), (dx, dy)):
+                outlines.append(Outline(name, path))
+    return Picture(
+        uri=data_uri(encode(grey(pixels, window), "PNG"), "png"),
+        width=round(width, 2),
+        height=round(height, 2),
+        number=int(z) + 1,
+        num_slices=volume.array.shape[2],
+        window=window,
+        outlines=tuple(outlines),
+        frames=tuple(frames),
+    )
+
+
+def canonical_box(
+    start: Sequence[int], stop: Sequence[int], *, affine: np.ndarray, volume: Volume
+) -> Box:
+    """Turn a box in voxels of a file into voxels of the volume that was read from it.
+
+    Args:
+        start: first voxels of the box, in the file.
+        stop: voxels after the last, in the file.
+        affine: (4, 4) of the file, voxel to mm.
+        volume: what ``read_volume`` made of the file.
+    """
+    to_volume = np.linalg.inv(volume.affine) @ affine
+    edges = np.array([start, stop], dtype=float) - 0.5  # of voxels, whose centres are whole
+    corners = edges @ to_volume[:3, :3].T + to_volume[:3, 3] + 0.5
+    corners = np.rint(np.sort(corners, axis=0)).astype(int)
+    return corners[0], corners[1]
+
+
+def radiological(plane: np.ndarray) -> np.ndarray:
+    """Turn (X, Y) into rows and columns: anterior on top, the patient's right on the left."""
+    return plane[::-1, ::-1].T
+
+
+def percentile_window(voxels: np.ndarray) -> Span:
+    """Values that are black and white: the 0.5 and 99.5 percentiles of the finite voxels."""
+    finite = voxels[np.isfinite(voxels)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = np.percentile(finite, _WINDOW_PERCENTILES)
+    return float(low), float(high)
+
+
+def grey(plane: np.ndarray, window: Span) -> np.ndarray:
+    """Pixels (0 to 255) of a plane; what is not finite is black."""
+    low, high = window
+    scaled = (np.nan_to_num(plane, nan=low, posinf=low, neginf=low) - low) / max(high - low, 1e-9)
+    return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+
+
+def encode(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
+    """An image file of grey pixels (H, W)."""
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, kind, **options)
+    return file.getvalue()
+
+
+def _chosen_slices(
+    mask: Volume | None, nuclei: Mapping[str, Sequence[int]], span: tuple[int, int]
+) -> list[int]:
+    """Slices low, middle and high in the nuclei, or in the box where there are none."""
+    low, high = span
+    areas = np.ones(high - low)
+    if mask is not None:
+        labels = [label for ids in nuclei.values() for label in ids]
+        areas_of_mask = np.isin(mask.array[..., low:high], labels).sum(axis=(0, 1))
+        areas = areas_of_mask if areas_of_mask.any() else areas
+    shares = np.cumsum(areas) / areas.sum()
+    return sorted({int(low + np.searchsorted(shares, share)) for share in _AREA_SHARES})
+
+
+def _contour(inside: np.ndarray, pixel_mm: Span) -> str:
+    """The edge of a region (H, W) as an SVG path, in mm."""
+    if not inside.any():
+        return ""
+    padded = np.pad(inside, 1).astype(float)
+    dx, dy = pixel_mm
+    parts = []
+    for line in contourpy.contour_generator(z=padded).lines(0.5):
+        # Sample (0, 0) of the padded array lies half a pixel outside the picture.
+        points = (np.asarray(line)[:-1] - 0.5) * (dx, dy)
+        parts.append("M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in points) + "Z")
+    return "".join(parts)

@@ -1,0 +1,141 @@
+"""Biomarkers of a subject beside what was published, as rows of a table with a small strip."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from mrn_components.biomarkers import BIOMARKERS, REFERENCES, Biomarker, Reference
+from mrn_components.labels import SIDES
+
+_NUMBER = r"-?\d+(?:\.\d+)?"
+_NAMES = {
+    "volume_mm3_{nucleus}_{side}": "Volume",
+    "qsm_mean_ppb_{nucleus}_{side}": "Mean susceptibility",
+    "qsm_p95_ppb_{nucleus}_{side}": "95th percentile of susceptibility",
+    "nigrosome_fraction_{side}": "Share below 70 ppb (nigrosome-1 proxy)",
+    "nm_volume_mm3_{side}": "Neuromelanin volume",
+    "nm_contrast_ratio_{side}": "Neuromelanin contrast ratio",
+}
+_DIGITS = {"mm3": 0, "ppb": 0}  # others are shares and ratios
+_MARGIN = 0.06  # of a strip, free on either side
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A group's published value on a strip, in percent of its width.
+
+    Args:
+        group: hc or pd.
+        at: the mean or median.
+        low: one standard deviation below, or the lower quartile; ``at`` where none is published.
+        high: the same, above.
+    """
+
+    group: str
+    at: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One side of the subject on a strip.
+
+    Args:
+        side: right or left, the patient's.
+        value: of the subject; None where it could not be measured.
+        at: the value in percent of the strip's width.
+        marks: what was published for this side.
+    """
+
+    side: str
+    value: float | None
+    at: float | None
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A biomarker of one nucleus, both sides.
+
+    Args:
+        name: for readers.
+        unit: of the values.
+        meaning: one sentence.
+        digits: behind the decimal point.
+        lanes: right and left.
+        asymmetry: of the sides, -2 to 2; None where it is not defined.
+        published: what the marks rest on.
+    """
+
+    name: str
+    unit: str
+    meaning: str
+    digits: int
+    lanes: tuple[Lane, ...]
+    asymmetry: float | None
+    published: str
+
+
+def biomarker_rows(values: Mapping[str, float | None]) -> dict[str, list[Row]]:
+    """Lay a subject's biomarkers out: {nucleus: rows}, the substantia nigra first.
+
+    Args:
+        values: what ``biomarkers`` returns, or part of it.
+    """
+    rows: dict[str, list[Row]] = {"SN": []}
+    for biomarker in BIOMARKERS:
+        if "{side}" in biomarker.pattern:
+            for nucleus in biomarker.nuclei or ("SN",):
+                rows.setdefault(nucleus, []).append(_row(biomarker, nucleus, values))
+    return rows
+
+
+def published_values(reference: Reference) -> Iterator[tuple[str, float, float, float]]:
+    """Read (group, mean, low, high) of a reference's texts, such as 98.4 (SD 11.7)."""
+    for group, text in (("hc", reference.healthy), ("pd", reference.disease)):
+        found = re.match(rf"{_NUMBER}", text)
+        if found is None:
+            continue
+        mean = low = high = float(found.group())
+        if spread := re.search(rf"SD ({_NUMBER})", text):
+            low, high = mean - float(spread[1]), mean + float(spread[1])
+        if quartiles := re.search(rf"quartiles ({_NUMBER}), ({_NUMBER})", text):
+            low, high = float(quartiles[1]), float(quartiles[2])
+        yield group, mean, low, high
+
+
+def _row(biomarker: Biomarker, nucleus: str, values: Mapping[str, float | None]) -> Row:
+    columns = [biomarker.pattern.format(nucleus=nucleus, side=side) for side in SIDES]
+    # The first of a column's references is the challenge's own, or the only one.
+    first = [REFERENCES.get(column, ())[:1] for column in columns]
+    published = [[mark for part in parts for mark in published_values(part)] for parts in first]
+    found = [values.get(column) for column in columns]
+    numbers = [value for value in found if value is not None]
+    numbers += [end for marks in published for _, _, *ends in marks for end in ends]
+    low, high = (min(numbers), max(numbers)) if numbers else (0.0, 0.0)
+    width = (high - low) or 1.0
+
+    def place(value: float) -> float:
+        share = (value - low) / width if high > low else 0.5
+        return round(100 * (_MARGIN + share * (1 - 2 * _MARGIN)), 2)
+
+    lanes = tuple(
+        Lane(
+            side,
+            value,
+            None if value is None else place(value),
+            tuple(Mark(group, *map(place, ends)) for group, *ends in marks),
+        )
+        for side, value, marks in zip(SIDES, found, published, strict=True)
+    )
+    asymmetry = "asymmetry_" + biomarker.pattern.replace("_{side}", "").format(nucleus=nucleus)
+    return Row(
+        name=_NAMES.get(biomarker.pattern, biomarker.pattern),
+        unit=biomarker.unit,
+        meaning=biomarker.meaning,
+        digits=_DIGITS.get(biomarker.unit, 3),
+        lanes=lanes,
+        asymmetry=values.get(asymmetry),
+        published="; ".join(sorted({part.source for parts in first for part in parts})),
+    )

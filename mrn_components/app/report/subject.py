@@ -1,0 +1,197 @@
+"""The page of one subject."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mrn_components
+from mrn_components.app.report.explanation import Explanation
+from mrn_components.app.report.images import IMAGE_NAMES, QSM_WINDOW, SubjectImage
+from mrn_components.app.report.pages import decision, write_page
+from mrn_components.app.report.slices import Picture, roi_slices
+from mrn_components.app.report.strips import biomarker_rows
+
+NUCLEUS_NAMES = {
+    "CN": "caudate nucleus",
+    "PUT": "putamen",
+    "GP": "globus pallidus",
+    "TH": "thalamus",
+    "STN": "subthalamic nucleus",
+    "SN": "substantia nigra",
+    "RN": "red nucleus",
+    "DN": "dentate nucleus",
+}
+STATUS_TEXTS = {"ok": "complete", "abstained": "abstained", "failed": "failed"}
+
+_LEAST_SCALE = 0.01  # of P(PD): smaller effects are not blown up to full colour
+_STRONGEST_OPACITY = 0.7
+
+
+def write_subject_report(
+    path: Path,
+    record: Mapping[str, Any],
+    images: Mapping[str, SubjectImage],
+    *,
+    explanation: Explanation | None = None,
+    manifest: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the page of one subject.
+
+    What is missing is said on the page.
+
+    Args:
+        path: of the page.
+        record: the subject's ``prediction.json``.
+        images: what ``read_images`` returns.
+        explanation: what ``explain_subject`` returned.
+        manifest: of the predictions, for the provenance.
+    """
+    rois = [_roi(name, box, images, record) for name, box in record.get("boxes", {}).items()]
+    scale = _add_occlusion(rois, explanation) if explanation else None
+    measured = record.get("biomarkers") or {}
+    biomarkers = biomarker_rows(measured) if any(v is not None for v in measured.values()) else {}
+    write_page(
+        path,
+        "subject.html.j2",
+        version=mrn_components.__version__,
+        record={"error": None, **record},
+        status_text=STATUS_TEXTS.get(record["status"], record["status"]),
+        prob_pd=record.get("prob_pd"),
+        decision=decision(record),
+        folds=record.get("prob_pd_folds") or [],
+        facts=_facts(record),
+        trained_on=record.get("trained_on") == 1,
+        flags=record.get("flags") or [],
+        overviews={name: image.overview(record.get("boxes", {})) for name, image in images.items()},
+        rois=rois,
+        mask_text=_mask_text(record),
+        qsm_window=QSM_WINDOW,
+        occlusion_scale=scale,
+        biomarkers=biomarkers,
+        nucleus_names=NUCLEUS_NAMES,
+        sources=sorted({row.published for rows in biomarkers.values() for row in rows} - {""}),
+        shapley=_shapley(explanation, record.get("prob_pd")) if explanation else None,
+        inputs=_inputs(record),
+        timings=list((record.get("timings_s") or {}).items()),
+        provenance=list(flatten(manifest or {})),
+    )
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A nested mapping as rows (name, text)."""
+    rows: list[tuple[str, str]] = []
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            rows += flatten(value, f"{name} · ")
+        elif isinstance(value, list) and any(isinstance(part, Mapping | list) for part in value):
+            rows += flatten({str(index): part for index, part in enumerate(value)}, f"{name} · ")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            rows.append((name, text))
+    return rows
+
+
+def _roi(
+    name: str, box: Mapping[str, Any], images: Mapping[str, SubjectImage], record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the page shows of one ROI."""
+    image = images[box["image"]]
+    found = image.box(box)
+    pictures: list[Picture] = []
+    nuclei: dict[str, tuple[int, int]] = {}
+    if image.volume is not None and found is not None:
+        nuclei = image.nuclei_inside(found, box.get("nuclei"))
+        pictures = roi_slices(
+            image.volume, image.mask, name=name, nuclei=nuclei, box=found, window=image.window
+        )
+    return {
+        "name": name,
+        "image_name": IMAGE_NAMES[image.name],
+        "nuclei": [(nucleus, NUCLEUS_NAMES[nucleus]) for nucleus in nuclei],
+        "pictures": pictures,
+        "problem": image.problem or "the box lies outside the image",
+        "missing": name in (record.get("missing_rois") or []),
+        "estimated": (record.get("estimated") or {}).get(name, []),
+        "cells": [],
+        "strongest": None,
+    }
+
+
+def _add_occlusion(rois: Sequence[dict[str, Any]], explanation: Explanation) -> float | None:
+    """Lay the maps over the ROIs' boxes; the effect of the full colour, the same in all maps."""
+    maps = {roi: np.array(effects) for roi, effects in explanation["occlusion"].items()}
+    if not maps:
+        return None
+    scale = max(_LEAST_SCALE, *(float(np.abs(effects).max()) for effects in maps.values()))
+    for roi in rois:
+        effects = maps.get(roi["name"])
+        if effects is None or roi["missing"] or not roi["pictures"]:
+            continue
+        frame = roi["pictures"][len(roi["pictures"]) // 2].frames[0]
+        height, width = frame.height / effects.shape[0], frame.width / effects.shape[1]
+        roi["strongest"] = float(effects.flat[np.abs(effects).argmax()])
+        roi["cells"] = [
+            {
+                "left": round(frame.left + column * width, 2),
+                "top": round(frame.top + row * height, 2),
+                "width": round(width, 2),
+                "height": round(height, 2),
+                "effect": float(effect),
+                "opacity": round(_STRONGEST_OPACITY * abs(float(effect)) / scale, 2),
+            }
+            for (row, column), effect in np.ndenumerate(effects)
+        ]
+    return scale
+
+
+def _shapley(explanation: Explanation, prob_pd: float | None) -> dict[str, Any]:
+    values = explanation["shapley"]
+    largest = max((abs(value) for value in values.values()), default=0) or 1
+    bars = []
+    for name, value in values.items():
+        width = round(50 * abs(value) / largest, 2)
+        left = 50 if value > 0 else 50 - width
+        bars.append({"name": name, "value": value, "left": left, "width": width})
+    differs = prob_pd is not None and abs(prob_pd - explanation["prob_pd"]) > 0.005
+    return {
+        "baseline": explanation["baseline"],
+        "prob_pd": explanation["prob_pd"],
+        "bars": bars,
+        "differs": differs,
+    }
+
+
+def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Pairs below the scale: folds, views, masks."""
+    facts = []
+    folds = record.get("prob_pd_folds") or []
+    if folds:
+        facts.append(("Folds", f"{min(folds):.2f} to {max(folds):.2f}"))
+    if folds and record.get("fold_agreement") is not None:
+        agree = round(record["fold_agreement"] * len(folds))
+        facts.append(("Agreement", f"{agree} of {len(folds)} folds give this class"))
+    if record.get("tta_std") is not None:
+        facts.append(("Mirrored view", f"standard deviation {record['tta_std']:.3f}"))
+    sources = record.get("mask_source") or {}
+    facts += [(f"{IMAGE_NAMES.get(name, name)} mask", text) for name, text in sources.items()]
+    if missing := record.get("missing_rois"):
+        facts.append(("Hidden regions", ", ".join(missing)))
+    return facts
+
+
+def _mask_text(record: Mapping[str, Any]) -> str:
+    sources = set((record.get("mask_source") or {}).values())
+    if sources == {"segmented"}:
+        return ", which a network drew"
+    if "segmented" in sources:
+        return ", which a network drew in part"
+    return ", as given" if sources else ""
+
+
+def _inputs(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Rows (name, path, hash) of the files."""
+    files = (record.get("inputs") or {}).items()
+    return [(name, str(file["path"]), str(file.get("sha256", ""))) for name, file in files]

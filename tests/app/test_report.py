@@ -1,0 +1,329 @@
+"""Reports: what a page says, that it says it truly, and that nothing gets in or out of it."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from test_evaluate import write_predictions
+from tiny_cohort import make_mask
+
+from mrn_components.app import cli, crossval
+from mrn_components.app.evaluate import evaluate
+from mrn_components.app.report.cohort import write_cohort_report
+from mrn_components.app.report.images import read_images
+from mrn_components.app.report.pages import environment
+from mrn_components.app.report.reports import write_reports
+from mrn_components.app.report.slices import canonical_box, draw_slice, grey, radiological
+from mrn_components.app.report.strips import biomarker_rows, published_values
+from mrn_components.biomarkers import REFERENCES, biomarkers
+from mrn_components.metrics import diagnosis_metrics
+from mrn_components.volumes import read_volume
+
+EVIL = "<script>alert(1)</script>"
+BOXES = {
+    "nm": {"image": "nm", "start": [4, 5, 1], "stop": [20, 14, 8]},
+    "qsm2": {"image": "qsm", "start": [4, 4, 1], "stop": [20, 16, 8]},
+    "qsm3": {"image": "qsm", "start": [3, -2, 0], "stop": [21, 9, 5]},  # leaves the volume
+}
+EXPLANATION = {
+    "prob_pd": 0.7,
+    "baseline": 0.5,
+    "shapley": {"nm": 0.3, "qsm2": -0.1, "qsm3": 0.0},
+    "occlusion": {roi: [[0.05, -0.02, 0.0], [0.0, 0.01, 0.0]] for roi in BOXES},
+}
+FILES = {"nm": "NM", "qsm": "QSM", "mask_nm": "NM_mask", "mask_qsm": "QSM_mask"}
+
+
+def record(cohort: Path, subject: str, **changes) -> dict:
+    files = {key: f"{subject}/{name}.nii.gz" for key, name in FILES.items()}
+    return {
+        "subject": subject,
+        "status": "ok",
+        "prob_pd": 0.7,
+        "class": 1,
+        "prob_pd_folds": [0.6, 0.8, 0.4],
+        "fold_agreement": 2 / 3,
+        "fold_std": 0.16,
+        "trained_on": 0,
+        "mask_source": {"nm": "given", "qsm": "given"},
+        "missing_rois": [],
+        "estimated": {},
+        "flags": [],
+        "error": None,
+        "boxes": BOXES,
+        "biomarkers": biomarkers(*(cohort / file for file in files.values())),
+        "timings_s": {"read": 0.1},
+        "inputs": {key: {"path": file, "sha256": "ab" * 32} for key, file in files.items()},
+        "research_use_only": True,
+    } | changes
+
+
+def write_output(folder: Path, records: list[dict], explained=("SUBJ_000",)) -> Path:
+    """What ``mrn predict`` leaves."""
+    columns = ("subject", "status", "prob_pd", "flags", "error")
+    folder.mkdir(exist_ok=True)
+    with (folder / "predictions.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for row in records:
+            own = folder / "subjects" / row["subject"]
+            own.mkdir(parents=True)
+            (own / "prediction.json").write_text(json.dumps(row))
+            if row["subject"] in explained:
+                (own / "explanation.json").write_text(json.dumps(EXPLANATION))
+            writer.writerow([row["subject"], row["status"], row["prob_pd"], "", row["error"]])
+    (folder / "manifest.json").write_text(json.dumps({"weights": {"model.pt": "cd" * 32}}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def output(cohort, tmp_path_factory):
+    """Reports of a plain, a flagged, an abstained and a failed subject."""
+    failed = {"status": "failed", "prob_pd": None, "error": f"NM.nii.gz is {EVIL}"}
+    failed |= {"boxes": {}, "inputs": {}, "biomarkers": {}, "prob_pd_folds": [], "mask_source": {}}
+    abstained = {"status": "abstained", "missing_rois": ["nm"], "trained_on": 1}
+    records = [
+        record(cohort, "SUBJ_000"),
+        record(cohort, "SUBJ_001", flags=[EVIL], estimated={"qsm2": [EVIL]}, prob_pd=0.2),
+        record(cohort, "SUBJ_002", **abstained),
+        record(cohort, "SUBJ_003", **failed),
+    ]
+    folder = write_output(tmp_path_factory.mktemp("reports") / "out", records)
+    assert write_reports(folder, cohort) == folder / "index.html"
+    return folder
+
+
+def page(output: Path, subject: str) -> str:
+    return (output / "subjects" / subject / "report.html").read_text()
+
+
+def words(html: str) -> str:
+    """What a reader reads."""
+    return " ".join(re.sub(r"<style>.*?</style>|<[^>]+>", " ", html, flags=re.DOTALL).split())
+
+
+def test_a_page_says_what_the_record_holds(output):
+    html = page(output, "SUBJ_000")
+    text = words(html)
+    for part in (
+        "Research use only. Not a medical device. Nothing on this page is a diagnosis.",
+        "0.70 above the threshold 0.5: class PD",
+        "Folds 0.40 to 0.80",
+        "2 of 3 folds give this class",
+        "No flag was raised",
+        "from 0.50 with all regions hidden to 0.70 with all shown",
+        "nm +0.300 qsm2 −0.100 qsm3 0.000",
+        "strongest cell +0.050",
+        "substantia nigra",
+        "abababababab…",
+        "cdcdcdcdcdcd…",
+    ):
+        assert part in text or part in words(html.replace(" title", "")), part
+    assert html.count('class="fold"') == 3
+    assert all(f"left:{at}" in html for at in ("60.0%", "80.0%", "40.0%"))
+
+
+def test_states_show_as_such(output):
+    assert "The system abstains: no class is given." in words(page(output, "SUBJ_002"))
+    assert "not found: hidden from the network" in words(page(output, "SUBJ_002"))
+    assert "The network was trained on this subject" in words(page(output, "SUBJ_002"))
+    assert "class PD" not in words(page(output, "SUBJ_002"))
+    failed = words(page(output, "SUBJ_003"))
+    assert "The subject could not be read." in failed
+    assert "NM: there is no such image." in failed
+    assert "not above the threshold 0.5: class HC" in words(page(output, "SUBJ_001"))
+    assert "Not computed." in words(page(output, "SUBJ_001"))
+
+
+def test_no_text_of_a_subject_becomes_markup(output):
+    for html in (page(output, "SUBJ_001"), page(output, "SUBJ_003")):
+        assert "<script" not in html
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    index = (output / "index.html").read_text()
+    assert index.count("<script") == 1  # our own
+    assert environment().autoescape is True
+
+
+def test_a_page_holds_all_that_it_shows(output):
+    for path in output.rglob("*.html"):
+        html = path.read_text()
+        assert not re.findall(r"(?:src|href)=\"(?!data:|\.\./\.\./index|subjects/)[^\"]+", html)
+        assert "http:" not in html
+        assert "https:" not in html
+        assert "@import" not in html
+        assert "url(" not in html
+        assert "default-src 'none'" in html
+        assert path.stat().st_size < 5 * 1024**2
+        assert html.count("<img") == html.count('alt="')
+        assert html.count('<svg class="slice"') == html.count('role="img" aria-label="') - (
+            html.count('<div class="scale" role="img"')
+            + html.count('<div class="crowd" role="img"')
+        )
+
+
+def test_the_index_names_every_subject(output):
+    html = (output / "index.html").read_text()
+    for number in range(4):
+        assert f'href="subjects/SUBJ_00{number}/report.html"' in html
+    assert html.count("data:image/webp") == 6  # two images of three subjects
+    assert "4 subjects 2 complete 1 abstained 1 failed 3 flagged" in words(html)
+
+
+def test_a_subject_outside_the_folder_has_a_row_and_no_page(cohort, tmp_path):
+    folder = write_output(tmp_path / "out", [record(cohort, "SUBJ_000")])
+    with (folder / "predictions.csv").open("a") as file:
+        file.write("../../x,failed,,a flag,=error\n")
+    html = write_reports(folder, cohort).read_text()
+    assert "../../x" in html
+    assert html.count("report.html") == 1
+
+
+def test_images_that_are_gone_are_named(cohort, tmp_path):
+    folder = write_output(tmp_path / "out", [record(cohort, "SUBJ_000")])
+    write_reports(folder, tmp_path)
+    assert "SUBJ_000/NM.nii.gz is not there." in words(page(folder, "SUBJ_000"))
+
+
+def test_a_broken_record_is_named(cohort, tmp_path):
+    folder = write_output(tmp_path / "out", [record(cohort, "SUBJ_000")])
+    (folder / "subjects" / "SUBJ_000" / "prediction.json").write_text("{")
+    with pytest.raises(ValueError, match=r"prediction\.json is no JSON .*predict this subject"):
+        write_reports(folder, cohort)
+    with pytest.raises(FileNotFoundError, match="`mrn predict INPUT OUTPUT` writes"):
+        write_reports(tmp_path / "none", cohort)
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LAS", "PIR", "SPL"])
+def test_every_orientation_gives_the_same_picture(axes, tmp_path):
+    """A file of other axes: the same pixels, box and contours."""
+    rng = np.random.default_rng(0)
+    image = nibabel.Nifti1Image(rng.random((9, 8, 7), dtype=np.float32), np.diag([1, 2, 3, 1.0]))
+    mask = nibabel.Nifti1Image(np.zeros((9, 8, 7), np.uint8), image.affine)
+    mask.dataobj[5:8, 2:5, 3:5] = 1  # high x: the patient's right
+    start, stop = np.array([4, 1, 2]), np.array([9, 6, 6])
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.orientations.axcodes2ornt("RAS"), nibabel.orientations.axcodes2ornt(axes)
+    )
+    paths = []
+    for name, item in (("nm", image), ("mask", mask)):
+        paths.append(tmp_path / f"{name}.nii.gz")
+        nibabel.save(item.as_reoriented(turn), paths[-1])
+    box = np.zeros((2, 3), int)
+    for axis, (target, direction) in enumerate(turn.astype(int)):
+        ends = (start[axis], stop[axis])
+        size = image.shape[axis]
+        box[:, target] = ends if direction > 0 else (size - ends[1], size - ends[0])
+    volume, seen = map(read_volume, paths)
+    found = canonical_box(*box, affine=nibabel.load(paths[0]).affine, volume=volume)
+    np.testing.assert_array_equal(found, (start, stop))
+    picture = draw_slice(volume, seen, 3, nuclei={"SN": (1, 2)}, boxes={"nm": found}, window=(0, 1))
+    frame = picture.frames[0]
+    # The patient's right is on the left: the box begins where x is highest.
+    assert (frame.left, frame.top, frame.width, frame.height) == (0, 4, 5, 10)
+    points = np.array(re.findall(r"([\d.]+) ([\d.]+)", picture.outlines[0].path), dtype=float)
+    # Half a pixel of the contour's corners is cut: x 5..8 of 9 columns, y 2..5 of 8 rows of 2 mm.
+    np.testing.assert_allclose(points.min(0), (1, 6), atol=0.01)
+    np.testing.assert_allclose(points.max(0), (4, 12), atol=0.01)
+
+
+def test_the_patients_right_is_left_and_anterior_on_top():
+    plane = np.zeros((3, 2))
+    plane[2, 1] = 1  # right, anterior
+    assert radiological(plane)[0, 0] == 1
+    assert radiological(plane).shape == (2, 3)
+
+
+def test_grey_survives_what_is_not_finite():
+    pixels = grey(np.array([[np.nan, -np.inf, 0.0, 5.0, 20.0]]), (0, 10))
+    assert pixels.tolist() == [[0, 0, 0, 128, 255]]
+
+
+def test_nuclei_of_a_box_lie_wholly_in_it(cohort):
+    folder = cohort / "SUBJ_000"
+    image = read_images({"qsm": folder / "QSM.nii.gz", "mask_qsm": folder / "QSM_mask.nii.gz"})[
+        "qsm"
+    ]
+    box = image.box(BOXES["qsm2"])
+    mask = make_mask("qsm")
+    assert set(image.nuclei_inside(box, None)) == {"STN", "SN", "RN"}
+    assert set(image.nuclei_inside(box, ["SN"])) == {"SN"}
+    assert mask.any()
+
+
+def test_published_values_are_read_from_their_texts():
+    found = {
+        column: list(published_values(reference))
+        for column, references in REFERENCES.items()
+        for reference in references[:1]
+    }
+    assert all(found.values())  # no text that cannot be read
+    assert found["nm_volume_mm3_left"] == [("hc", 322, 297, 347)]
+    assert found["nigrosome_fraction_left"] == [
+        ("hc", 0.107, 0.060, 0.216),
+        ("pd", 0, 0, 0.0023),
+    ]
+
+
+def test_strips_place_values_in_proportion():
+    rows = biomarker_rows({"nm_volume_mm3_left": 272.0, "nm_volume_mm3_right": None})
+    row = next(row for row in rows["SN"] if row.name == "Neuromelanin volume")
+    right, left = row.lanes
+    assert right.at is None
+    mark = left.marks[0]  # 322, 297 to 347
+    assert left.at < mark.low < mark.at < mark.high <= 100
+    assert mark.low - left.at == pytest.approx(mark.at - mark.low, abs=0.05)  # both 25 mm3
+    asymmetric = biomarker_rows({"asymmetry_volume_mm3_SN": -0.25})["SN"][0]
+    assert asymmetric.asymmetry == -0.25
+
+
+def test_a_cohort_page_shows_figures_models_and_folds(tmp_path):
+    truth = np.arange(40) % 2
+    rng = np.random.default_rng(0)
+    probs = [np.clip(rng.normal(0.35 + 0.3 * truth, 0.2), 0, 1) for _ in range(2)]
+    folders = [write_predictions(tmp_path / n, p) for n, p in zip("ab", probs, strict=True)]
+    labels = tmp_path / "labels.csv"
+    labels.write_text("".join(f"S{i:02d},{label}\n" for i, label in enumerate(truth)))
+    folder = evaluate(folders[0], labels, against=folders[1], names=["A", EVIL])
+    html = (folder / "report.html").read_text()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert html.count("data:image/svg+xml") == 3
+    assert f"{metrics['roc_auc']['value']:.3f} ROC AUC" in words(html)
+    assert f"{metrics['against']['roc_auc']['value']:.3f}" in html
+    assert metrics["comparison"]["accuracy"]["verdict"] in html
+    assert "<script" not in html
+    folds = [diagnosis_metrics(probs[0][k::2], np.array([0, 1] * 10)) for k in range(2)]
+    summary = {name: {"mean": 0.123, "sd": 0.045} for name in folds[0]}
+    content = {"folds": folds, "summary": summary, "overall": folds[0]}
+    html = write_cohort_report(folder, crossval=content).read_text()
+    assert "Fold 0 Fold 1 Mean (SD)" in words(html)
+    assert "0.123 (0.045)" in words(html)
+
+
+def test_a_cross_validation_gets_its_page(tmp_path):
+    rng = np.random.default_rng(2)
+    truth = np.arange(20) % 2
+    prob = np.clip(rng.normal(0.4 + 0.2 * truth, 0.2), 0, 1).round(6)
+    lines = ["subject,fold,prob_pd,class,label"]
+    lines += [f"S{i:02d},{i // 10},{prob[i]},{int(prob[i] > 0.5)},{truth[i]}" for i in range(20)]
+    (tmp_path / "out_of_fold.csv").write_text("\n".join(lines) + "\n")
+    folds = [diagnosis_metrics(prob[part], truth[part]) for part in (slice(10), slice(10, 20))]
+    summary = {name: {"mean": 0.5, "sd": 0.1} for name in folds[0]}
+    content = {"folds": folds, "summary": summary, "overall": diagnosis_metrics(prob, truth)}
+    (tmp_path / "crossval.json").write_text(json.dumps(content))
+    path = crossval._write_report(tmp_path, "mrn")
+    assert path == tmp_path / "evaluation" / "report.html"
+    text = words(path.read_text())
+    assert "Cross-validation of mrn" in text
+    assert "Fold 0 Fold 1" in text
+    assert "predicted by a network that was not trained on it" in text
+
+
+def test_the_command_names_the_index(cohort, tmp_path, capsys, monkeypatch):
+    folder = write_output(tmp_path / "out", [record(cohort, "SUBJ_000")])
+    monkeypatch.setattr("sys.argv", ["mrn", "report", str(folder), str(cohort)])
+    cli.main()
+    assert f"reports: {folder / 'index.html'} (research use only)" in capsys.readouterr().out

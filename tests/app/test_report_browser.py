@@ -1,0 +1,101 @@
+"""Reports in a real browser: no message on the console, nothing asked of the network, all fits."""
+
+import shutil
+
+import pytest
+from test_report import output  # noqa: F401  a fixture
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no browser; apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    with api.sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+
+
+@pytest.fixture
+def visit(browser):
+    """Open a page; messages and requests are noted."""
+    contexts = []
+
+    def visit(path, width=1280, scheme="light"):
+        contexts.append(
+            browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        )
+        page = contexts[-1].new_page()
+        page.seen = []
+        page.on("console", lambda message: page.seen.append(message.text))
+        page.on("pageerror", lambda error: page.seen.append(str(error)))
+        page.on("dialog", lambda dialog: page.seen.append(dialog.message))
+        page.on("request", lambda request: page.seen.append(request.url))
+        page.goto(path.as_uri())
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+
+
+def outside(page, path):
+    return [text for text in page.seen if text != path.as_uri() and not text.startswith("data:")]
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_pages_ask_nothing_complain_of_nothing_and_fit(visit, output, width, scheme):  # noqa: F811
+    for path in sorted(output.rglob("*.html")):
+        page = visit(path, width, scheme)
+        assert outside(page, path) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate("[...document.images].every((i) => i.complete && i.naturalWidth > 0)")
+
+
+def test_a_listener_would_notice(visit, tmp_path):
+    """The checks above can fail."""
+    path = tmp_path / "bad.html"
+    path.write_text("<img src='http://127.0.0.1:9/x.png'><script>console.error('oh')</script>")
+    page = visit(path)
+    page.wait_for_timeout(200)
+    assert {"oh", "http://127.0.0.1:9/x.png"} <= set(outside(page, path))
+
+
+def test_the_policy_stops_a_script_that_got_in(visit, output, tmp_path):  # noqa: F811
+    path = tmp_path / "index.html"
+    html = (output / "index.html").read_text()
+    path.write_text(html.replace("</main>", "<script>document.title = 'owned'</script></main>"))
+    assert visit(path).title() != "owned"
+
+
+def test_index_searches_filters_and_sorts(visit, output):  # noqa: F811
+    page = visit(output / "index.html")
+    shown = "[...document.querySelectorAll('tbody tr:not([hidden])')].map(r => r.dataset.subject)"
+    everyone = [f"SUBJ_00{number}" for number in range(4)]
+    assert page.evaluate(shown) == everyone
+    page.fill("#search", "subj_001")
+    assert page.evaluate(shown) == ["SUBJ_001"]
+    assert page.inner_text("#count") == "1 of 4 shown"
+    page.fill("#search", "")
+    page.select_option("#show", "abstained")
+    assert page.evaluate(shown) == ["SUBJ_002"]
+    page.select_option("#show", "")
+    page.select_option("#sort", "prob:up")
+    assert page.evaluate(shown) == ["SUBJ_001", "SUBJ_000", "SUBJ_002", "SUBJ_003"]
+    page.click("button[data-key=subject]")
+    page.click("button[data-key=subject]")
+    assert page.evaluate(shown) == everyone[::-1]
+    assert page.get_attribute("th:has([data-key=subject])", "aria-sort") == "descending"
+    assert outside(page, output / "index.html") == []
+
+
+def test_contours_can_be_switched_off(visit, output):  # noqa: F811
+    page = visit(output / "subjects" / "SUBJ_000" / "report.html")
+    hidden = "getComputedStyle(document.querySelector('.overlay')).display"
+    assert page.evaluate(hidden) != "none"
+    page.uncheck("#outlines")
+    assert page.evaluate(hidden) == "none"
