@@ -36,7 +36,7 @@ def test_mm_do_not_depend_on_how_the_file_is_stored(axcodes):
     assert in_mm(box.to_mm(turned.affine)) == pytest.approx(in_mm(expected))
     assert in_mm(expected.to_voxels(turned.affine)).tolist() == in_mm(box).tolist()
     # A box between voxels takes the same ones in every file.
-    between = BoxMm(expected.centre + np.array([0.2, 0.3, -0.7]), expected.half_size * 1.1)
+    between = BoxMm(expected.centre + np.asarray([0.2, 0.3, -0.7]), expected.half_size * 1.1)
     there = between.to_voxels(turned.affine).to_mm(turned.affine)
     assert in_mm(there) == pytest.approx(in_mm(between.to_voxels(AFFINE).to_mm(AFFINE)))
 
