@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import nibabel
 import numpy as np
 
 from mrn_components.app.predict import FailedSubjectsError, predict
-from mrn_components.app.predict.preflight import check_file
 from mrn_components.app.predict.records import MASK_FILES, read_record, subject_folder
 from mrn_components.app.segment import save_mask
+from mrn_components.checks import FaultyFileError
+from mrn_components.checks.nifti import read_volume
 from mrn_components.data.subjects import IMAGES, MASKS
 from mrn_components.files import write_text
 from mrn_components.labels import LABELS
@@ -166,8 +166,6 @@ def _write_masks(case: Path, output: Path, scratch: Path, suffix: str) -> None:
 def _read(path: Path) -> np.ndarray | None:
     """The voxels of a file as uint8; None if it is not there or damaged."""
     try:
-        check_file(path, path.name, is_mask=True)
-    except (OSError, ValueError):
+        return np.rint(read_volume(path).voxels).astype(np.uint8)
+    except FaultyFileError:
         return None
-    volume: Any = nibabel.load(path)
-    return np.rint(np.asanyarray(volume.dataobj)).astype(np.uint8)

@@ -301,7 +301,7 @@ def test_flags_and_errors_are_one_cell_and_no_formula(run, few, tmp_path, monkey
     def fail(*_, **__):
         raise ValueError("=cmd()\nsecond line, with a comma")
 
-    monkeypatch.setattr("mrn_components.app.predict.pipeline.check_file", fail)
+    monkeypatch.setattr("mrn_components.app.predict.pipeline.examine_subject", fail)
     with pytest.raises(FailedSubjectsError):
         predict(few, tmp_path / "out", bundle=run)
     rows = predictions(tmp_path / "out" / "predictions.csv")

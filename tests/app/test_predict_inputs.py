@@ -1,16 +1,10 @@
 """The four forms of input, and the checks of a file."""
 
-import gzip
 import json
 
-import nibabel
-import numpy as np
 import pytest
 
 from mrn_components.app.predict.inputs import find_inputs
-from mrn_components.app.predict.preflight import check_file
-
-SHAPE = (12, 10, 8)
 
 
 def touch(*paths):
@@ -96,106 +90,3 @@ def test_what_is_no_input_is_refused(tmp_path):
     )
     with pytest.raises(ValueError, match="stand there twice"):
         find_inputs(tmp_path / "list.json")
-
-
-@pytest.fixture
-def volume(tmp_path):
-    """Write an array; its path."""
-
-    def write(array, name="v.nii.gz", kind=nibabel.Nifti1Image, edit=None):
-        image = kind(array, np.eye(4))
-        content = image.to_bytes()
-        if edit is not None:
-            content = edit(content)
-        path = tmp_path / name
-        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-        return path
-
-    return write
-
-
-NOISE = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
-
-
-@pytest.mark.parametrize("name", ["v.nii.gz", "v.nii"])
-@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
-@pytest.mark.parametrize(
-    "array", [NOISE, NOISE.astype(">f4"), (NOISE * 9).astype(np.int16)[..., None]]
-)
-def test_whole_volumes_pass(array, kind, name, volume):
-    assert len(check_file(volume(array, name, kind), "v")) == 64
-
-
-def nothing(shape=SHAPE, value=0.0, dtype=np.float32):
-    return np.full(shape, value, dtype)
-
-
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (
-            np.zeros((*SHAPE, 2), np.float32),
-            r"has the shape \(12, 10, 8, 2\), expected one 3D volume",
-        ),
-        (NOISE[..., 0], r"has the shape \(12, 10\), expected one 3D volume"),
-        (nothing((1030, 1, 1)), r"\(1030, 1, 1\), expected at most 1024 voxels a side"),
-        (NOISE.astype(np.complex64), "voxels of the type complex64, expected one number each"),
-        (nothing(value=np.nan), "holds no finite voxel"),
-        (nothing(value=3.0), "shows nothing: every voxel is 3; is it the right file"),
-    ],
-)
-def test_volumes_of_another_kind_are_refused(array, message, volume):
-    with pytest.raises(ValueError, match=f"S0/NM.nii.gz {message}|S0/NM.nii.gz has .*{message}"):
-        check_file(volume(array), "S0/NM.nii.gz")
-
-
-def test_a_mask_may_be_empty(volume):
-    assert check_file(volume(nothing(dtype=np.uint8)), "m", is_mask=True)
-
-
-def test_damage_is_found(volume, tmp_path):
-    path = volume(NOISE)
-    whole = path.read_bytes()
-    flipped = bytearray(whole)
-    flipped[-6] ^= 1  # in the check sum, which nothing that decodes voxels reads
-    path.write_bytes(flipped)
-    with pytest.raises(ValueError, match=r"v is damaged \(CRC check failed"):
-        check_file(path, "v")
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(
-        ValueError, match="v is truncated: its gzip stream ends early; copy it again"
-    ):
-        check_file(path, "v")
-    path.write_bytes(whole[:60])
-    with pytest.raises(ValueError, match="v is no NIfTI image"):
-        check_file(path, "v")
-    path.write_bytes(b"\x1f\x8bnonsense" * 9)
-    with pytest.raises(ValueError, match="v is damaged"):
-        check_file(path, "v")
-    path.write_bytes(b"text")
-    with pytest.raises(ValueError, match=r"v is no gzip file though its name ends in .gz"):
-        check_file(path, "v")
-    plain = volume(NOISE, "v.nii", edit=lambda content: content[:-8])
-    with pytest.raises(
-        ValueError, match="v is truncated: its header promises 4192 bytes, found 4184"
-    ):
-        check_file(plain, "v")
-    plain.write_bytes(b"text")
-    with pytest.raises(ValueError, match="v is no NIfTI image: it starts with b'text'"):
-        check_file(plain, "v")
-    with pytest.raises(FileNotFoundError, match="v is not there; add it, or correct its path"):
-        check_file(tmp_path / "nowhere.nii", "v")
-
-
-def test_a_stream_that_goes_on_is_stopped(volume):
-    path = volume(NOISE, edit=lambda content: content + bytes(3 << 20))
-    with pytest.raises(ValueError, match=r"holds more than the .* bytes that its header promises"):
-        check_file(path, "v")
-
-
-def test_a_header_of_nonsense_is_named(volume):
-    def edit(content):
-        return content[:70] + b"\xff\x7f" + content[72:]  # no such data type
-
-    with pytest.raises(ValueError, match=r"v has a faulty NIfTI header|expected one number each"):
-        check_file(volume(NOISE, edit=edit), "v")
