@@ -5,6 +5,11 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
+
+class UntrustedBundleError(ValueError):
+    """A bundle could run code of its own, or is not what was packed; the command ends with 3."""
+
+
 _EXPECTED = (ValueError, OSError, RuntimeError, FloatingPointError)
 
 
@@ -34,3 +39,5 @@ def _print_message(
         traceback.print_exception(kind, error, trace)
     else:
         sys.stderr.write(f"\nerror: {message}\n")
+        if isinstance(error, UntrustedBundleError):
+            raise SystemExit(3)

@@ -5,6 +5,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from mrn_components.app.inspect import require_trusted
 from mrn_components.bundle import bundle_config, check_key
 
 
@@ -31,7 +32,12 @@ def predict(input_dir: str, output_dir: str, *, bundle: str, **overrides: Any) -
 
 
 def inference_workflow(
-    input_dir: str, output_dir: str, *, bundle: str, **overrides: Any
+    input_dir: str,
+    output_dir: str,
+    *,
+    bundle: str,
+    trust_bundle: bool = False,
+    **overrides: Any,
 ) -> ConfigWorkflow:
     """Make the inference workflow of a bundle, ready to run.
 
@@ -39,16 +45,19 @@ def inference_workflow(
         input_dir: as of ``predict``.
         output_dir: as of ``predict``.
         bundle: as of ``predict``.
+        trust_bundle: run the bundle in spite of what ``mrn inspect`` finds in it.
         overrides: as of ``predict``.
 
     Raises:
         FileNotFoundError: if ``bundle`` is no bundle.
+        UntrustedBundleError: if the bundle could run code of its own, or was changed.
         ValueError: for an override that the config does not know.
     """
     config_file = bundle_config(Path(bundle), "inference")
     config = ConfigParser.load_config_file(str(config_file))
     for key in overrides:
         check_key(key, config, source="--")
+    require_trusted(bundle, overrides, trust_bundle)
     workflow = ConfigWorkflow(
         config_file=str(config_file),
         workflow_type="infer",
