@@ -58,7 +58,8 @@ def predict(
         input: folder of subjects in the challenge's layout, with masks; or a JSON datalist.
         output: folder of the results.
         bundle: a bundle with weights, or the folder of a training run.
-        overrides: config keys, e.g. --ckpt_path FILE, --precision fp32.
+        overrides: config keys, e.g. --ckpt_path FILE, --precision fp32. --trust_bundle True runs a
+            bundle that `mrn inspect` objects to.
     """
     from mrn_components.app.predict import predict as run
 
@@ -226,6 +227,25 @@ def reproduce(
     print(f"table: {path}")
 
 
+def inspect(bundle: str) -> None:
+    """Say what in a bundle could run code or was changed, without running any of it.
+
+    Ends with 3 if there is something. A guard, not a sandbox: see SECURITY.md.
+
+    Args:
+        bundle: folder of a bundle or of a training run, or a bundle's zip file.
+    """
+    from mrn_components.app.inspect import inspect_bundle
+
+    problems = inspect_bundle(str(bundle))
+    for problem in problems:
+        print(problem)
+    if problems:
+        print(f"{len(problems)} problems: do not run {bundle} unless you trust who made it.")
+        raise SystemExit(3)
+    print(f"{bundle} builds and computes only what is known to be harmless (SECURITY.md).")
+
+
 def version() -> None:
     """Print the version."""
     print(mrn_components.__version__)
@@ -234,7 +254,8 @@ def version() -> None:
 def main() -> None:
     """Entry point of the ``mrn`` command."""
     install_messages()
-    commands = [phantom, components, predict, evaluate, contributions, crossval, reproduce, version]
+    commands = [phantom, components, predict, evaluate, contributions, crossval, reproduce]
+    commands += [inspect, version]
     fire.Fire({command.__name__: command for command in commands}, name="mrn")
 
 

@@ -36,7 +36,7 @@ _NAMES = frozenset(  # of modules, besides the components that a config may buil
     "torch.distributed.get_rank torch.distributed.get_world_size torch.distributed.is_available "
     "torch.distributed.is_initialized torch.float16 torch.float32 torch.float64 torch.int16 "
     "torch.int32 torch.int64 torch.nn.SyncBatchNorm.convert_sync_batchnorm torch.set_num_threads "
-    "torch.tensor torch.uint8".split()
+    "torch.Tensor.bool torch.tensor torch.uint8".split()
 )
 _ATTRIBUTES = frozenset(  # of everything else: references, results, variables
     "attach batch device epoch eval get index items keys load_state_dict max_epochs metrics "
