@@ -27,7 +27,9 @@ def archive_problems(path: Path) -> list[str]:
     if unpacked > MOST_BYTES:
         problems.append(f"it would unpack to {unpacked:,} bytes, at most {MOST_BYTES:,} are")
     elif unpacked > _SMALL and unpacked > MOST_RATIO * packed:
-        problems.append(f"{packed:,} bytes would unpack to {unpacked:,}, more than {MOST_RATIO}-fold")
+        problems.append(
+            f"{packed:,} bytes would unpack to {unpacked:,}, more than {MOST_RATIO}-fold"
+        )
     names = [member.filename.casefold().rstrip("/") for member in members]
     if len(set(names)) < len(names):
         problems.append("two members have one name")

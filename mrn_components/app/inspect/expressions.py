@@ -21,27 +21,112 @@ _NODES = (
     ast.JoinedStr, ast.FormattedValue,
 )  # fmt: skip
 _BUILTINS = frozenset(
-    "abs all any bool dict enumerate float int len list max min range reversed round set sorted "
-    "str sum tuple zip".split()
+    [
+        "abs",
+        "all",
+        "any",
+        "bool",
+        "dict",
+        "enumerate",
+        "float",
+        "int",
+        "len",
+        "list",
+        "max",
+        "min",
+        "range",
+        "reversed",
+        "round",
+        "set",
+        "sorted",
+        "str",
+        "sum",
+        "tuple",
+        "zip",
+    ]
 )
-_MODULES = frozenset("glob ignite math monai mrn_components np numpy os torch".split())
-_IMPORTS = frozenset("glob ignite math monai mrn_components numpy os torch".split())
+_MODULES = frozenset(
+    ["glob", "ignite", "math", "monai", "mrn_components", "np", "numpy", "os", "torch"]
+)
+_IMPORTS = frozenset(["glob", "ignite", "math", "monai", "mrn_components", "numpy", "os", "torch"])
 _NAMES = frozenset(  # of modules, besides the components that a config may build
-    "glob.glob math.ceil math.floor math.pi math.sqrt monai.__version__ "
-    "np.float32 np.float64 np.int16 np.int32 np.int64 np.uint8 np.pi "
-    "numpy.float32 numpy.float64 numpy.int16 numpy.int32 numpy.int64 numpy.uint8 numpy.pi "
-    "os.path.abspath os.path.basename os.path.dirname os.path.exists os.path.isdir "
-    "os.path.isfile os.path.join "
-    "torch.bfloat16 torch.bool torch.cuda.device_count torch.cuda.is_available torch.device "
-    "torch.distributed.get_rank torch.distributed.get_world_size torch.distributed.is_available "
-    "torch.distributed.is_initialized torch.float16 torch.float32 torch.float64 torch.int16 "
-    "torch.int32 torch.int64 torch.nn.SyncBatchNorm.convert_sync_batchnorm torch.set_num_threads "
-    "torch.Tensor.bool torch.tensor torch.uint8".split()
+    [
+        "glob.glob",
+        "math.ceil",
+        "math.floor",
+        "math.pi",
+        "math.sqrt",
+        "monai.__version__",
+        "np.float32",
+        "np.float64",
+        "np.int16",
+        "np.int32",
+        "np.int64",
+        "np.uint8",
+        "np.pi",
+        "numpy.float32",
+        "numpy.float64",
+        "numpy.int16",
+        "numpy.int32",
+        "numpy.int64",
+        "numpy.uint8",
+        "numpy.pi",
+        "os.path.abspath",
+        "os.path.basename",
+        "os.path.dirname",
+        "os.path.exists",
+        "os.path.isdir",
+        "os.path.isfile",
+        "os.path.join",
+        "torch.bfloat16",
+        "torch.bool",
+        "torch.cuda.device_count",
+        "torch.cuda.is_available",
+        "torch.device",
+        "torch.distributed.get_rank",
+        "torch.distributed.get_world_size",
+        "torch.distributed.is_available",
+        "torch.distributed.is_initialized",
+        "torch.float16",
+        "torch.float32",
+        "torch.float64",
+        "torch.int16",
+        "torch.int32",
+        "torch.int64",
+        "torch.nn.SyncBatchNorm.convert_sync_batchnorm",
+        "torch.set_num_threads",
+        "torch.Tensor.bool",
+        "torch.tensor",
+        "torch.uint8",
+    ]
 )
 _ATTRIBUTES = frozenset(  # of everything else: references, results, variables
-    "attach batch device epoch eval get index items keys load_state_dict max_epochs metrics "
-    "named_parameters network output parameters run shape state state_dict to train type "
-    "values".split()
+    [
+        "attach",
+        "batch",
+        "device",
+        "epoch",
+        "eval",
+        "get",
+        "index",
+        "items",
+        "keys",
+        "load_state_dict",
+        "max_epochs",
+        "metrics",
+        "named_parameters",
+        "network",
+        "output",
+        "parameters",
+        "run",
+        "shape",
+        "state",
+        "state_dict",
+        "to",
+        "train",
+        "type",
+        "values",
+    ]
 )
 _REFERENCES = "__local_refs"  # MONAI writes @a::b as __local_refs['a::b']
 

@@ -66,14 +66,14 @@ _SOME = {
     "stopping_fn_from_loss stopping_fn_from_metric",
     "monai.utils": "ensure_tuple set_determinism",
 }
-_ALLOWED = {package: None for package in _WHOLE} | {
+_ALLOWED = dict.fromkeys(_WHOLE) | {
     package: frozenset(names.split()) for package, names in _SOME.items()
 }
 # LoadImage and SaveImage import and call whatever a string in `reader` or `writer` names.
 READERS = frozenset(
-    "ITKReader NibabelReader NrrdReader NumpyReader PILReader PydicomReader".split()
+    ["ITKReader", "NibabelReader", "NrrdReader", "NumpyReader", "PILReader", "PydicomReader"]
 )
-WRITERS = frozenset("ITKWriter NibabelWriter PILWriter".split())
+WRITERS = frozenset(["ITKWriter", "NibabelWriter", "PILWriter"])
 _PATH = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+")
 
 

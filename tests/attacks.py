@@ -7,7 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
-BUNDLE = Path(__file__).parents[2] / "bundles" / "mrn"
+BUNDLE = Path(__file__).parents[1] / "bundles" / "mrn"
 TOUCH = "__import__('pathlib').Path('TRACE').touch()"
 SHELL = "touch TRACE"
 
@@ -39,13 +39,19 @@ RUNNING = {
     "requirement": ({"x": {"_target_": "Compose", "_requires_": [f"${TOUCH}"]}}, "x"),
     "switch": ({"x": {"_target_": "Compose", "_disabled_": f"${TOUCH}"}}, "x"),
     "import": ({"i": ["$import os"], "x": "$os.system('touch TRACE')"}, "x"),
-    "import as": ({"i": ["$import subprocess as torch"], "x": "$torch.run(['touch','TRACE'])"}, "x"),
+    "import as": (
+        {"i": ["$import subprocess as torch"], "x": "$torch.run(['touch','TRACE'])"},
+        "x",
+    ),
     "from import": ({"i": ["$from os import system"], "x": "$system('touch TRACE')"}, "x"),
     "import of a runner": (
         {"i": ["$import monai.utils as math"], "x": "$math.misc.run_cmd(['touch','TRACE'])"},
         "x",
     ),
-    "module of a module": ({"x": {"_target_": "monai.data.utils.os.system", "command": SHELL}}, "x"),
+    "module of a module": (
+        {"x": {"_target_": "monai.data.utils.os.system", "command": SHELL}},
+        "x",
+    ),
     "bare name of MONAI": ({"x": {"_target_": "run_cmd", "cmd_list": ["touch", "TRACE"]}}, "x"),
     "MONAI's instantiate": (
         {"x": {"_target_": "monai.utils.module.locate", "path": "os.system"}, "y": f"${TOUCH}"},
