@@ -105,20 +105,21 @@ def _bundle_problems(
             f"{name or root} is no bundle: it has no configs/*.yaml or .json. Name a bundle "
             "(bundles/mrn), its zip file, or the folder of a training run."
         )
-    for file, problem in verify_hashes(root).items():
-        yield Problem(file, "", problem)
+    for changed, what in verify_hashes(root).items():
+        yield Problem(changed, "", what)
     yield from _code_problems(root)
     absolute = {file.resolve() for file in configs}
     for file in configs:
         yield from _config_file_problems(root, file, absolute)
     for where, what in config_problems(overrides, absolute):
         yield Problem("--", where, what)
-    for file in sorted((root / "configs").rglob("*.conf")):
-        if (what := _logging_problem(file)) is not None:
-            yield Problem(file.relative_to(root).as_posix(), "", what)
-    for file in sorted((root / "models").rglob("*")):
-        if file.suffix in _WEIGHTS and (what := _weights_problem(file)) is not None:
-            yield Problem(file.relative_to(root).as_posix(), "", what)
+    others = [file for part in ("configs", "models") for file in (root / part).rglob("*")]
+    for file in sorted(others):
+        found = _logging_problem(file) if file.suffix == ".conf" else None
+        if file.suffix in _WEIGHTS:
+            found = _weights_problem(file)
+        if found is not None:
+            yield Problem(file.relative_to(root).as_posix(), "", found)
 
 
 def _code_problems(root: Path) -> Iterator[Problem]:
