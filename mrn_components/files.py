@@ -25,7 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if path.is_symlink():
         raise FileExistsError(
-            f"{path} is a symbolic link (to {os.readlink(path)}); remove it, or name another "
+            f"{path} is a symbolic link (to {path.readlink()}); remove it, or name another "
             "folder for the results."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def csv_cell(value: Any) -> Any:
-    """``value`` for a cell of a csv: a text that a spreadsheet would compute gets a quote before it.
+    """``value`` for a cell of a csv: a quote goes before a text that a spreadsheet would compute.
 
     For texts from outside: names of files, messages of errors. Numbers stay as they are.
     """

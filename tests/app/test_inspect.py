@@ -1,5 +1,6 @@
 """Foreign bundles: nothing of theirs runs, and everything of ours passes."""
 
+import contextlib
 import json
 import stat
 import warnings
@@ -63,10 +64,8 @@ def test_an_attack_is_found_and_leaves_no_trace(name, tmp_path):
     assert list(config_problems(config))  # as overrides too
     assert not trace.exists()
     if identity is not None:  # the attack is one: MONAI itself falls for it
-        try:
+        with contextlib.suppress(Exception):  # after the fact
             build_by_monai(config, identity)
-        except Exception as error:
-            assert trace.exists(), error
         assert trace.exists()
 
 
