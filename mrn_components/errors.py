@@ -5,6 +5,11 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
+
+class UntrustedBundleError(ValueError):
+    """A bundle could run code of its own, or is not what was packed; the command ends with 3."""
+
+
 _EXPECTED = (ValueError, OSError, RuntimeError, FloatingPointError)
 # Input or settings that the user must change; other errors of ours end with 1: some of it failed.
 _BAD_INPUT = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError)
@@ -40,5 +45,7 @@ def _print_message(
         traceback.print_exception(kind, error, trace)
         return
     sys.stderr.write(f"\nerror: {found}\n")
+    if isinstance(found, UntrustedBundleError):
+        raise SystemExit(3)
     if isinstance(found, _BAD_INPUT):
         raise SystemExit(2)  # else Python's own, 1

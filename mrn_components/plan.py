@@ -1,6 +1,7 @@
 """The plan of a nuclei network: what nnU-Net decided about it, and all that inference needs."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ _KEYS = {
     "normalization",
     "architecture",
 }
+# nnU-Net imports and calls what a plan names.
+_NETWORK = re.compile(r"dynamic_network_architectures\.architectures\.\w+\.\w+")
+_LAYER = re.compile(r"torch\.nn\.(modules\.\w+\.)?[A-Z]\w*")
+_SCHEME = re.compile(r"[A-Z]\w*Normalization")
 
 
 def read_plan(plan: str | Path | Plan) -> Plan:
@@ -39,9 +44,10 @@ def read_plan(plan: str | Path | Plan) -> Plan:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no plan.
+        ValueError: if it is no plan, or names other code than networks, layers and schemes.
     """
     if isinstance(plan, Mapping):
+        _check_names(plan, "the plan")
         return plan
     path = Path(plan)
     if not path.is_file():
@@ -56,7 +62,26 @@ def read_plan(plan: str | Path | Plan) -> Plan:
         raise ValueError(f"{path} is no valid JSON: {error}.") from error
     if missing:
         raise ValueError(f"{path} is no plan of a nuclei network: it lacks {sorted(missing)}.")
+    _check_names(content, str(path))
     return content
+
+
+def _check_names(plan: Plan, where: str) -> None:
+    """Refuse a plan that names other code than networks, layers and normalizations."""
+    architecture = plan["architecture"]
+    arguments = architecture["arch_kwargs"]
+    layers = [arguments.get(name) for name in architecture["_kw_requires_import"]]
+    names = [
+        (architecture["network_class_name"], _NETWORK),
+        (plan["normalization"]["scheme"], _SCHEME),
+        *((layer, _LAYER) for layer in layers if layer is not None),
+    ]
+    for name, expected in names:
+        if not expected.fullmatch(str(name)):
+            raise ValueError(
+                f"{where} names {name!r}, which nnU-Net would import and run; expected "
+                f"{expected.pattern}."
+            )
 
 
 def export_plan(image: ImageName, plans: Mapping[str, Any], num_folds: int) -> dict[str, Any]:

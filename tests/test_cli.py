@@ -50,6 +50,20 @@ def test_evaluate_prints_the_table_and_reads_names_as_typed(monkeypatch, capsys,
     assert out.splitlines()[-1] == f"metrics and figures: {tmp_path / 'out'}"
 
 
+def test_inspect_passes_our_bundle_and_ends_with_3_for_another(monkeypatch, capsys, tmp_path):
+    assert "only what is known to be harmless" in mrn(
+        monkeypatch, capsys, "inspect", str(ROOT / "bundles" / "mrn")
+    )
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "inference.json").write_text('{"x": {"_target_": "os.system"}}')
+    with pytest.raises(SystemExit) as end:
+        mrn(monkeypatch, capsys, "inspect", str(tmp_path))
+    assert end.value.code == 3
+    out = capsys.readouterr().out
+    assert "configs/inference.json: x#_target_: 'os.system': it is not among what a bundle" in out
+    assert "1 problems: do not run" in out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "message"),

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from mrn_components.files import remove_unfinished, replacing, write_text
+from mrn_components.files import csv_cell, remove_unfinished, replacing, write_text
 
 
 def write_half(path):
@@ -44,3 +44,29 @@ def test_leftovers_of_killed_processes_are_removed(tmp_path):
     (tmp_path / "model.pt").touch()
     remove_unfinished(tmp_path)
     assert [path.name for path in tmp_path.rglob("*.pt")] == ["model.pt"]
+
+
+def test_a_link_is_not_followed(tmp_path):
+    (tmp_path / "elsewhere.csv").write_text("kept")
+    (tmp_path / "predictions.csv").symlink_to(tmp_path / "elsewhere.csv")
+    with pytest.raises(FileExistsError, match=r"predictions.csv is a symbolic link \(to .*remove"):
+        write_text(tmp_path / "predictions.csv", "new")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError, match="is a symbolic link"):
+        write_text(tmp_path / "dangling", "new")
+    # A link under the temporary name, which can be guessed.
+    (tmp_path / f".unfinished.{os.getpid()}.a.csv").symlink_to(tmp_path / "elsewhere.csv")
+    write_text(tmp_path / "a.csv", "new")
+    assert (tmp_path / "elsewhere.csv").read_text() == "kept"
+    assert not (tmp_path / "a.csv").is_symlink()
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("text", ["=cmd()", "+1", "-1", "@x", "\t=1", "\r=1"])
+def test_a_formula_becomes_text_in_a_spreadsheet(text):
+    assert csv_cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("value", ["SUBJ_1", "a=1", "", -0.5, 3, None])
+def test_other_cells_stay(value):
+    assert csv_cell(value) is value

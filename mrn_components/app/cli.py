@@ -88,11 +88,14 @@ def predict(
     nm_filter: str | None = None,
     abstain: bool = True,
     resume: bool = False,
+    report: bool = False,
+    trust_bundle: bool = False,
     **overrides: Any,
 ) -> None:
     """Write P(PD), masks and flags of every subject to OUTPUT (research use only).
 
-    Exit code 1: some subjects failed, the others are predicted. 2: input or settings are wrong.
+    Exit codes: 1 some subjects failed, the others are predicted; 2 input or settings are wrong;
+    3 the bundle is not trusted.
 
     Args:
         input: a subject's folder {NM,QSM[,NM_mask,QSM_mask]}.nii.gz; a folder of such folders; a
@@ -103,6 +106,8 @@ def predict(
         nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*".
         abstain: give no P(PD) where the NM region or more than one region is missing.
         resume: skip the subjects that are done; with other files, weights or settings none is.
+        report: write index.html and a page a subject too.
+        trust_bundle: run a bundle that `mrn inspect` objects to.
         overrides: config keys, e.g. --ckpt_path FILE, --precision fp32, --tta True.
     """
     from mrn_components.app.predict import predict as run
@@ -115,6 +120,8 @@ def predict(
         nm_filter=nm_filter,
         abstain=abstain,
         resume=resume,
+        report=report,
+        trust_bundle=trust_bundle,
         **overrides,
     )
     print(f"predictions: {path}")
@@ -379,6 +386,25 @@ def report(output: str, input: str) -> None:  # noqa: A002
     print(f"reports: {write_reports(str(output), str(input))} (research use only)")
 
 
+def inspect(bundle: str) -> None:
+    """Say what in a bundle could run code or was changed, without running any of it.
+
+    Ends with 3 if there is something. A guard, not a sandbox: see SECURITY.md.
+
+    Args:
+        bundle: folder of a bundle or of a training run, or a bundle's zip file.
+    """
+    from mrn_components.app.inspect import inspect_bundle
+
+    problems = inspect_bundle(str(bundle))
+    for problem in problems:
+        print(problem)
+    if problems:
+        print(f"{len(problems)} problems: do not run {bundle} unless you trust who made it.")
+        raise SystemExit(3)
+    print(f"{bundle} builds and computes only what is known to be harmless (SECURITY.md).")
+
+
 def version() -> None:
     """Print the version."""
     print(mrn_components.__version__)
@@ -388,7 +414,7 @@ def main() -> None:
     """Entry point of the ``mrn`` command."""
     install_messages()
     commands = [phantom, components, predict, evaluate, contributions, crossval, reproduce, version]
-    commands += [check, biomarkers, evaluate_masks, challenge, report]
+    commands += [check, inspect, biomarkers, evaluate_masks, challenge, report]
     fire.Fire({command.__name__: command for command in commands}, name="mrn")
 
 

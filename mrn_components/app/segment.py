@@ -14,6 +14,7 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose, SaveImaged
 from nibabel.affines import apply_affine
 
+from mrn_components.app.inspect import require_trusted
 from mrn_components.bundle import bundle_config, check_key
 from mrn_components.files import replacing
 from mrn_components.labels import LABELS, ImageName
@@ -41,10 +42,12 @@ class NucleiSegmenter:
         bundle: folder of a bundle, or of a training run.
         image: nm or qsm.
         device: where to compute; None leaves the bundle's choice.
+        trust_bundle: use the bundle in spite of what ``mrn inspect`` finds in it.
         overrides: config keys and their values.
 
     Raises:
         FileNotFoundError: if ``bundle`` is no bundle, or has no weights for the image.
+        UntrustedBundleError: if the bundle could run code of its own, or was changed.
         ValueError: for an override that the config does not know.
     """
 
@@ -54,11 +57,13 @@ class NucleiSegmenter:
         image: ImageName,
         *,
         device: str | torch.device | None = None,
+        trust_bundle: bool = False,
         **overrides: Any,
     ) -> None:
         config = ConfigParser.load_config_file(str(bundle_config(Path(bundle), "inference")))
         for key in overrides:
             check_key(key, config, source="--")
+        require_trusted(bundle, overrides, trust_bundle)
         parser = ConfigParser(config)
         parser.update({"bundle_root": bundle, "image": image, **overrides})
         if device is not None:

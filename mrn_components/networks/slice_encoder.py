@@ -17,6 +17,9 @@ _WHAT_TO_TYPE = (
     "random weights with --encoder_weights none."
 )
 
+# Arguments of timm that lead to `torch.load` without `weights_only`.
+_SOURCES = {"cache_dir", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"}
+
 
 class SliceEncoder(nn.Module):
     """Encodes axial slices into slice and patch tokens with a vision transformer of timm.
@@ -44,6 +47,7 @@ class SliceEncoder(nn.Module):
         depth: blocks of the transformer.
 
     Raises:
+        ValueError: if ``name`` or ``model_args`` name weights: timm would read them as pickles.
         FileNotFoundError: if ``weights`` names no file.
         RuntimeError: if the weights cannot be downloaded or do not fit the model.
     """
@@ -58,6 +62,12 @@ class SliceEncoder(nn.Module):
         **model_args: Any,
     ) -> None:
         super().__init__()
+        if ":" in name or (named := sorted(_SOURCES & model_args.keys())):
+            source = repr(name) if ":" in name else ", ".join(named)
+            raise ValueError(
+                f"SliceEncoder got {source}, from which timm reads files that can run code; name a "
+                "model of timm, and its file by --encoder_weights PATH."
+            )
         if "dinov2" in name and "reg4" not in name:
             warnings.warn(
                 f"encoder {name!r} has no registers: timm resamples its position table with "

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from mrn_components.data.folds import select_fold
 from mrn_components.data.identities import Identities
@@ -23,6 +24,8 @@ from mrn_components.segmentation.dataset import DATASET, write_dataset
 
 _logger = logging.getLogger(__name__)
 _PLANS = "nnUNetPlans"
+# What nnU-Net's checkpoints hold beside tensors: numbers of NumPy in its log.
+_NUMBERS = {"_codecs.encode", "numpy._core.multiarray.scalar", "numpy.dtype"}
 
 
 class NNUNetTraining:
@@ -257,6 +260,20 @@ class _Adapted:
         """Replace a checkpoint whole, where nnU-Net would overwrite it."""
         with replacing(Path(filename)) as temporary:
             super().save_checkpoint(str(temporary))  # type: ignore[misc]
+
+    def load_checkpoint(self, filename: str) -> None:
+        """Read a checkpoint, which nnU-Net unpickles, if it names nothing but data.
+
+        Raises:
+            ValueError: if it could run code.
+        """
+        found = set(get_unsafe_globals_in_checkpoint(filename)) - _NUMBERS
+        if found:
+            raise ValueError(
+                f"{filename} would run {', '.join(sorted(found))}; a checkpoint of nnU-Net's own "
+                "does not. Name another run (--run_name NAME)."
+            )
+        super().load_checkpoint(filename)  # type: ignore[misc]
 
 
 @contextmanager

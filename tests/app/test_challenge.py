@@ -119,7 +119,7 @@ def test_every_case_gets_an_answer(mount, bundles):
         challenge(mount / "inputs", mount / "outputs", **bundles)
     message = str(caught.value)
     assert "2 of 5 cases are answered 0 because they cannot be predicted" in message
-    assert "RJPD_000: RJPD_000/NM.nii.gz is truncated" in message
+    assert "RJPD_000: RJPD_000 NM.nii.gz: a gzip stream that stops" in message
     assert "RJPD_002: it has neither NM.nii.gz nor QSM.nii.gz; add them." in message
     answers = {path.parent.name: path.read_text() for path in mount.glob("outputs/*/PD_pred.txt")}
     assert sorted(answers) == [f"RJPD_00{number}" for number in range(5)]

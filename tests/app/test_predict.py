@@ -165,10 +165,10 @@ def make_faulty(root: Path) -> dict[str, str]:
     (root / "no_nm" / "NM_mask.nii.gz").unlink()
     write_nifti(root / "empty" / "NM_mask.nii.gz", np.zeros((24, 24, 12), np.uint8))
     return {
-        "cut": "cut/NM.nii.gz is truncated: its gzip stream ends early; copy it again.",
-        "four_d": "four_d/QSM.nii.gz has the shape (24, 24, 12, 3), expected one 3D",
-        "late_nan": "late_nan/NM.nii.gz has 1 non-finite voxels (NaN or infinite) in ROI 'nm'",
-        "nan": "nan/NM.nii.gz holds no finite voxel (all NaN or infinite); write it anew.",
+        "cut": "cut NM.nii.gz: a gzip stream that stops before its end",
+        "four_d": "four_d QSM.nii.gz: ",
+        "late_nan": "late_nan NM.nii.gz: voxels that are NaN or infinite: 1 in ROI nm",
+        "nan": "nan NM.nii.gz: ",
         "no_nm": "there is no NM image; add NM.nii.gz",
         "empty": "nm",
     }
@@ -223,7 +223,7 @@ def test_resume_repeats_what_changed_and_nothing_else(run, few, tmp_path, capsys
     image = few / "S1" / "NM.nii.gz"
     whole = image.read_bytes()
     image.write_bytes(whole[:-200])
-    with pytest.raises(FailedSubjectsError, match=r"S1: S1/NM.nii.gz is truncated"):
+    with pytest.raises(FailedSubjectsError, match=r"S1: S1 NM.nii.gz: a gzip stream that stops"):
         predict(few, tmp_path / "out", bundle=run)
     record = tmp_path / "out" / "subjects" / "S0" / "prediction.json"
     first = record.stat().st_mtime_ns

@@ -155,6 +155,25 @@ def test_weight_file_that_would_run_code_is_refused(tmp_path, tiny_encoder):
         tiny_encoder(weights=str(tmp_path / "w.pth"))
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"checkpoint_path": "FILE"},
+        {"weights": "hub", "pretrained_cfg": {"file": "FILE"}},
+        {"weights": "hub", "pretrained_cfg_overlay": {"file": "FILE"}},
+        {"weights": "hub", "name": "local-dir:FILE"},
+        {"name": "hf-hub:someone/model"},
+    ],
+    ids=lambda source: list(source)[-1] + str(len(source)),
+)
+def test_weights_that_timm_would_unpickle_are_refused(tmp_path, tiny_encoder, source):
+    (tmp_path / "w.pth").write_bytes(pickle.dumps(_Code(), protocol=2))
+    named = eval(repr(source).replace("FILE", str(tmp_path / "w.pth")))
+    with pytest.raises(ValueError, match="from which timm reads files that can run code"):
+        tiny_encoder(**named)
+    assert "PWNED" not in os.environ
+
+
 def test_unreachable_hub_says_what_to_type(monkeypatch):
     def offline(*args, **kwargs):
         raise ConnectionError("no network")

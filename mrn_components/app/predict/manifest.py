@@ -13,7 +13,8 @@ import torch
 
 import mrn_components
 from mrn_components.app.predict.records import Record
-from mrn_components.files import hash_file, write_text
+from mrn_components.files import write_text
+from mrn_components.hashes import file_hash
 
 _PACKAGES = ("monai", "torch", "timm", "pytorch-ignite", "nibabel", "numpy", "nnunetv2")
 
@@ -26,7 +27,7 @@ def hash_files(files: Sequence[Path], folder: Path) -> dict[str, str]:
         name = str(path.absolute().relative_to(folder.absolute())) if inside else path.name
         if name in hashes:  # model.pt of one fold and of another
             name = f"{len(hashes)} {name}"
-        hashes[name] = hash_file(path)
+        hashes[name] = file_hash(path)
     return hashes
 
 

@@ -1,5 +1,6 @@
 """One subject, from its files to its record."""
 
+import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,14 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from mrn_components.app.predict.inputs import Case
-from mrn_components.app.predict.records import MASK_FILES, Record, empty_record, subject_folder
+from mrn_components.app.predict.records import (
+    MASK_FILES,
+    Record,
+    empty_record,
+    subject_folder,
+)
 from mrn_components.app.predict.segmentation import Segmenters
 from mrn_components.app.predict.workflow import Classifier
+from mrn_components.app.report.reports import EXPLANATION
 from mrn_components.app.segment import save_mask
 from mrn_components.biomarkers import biomarkers
 from mrn_components.checks import examine_subject
 from mrn_components.data.subjects import IMAGES, MASKS
 from mrn_components.errors import user_message
+from mrn_components.files import write_text
 from mrn_components.labels import ImageName
 from mrn_components.ledger import Ledger, find_trained_on
 
@@ -35,6 +43,7 @@ class Pipeline:
         output_dir: folder of the results; segmented masks go to ``subjects/ID``.
         abstain: give no probability where the NM ROI or more than one ROI is missing.
         cache_dir: folder that remembers the hashes of images.
+        explain: write ``explanation.json`` for the report too.
     """
 
     classifier: Classifier
@@ -44,6 +53,7 @@ class Pipeline:
     output_dir: Path
     abstain: bool = True
     cache_dir: str | None = None
+    explain: bool = False
 
     def predict(self, case: Case) -> Record:
         """Predict a subject; what goes wrong with it stands in its record."""
@@ -85,6 +95,9 @@ class Pipeline:
             return
         with _timed(timer, "classify"):
             record |= _with_folds(self.classifier.classify(crops))
+        if self.explain:
+            with _timed(timer, "explain"):
+                self._explain(record, crops)
 
     def _check_files(self, record: Record, case: Case) -> dict[str, Path]:
         """Check the files that are needed; those there are."""
@@ -144,6 +157,15 @@ class Pipeline:
             record["biomarkers"] = biomarkers(*sources)
         except (OSError, ValueError) as error:
             record["flags"].append(f"no biomarkers: {error}")
+
+    def _explain(self, record: Record, crops: Mapping[str, Any]) -> None:
+        try:
+            explanation = self.classifier.explain(crops)
+        except ValueError as error:
+            record["flags"].append(f"no explanation: {error}")
+        else:
+            path = subject_folder(self.output_dir, record["subject"]) / EXPLANATION
+            write_text(path, json.dumps(explanation) + "\n")
 
     def _abstention(self, record: Record) -> str | None:
         """Why no probability is given; None if one is."""

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mrn_components.app.report.reports import EXPLANATION, PAGE
 from mrn_components.biomarkers import write_biomarkers
-from mrn_components.files import write_text
+from mrn_components.files import csv_cell, write_text
 
 Record = dict[str, Any]  # prediction.json; its keys are in the bundle's docs
 
@@ -44,7 +45,7 @@ def subject_folder(output_dir: Path, subject: str) -> Path:
 
 def clear_subject(output_dir: Path, subject: str) -> None:
     """Remove the files of an earlier prediction of a subject."""
-    for name in (RECORD, *MASK_FILES.values()):
+    for name in (RECORD, EXPLANATION, PAGE, *MASK_FILES.values()):
         (subject_folder(output_dir, subject) / name).unlink(missing_ok=True)
 
 
@@ -113,5 +114,4 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6f}"
     text = "" if value is None else " ".join(str(value).split())  # one line a subject
-    # A spreadsheet would compute such a text; minus stays, for numbers.
-    return f"'{text}" if text.startswith(("=", "+", "@")) else text
+    return csv_cell(text)

@@ -32,7 +32,8 @@ from mrn_components.app.predict.records import (
 )
 from mrn_components.app.predict.segmentation import Segmenters
 from mrn_components.app.predict.workflow import Classifier, inference_workflow
-from mrn_components.files import hash_file
+from mrn_components.app.report.reports import write_reports
+from mrn_components.hashes import file_hash
 from mrn_components.labels import ImageName
 from mrn_components.ledger import read_ledgers
 
@@ -54,6 +55,8 @@ def predict(
     nm_filter: str | None = None,
     abstain: bool = True,
     resume: bool = False,
+    report: bool = False,
+    trust_bundle: bool = False,
     **overrides: Any,
 ) -> Path:
     """Predict one subject or a cohort from raw NM and QSM.
@@ -71,6 +74,8 @@ def predict(
         nm_filter: as of ``find_inputs``.
         abstain: give no probability where the NM ROI or more than one ROI is missing.
         resume: keep the subjects whose files, weights and settings are those of an earlier call.
+        report: write ``index.html`` and a page a subject too.
+        trust_bundle: run the bundles in spite of what ``mrn inspect`` finds in them.
         overrides: config keys and their values.
 
     Returns:
@@ -80,6 +85,7 @@ def predict(
         FileNotFoundError: if a path is missing or ``bundle`` is no bundle.
         ValueError: for an override that the config does not know, a faulty datalist, or if every
             subject lacks masks and they cannot be made.
+        UntrustedBundleError: if a bundle could run code of its own, or was changed.
         RuntimeError: if another process uses ``output_dir``.
         FailedSubjectsError: at the end, if subjects failed; names them and the reasons.
     """
@@ -97,6 +103,8 @@ def predict(
             segmentation=segmentation,
             abstain=abstain,
             resume=resume,
+            report=report,
+            trust_bundle=trust_bundle,
             overrides=overrides,
         )
         if rank > 0:
@@ -118,7 +126,7 @@ class _Run:
     Args:
         inputs: the subjects.
         output_dir: folder of the results.
-        bundle, segmentation, abstain, resume, overrides: as of ``predict``.
+        bundle, segmentation, abstain, resume, report, trust_bundle, overrides: as of ``predict``.
     """
 
     def __init__(
@@ -130,16 +138,23 @@ class _Run:
         segmentation: str,
         abstain: bool,
         resume: bool,
+        report: bool,
+        trust_bundle: bool,
         overrides: Mapping[str, Any],
     ) -> None:
         self.inputs = inputs
         self.output_dir = output_dir
         self.resume = resume
+        self.report = report
         workflow = inference_workflow(
-            str(inputs.root), str(output_dir), bundle=bundle, **with_own_device(overrides)
+            str(inputs.root),
+            str(output_dir),
+            bundle=bundle,
+            trust_bundle=trust_bundle,
+            **with_own_device(overrides),
         )
         classifier = Classifier(workflow)
-        segmenters = Segmenters(segmentation, classifier.device)
+        segmenters = Segmenters(segmentation, classifier.device, trust_bundle)
         segments = self._load_segmenters(classifier.images, segmenters)
         self.pipeline = Pipeline(
             classifier=classifier,
@@ -149,6 +164,7 @@ class _Run:
             output_dir=output_dir,
             abstain=abstain,
             cache_dir=overrides.get("cache_dir"),
+            explain=report,
         )
         self.description = {
             "weights": hash_files(classifier.weights, Path(bundle)),
@@ -216,6 +232,8 @@ class _Run:
         records = [self._read(case) for case in self.inputs.cases]
         table = write_tables(self.output_dir, records)
         write_manifest(self.output_dir, self.description, records, self.pipeline.classifier.device)
+        if self.report:
+            print(f"report: {write_reports(self.output_dir, self.inputs.root)}", flush=True)
         counts = Counter(record["status"] for record in records)
         flagged = sum(bool(record["flags"]) for record in records)
         ended = (
@@ -267,7 +285,7 @@ class _Run:
             key for image in self.pipeline.classifier.images for key in (image, f"mask_{image}")
         ]
         files = {key: case.files[key] for key in keys if key in case.files}
-        return {key: hash_file(path) for key, path in files.items() if path.is_file()}
+        return {key: file_hash(path) for key, path in files.items() if path.is_file()}
 
 
 def _settled(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from mrn_components.app.segment import NucleiSegmenter
+from mrn_components.errors import UntrustedBundleError
 from mrn_components.labels import ImageName
 
 
@@ -14,11 +15,13 @@ class Segmenters:
     Args:
         bundle: folder of the segmentation bundle.
         device: where they compute.
+        trust_bundle: use the bundle in spite of what ``mrn inspect`` finds in it.
     """
 
-    def __init__(self, bundle: str, device: torch.device) -> None:
+    def __init__(self, bundle: str, device: torch.device, trust_bundle: bool = False) -> None:
         self.bundle = bundle
         self.device = device
+        self.trust_bundle = trust_bundle
         self._networks: dict[ImageName, NucleiSegmenter] = {}
         self._problems: dict[ImageName, str] = {}
 
@@ -33,10 +36,15 @@ class Segmenters:
 
         Raises:
             ValueError: if there is none, with what to do.
+            UntrustedBundleError: if the bundle could run code of its own, or was changed.
         """
         if image not in self._networks and image not in self._problems:
             try:
-                self._networks[image] = NucleiSegmenter(self.bundle, image, device=self.device)
+                self._networks[image] = NucleiSegmenter(
+                    self.bundle, image, device=self.device, trust_bundle=self.trust_bundle
+                )
+            except UntrustedBundleError:
+                raise
             except (OSError, ValueError, RuntimeError) as error:
                 self._problems[image] = str(error)
         if image in self._problems:

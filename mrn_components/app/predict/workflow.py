@@ -10,6 +10,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.networks.utils import eval_mode
 from monai.utils import ensure_tuple
 
+from mrn_components.app.inspect import require_trusted
+from mrn_components.app.report.explanation import Explanation, explain_subject
 from mrn_components.bundle import bundle_config, check_key
 from mrn_components.data import Subject, collate_subjects
 from mrn_components.labels import ImageName
@@ -19,7 +21,12 @@ _PARTS = ("checkpoint", "dataset", "inferer", "network", "postprocessing", "prep
 
 
 def inference_workflow(
-    input_dir: str, output_dir: str, *, bundle: str, **overrides: Any
+    input_dir: str,
+    output_dir: str,
+    *,
+    bundle: str,
+    trust_bundle: bool = False,
+    **overrides: Any,
 ) -> ConfigWorkflow:
     """Make the inference workflow of a bundle, ready to run.
 
@@ -27,12 +34,15 @@ def inference_workflow(
         input_dir: folder of subjects in the challenge's layout, with masks; or a JSON datalist.
         output_dir: folder of the results.
         bundle: folder of a bundle, or of a training run.
+        trust_bundle: run the bundle in spite of what ``mrn inspect`` finds in it.
         overrides: config keys and their values.
 
     Raises:
         FileNotFoundError: if ``bundle`` is no bundle.
         ValueError: for an override that the config does not know.
+        UntrustedBundleError: if the bundle could run code of its own, or was changed.
     """
+    require_trusted(bundle, overrides, trust_bundle)
     config_file = bundle_config(Path(bundle), "inference")
     config = ConfigParser.load_config_file(str(config_file))
     for key in overrides:
@@ -106,8 +116,21 @@ class Classifier:
         Returns:
             The columns of ``probability_columns``.
         """
-        batch = collate_subjects([dict(crops)])
-        images, targets = self._prepare_batch(batch, self.device)
+        images, targets = self._inputs(crops)
         with eval_mode(self._network):
             output = {"label": targets, "pred": self._inferer(images, self._network)}
             return probability_columns(self._postprocess(output), 0)
+
+    def explain(self, crops: Mapping[str, Any]) -> Explanation:
+        """Say what each ROI, and each part of it, adds to the probability.
+
+        Args:
+            crops: what ``crop`` returns.
+
+        Raises:
+            ValueError: for a network without ROI tokens, or one that masks ROIs already.
+        """
+        return explain_subject(self._network, self._inputs(crops)[0])
+
+    def _inputs(self, crops: Mapping[str, Any]) -> tuple[Any, Any]:
+        return self._prepare_batch(collate_subjects([dict(crops)]), self.device)

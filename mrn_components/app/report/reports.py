@@ -16,6 +16,7 @@ from mrn_components.app.tables import predictions_file
 _logger = logging.getLogger(__name__)
 
 EXPLANATION = "explanation.json"
+PAGE = "report.html"
 _MASKS = {"mask_nm": "NM_mask.nii.gz", "mask_qsm": "QSM_mask.nii.gz"}  # of segmentations
 
 
@@ -68,14 +69,14 @@ def _report(
             files[name] = folder / file_name
     images = read_images(files)
     write_subject_report(
-        folder / "report.html",
+        folder / PAGE,
         record,
         images,
         explanation=_read_json(folder / EXPLANATION),
         manifest=manifest,
     )
     thumbs = [image.thumbnail(record.get("boxes") or {}) for image in images.values()]
-    return {**record, "page": f"subjects/{quote(folder.name)}/report.html", "thumbs": thumbs}
+    return {**record, "page": f"subjects/{quote(folder.name)}/{PAGE}", "thumbs": thumbs}
 
 
 def _of_row(row: Mapping[str, str]) -> dict[str, Any]:
