@@ -39,6 +39,7 @@ _REGISTER = {
         "FFA",
         "FoldEnsemble",
         "MRN",
+        "NucleiUNet",
         "PatientClassifier",
         "RES",
         "SERes10",
@@ -51,6 +52,7 @@ _REGISTER = {
     "optim": ["param_groups"],
     "predictions": ["PredictionsHandler"],
     "rois": ["ROI"],
+    "segmentation": ["NNUNetTraining", "NormalizeByPland", "NucleiRegionInferer"],
     "transforms": [
         "CheckVolumesd",
         "DiagnosisOutputd",

@@ -9,6 +9,7 @@ from pydoc import locate
 import pytest
 import yaml
 from monai.bundle import ComponentLocator, ConfigParser, ConfigWorkflow
+from tiny_segmentation import make_plan
 
 import mrn_components
 from mrn_components.bundle import check_key
@@ -97,6 +98,9 @@ def test_no_key_stands_twice(path):
 def test_every_bundle_has_the_same_files(bundle):
     mrn = BUNDLES / "mrn"
     files = {p.relative_to(mrn) for part in ("configs", "docs") for p in (mrn / part).iterdir()}
+    if bundle.name == "segmentation":  # nnU-Net has its own folds, ensembles and processes
+        files = {file for file in files if file.name[:5] not in ("ensem", "evalu", "multi")}
+        files |= {Path("configs", f"plan_{image}.json") for image in ("nm", "qsm")}
     assert [str(file) for file in files | {Path("LICENSE")} if not (bundle / file).is_file()] == []
 
 
@@ -120,6 +124,7 @@ def test_the_property_check_of_monai_is_content(path, cohort, tmp_path):
 
 
 TINY = {
+    "segmentation": {"plan": make_plan()},
     "mrn": {
         "network_def#res#encoder": {
             "_target_": "mrn_components.SliceEncoder",

@@ -12,10 +12,10 @@ import mrn_components
 PACKAGE = Path(mrn_components.__file__).parent
 # Layers from the bottom: a module may import from its own layer and those below.
 LAYERS = [
-    {"errors", "files", "hashes", "labels", "shapley"},
+    {"errors", "files", "hashes", "labels", "plan", "shapley"},
     {"losses", "networks", "optim", "phantom", "rois"},
     {"batch", "data", "inferers", "metrics", "transforms"},
-    {"bundle", "handlers", "ledger", "msupmoco", "predictions"},
+    {"bundle", "handlers", "ledger", "msupmoco", "predictions", "segmentation"},
     {"app"},
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

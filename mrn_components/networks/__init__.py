@@ -5,6 +5,7 @@ from mrn_components.networks.ensemble import FoldEnsemble
 from mrn_components.networks.ffa import FFA
 from mrn_components.networks.memory import keep_freed_memory
 from mrn_components.networks.mrn import MRN
+from mrn_components.networks.nuclei_unet import NucleiUNet
 from mrn_components.networks.patient import PatientClassifier
 from mrn_components.networks.precision import fast_fp32_matmul
 from mrn_components.networks.res import RES
@@ -20,6 +21,7 @@ __all__ = [
     "SFA",
     "DPTHead",
     "FoldEnsemble",
+    "NucleiUNet",
     "PatientClassifier",
     "SERes10",
     "SliceEncoder",

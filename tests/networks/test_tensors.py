@@ -108,7 +108,7 @@ def test_an_ensemble_takes_tensors(tiny_mrn, close):
 @pytest.mark.parametrize("kind", ["mrn", "seres10"])
 def test_onnx_agrees_at_three_numbers_of_slices(kind, tiny_mrn, close):
     runtime = pytest.importorskip("onnxruntime")
-    rois = {roi: ROIS["nm"] for roi in ("nm", "qsm1", "qsm2", "qsm3")}
+    rois = dict.fromkeys(("nm", "qsm1", "qsm2", "qsm3"), ROIS["nm"])
     network = (
         tiny_mrn(rois=rois, dpt=None)
         if kind == "mrn"

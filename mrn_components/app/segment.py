@@ -1,0 +1,143 @@
+"""The segmentation bundle as a function: from an image file to the mask of its nuclei."""
+
+import gzip
+import time
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from monai.transforms import Invertd
+from nibabel.affines import apply_affine
+
+from mrn_components.bundle import bundle_config, check_key
+from mrn_components.files import replacing
+from mrn_components.labels import LABELS, ImageName
+
+_MARGIN_MM = 15.0  # NM and QSM of a subject lie up to 3 mm apart
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The nuclei of an image.
+
+    Args:
+        mask: label ids (X, Y, Z), uint8, on the axes of the file.
+        seconds: computing time.
+    """
+
+    mask: np.ndarray
+    seconds: float
+
+
+class NucleiSegmenter:
+    """A segmentation bundle for one image, ready to be called.
+
+    Args:
+        bundle: folder of a bundle, or of a training run.
+        image: nm or qsm.
+        device: where to compute; None leaves the bundle's choice.
+        overrides: config keys and their values.
+
+    Raises:
+        FileNotFoundError: if ``bundle`` is no bundle, or has no weights for the image.
+        ValueError: for an override that the config does not know.
+    """
+
+    def __init__(
+        self,
+        bundle: str,
+        image: ImageName,
+        *,
+        device: str | torch.device | None = None,
+        **overrides: Any,
+    ) -> None:
+        config = ConfigParser.load_config_file(str(bundle_config(Path(bundle), "inference")))
+        for key in overrides:
+            check_key(key, config, source="--")
+        parser = ConfigParser(config)
+        parser.update({"bundle_root": bundle, "image": image, **overrides})
+        if device is not None:
+            parser["device"] = str(device)
+        weights = Path(parser.get_parsed_content("ckpt_path"))
+        if not weights.is_file():
+            raise FileNotFoundError(
+                f"the segmentation bundle {bundle} has no weights for {image} ({weights}); train "
+                "them (configs/train.yaml), name a trained run with --segmentation DIR, or give "
+                f"every subject its {image.upper()}_mask.nii.gz."
+            )
+        self.weights = weights
+        self.image = image
+        self.device = torch.device(parser.get_parsed_content("device"))
+        self.preprocessing = parser.get_parsed_content("preprocessing")
+        self.inferer = parser.get_parsed_content("inferer")
+        self.network = parser.get_parsed_content("network")
+        state = torch.load(weights, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state)
+        self.network.eval()
+        self.to_file = Invertd(
+            keys="pred", transform=self.preprocessing, orig_keys="image", nearest_interp=True
+        )
+
+    def __call__(self, path: str | Path, near: str | Path | None = None) -> Segmentation:
+        """Segment an image.
+
+        Args:
+            path: file of the image.
+            near: mask file of the subject's QSM, whose SN tells where to look: NM and QSM share a
+                frame.
+        """
+        start = time.perf_counter()
+        data = self.preprocessing({"image": str(path)})
+        image = data["image"]
+        where = {} if near is None else _near(near, image)
+        with torch.inference_mode():
+            labels = self.inferer(image[None].to(self.device), self.network, **where)
+        data["pred"] = labels[0].cpu()
+        mask = self.to_file(data)["pred"][0].numpy().astype(np.uint8)
+        return Segmentation(mask, time.perf_counter() - start)
+
+
+def save_mask(path: Path, mask: np.ndarray, like: str | Path) -> None:
+    """Write a mask on the grid of an image, with its geometry and nothing else of its header.
+
+    Args:
+        path: file to write.
+        mask: label ids (X, Y, Z) on the axes of ``like``.
+        like: file of the image.
+    """
+    source: Any = nibabel.load(like)
+    volume = nibabel.Nifti1Image(mask, source.affine)
+    if isinstance(source, nibabel.Nifti1Image):
+        for kind in ("qform", "sform"):
+            affine, code = getattr(source, f"get_{kind}")(coded=True)
+            getattr(volume, f"set_{kind}")(affine, int(code))
+        volume.header.set_xyzt_units(*source.header.get_xyzt_units())
+    with replacing(path) as temporary:
+        temporary.write_bytes(_gzip(volume.to_bytes()))
+
+
+def _gzip(content: bytes) -> bytes:
+    """Compress without the time of day, so that the same mask gives the same bytes."""
+    return gzip.compress(content, compresslevel=6, mtime=0)
+
+
+def _near(mask_file: str | Path, image: Any) -> dict[str, Any]:
+    """Region about the SN of a QSM mask, in an image of the same frame."""
+    mask: Any = nibabel.load(mask_file)
+    voxels = np.argwhere(np.isin(mask.dataobj, LABELS["qsm"]["SN"]))
+    if not len(voxels):
+        return {}
+    corners = np.array([voxels.min(axis=0), voxels.max(axis=0) + 1]).T
+    corners_mm = apply_affine(mask.affine, np.array(list(product(*corners))))
+    inside = apply_affine(np.linalg.inv(image.affine.numpy()), corners_mm)
+    low, high = inside.min(axis=0), inside.max(axis=0)
+    spacing = np.linalg.norm(image.affine.numpy()[:3, :3], axis=0)
+    return {
+        "centre": (low + high) / 2,
+        "region_mm": (high - low) * spacing + 2 * _MARGIN_MM,
+    }

@@ -1,0 +1,104 @@
+"""From subjects to nnU-Net's raw data set."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from monai.transforms import Compose, LoadImaged
+from nibabel.orientations import aff2axcodes, axcodes2ornt, io_orientation, ornt_transform
+from tqdm import tqdm
+
+from mrn_components.data.folds import select_fold
+from mrn_components.data.subjects import Subject
+from mrn_components.files import replacing, write_text
+from mrn_components.labels import LABELS, SIDES, ImageName
+from mrn_components.rois import ROI
+from mrn_components.transforms import CheckVolumesd
+
+DATASET = "Dataset001_nuclei"
+_AXES = ("L", "A", "S")  # of the challenge's files; plan.ORIENTATION read backwards
+
+
+def write_dataset(
+    subjects: Sequence[Subject], folds: Mapping[str, Any], image: ImageName, raw_dir: Path
+) -> None:
+    """Write the data set that nnU-Net trains on.
+
+    Files of the challenge's orientation are linked, others are written anew in it, since nnU-Net
+    sees the axes of a file and not the directions in its header. QSM is quantitative, so it gets
+    nnU-Net's scheme for that (one range and mean for all subjects); NM is normalised by itself.
+
+    Args:
+        subjects: what ``load_subjects`` returns, with masks.
+        folds: what ``split_folds`` returns; nnU-Net trains on the same.
+        image: image to segment.
+        raw_dir: folder of nnU-Net's raw data sets.
+
+    Raises:
+        ValueError: for a volume or a mask that ``CheckVolumesd`` refuses.
+    """
+    folder = raw_dir / DATASET
+    nuclei = LABELS[image]
+    check = Compose(
+        [
+            LoadImaged(keys=[image, f"mask_{image}"], ensure_channel_first=True),
+            CheckVolumesd(rois={"all": ROI(image=image, nuclei=list(nuclei))}),
+        ]
+    )
+    for subject in tqdm(subjects, desc=f"Data set of {image}", unit="subject"):
+        check(subject)
+        name = subject["subject"]
+        _place(Path(subject[image]), folder / "imagesTr" / f"{name}_0000.nii.gz")
+        _place(Path(subject[f"mask_{image}"]), folder / "labelsTr" / f"{name}.nii.gz", np.uint8)
+    labels = {
+        f"{nucleus}_{side}": label
+        for nucleus, ids in nuclei.items()
+        for side, label in zip(SIDES, ids, strict=True)
+    }
+    description = {
+        # A name of nnU-Net's schemes; "CT" is its scheme for quantitative images.
+        "channel_names": {"0": "CT" if image == "qsm" else "NM"},
+        "labels": {"background": 0} | labels,
+        "numTraining": len(subjects),
+        "file_ending": ".nii.gz",
+        "overwrite_image_reader_writer": "SimpleITKIO",
+    }
+    splits = [
+        {
+            "train": _names(select_fold(subjects, folds, fold, "training")),
+            "val": _names(select_fold(subjects, folds, fold, "validation")),
+        }
+        for fold in range(len(folds["folds"]))
+    ]
+    write_text(folder / "splits_final.json", json.dumps(splits, indent=1) + "\n")
+    write_text(folder / "dataset.json", json.dumps(description, indent=1) + "\n")
+
+
+def _names(subjects: Sequence[Subject]) -> list[str]:
+    return [subject["subject"] for subject in subjects]
+
+
+def _place(source: Path, target: Path, dtype: Any = None) -> None:
+    """Link a file, or write it anew where nnU-Net would read it otherwise."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    volume: Any = nibabel.load(source)
+    fits = volume.shape == volume.shape[:3] and aff2axcodes(volume.affine) == _AXES
+    if fits and source.name.endswith(".nii.gz") and dtype in (None, volume.get_data_dtype()):
+        try:
+            target.symlink_to(source.resolve())
+        except OSError:  # a file system without links
+            shutil.copyfile(source, target)
+        return
+    turned = volume.as_reoriented(
+        ornt_transform(io_orientation(volume.affine), axcodes2ornt(_AXES))
+    )
+    voxels = np.asanyarray(turned.dataobj)
+    if dtype is not None:
+        voxels = np.rint(voxels).astype(dtype)
+    with replacing(target) as temporary:
+        nibabel.save(nibabel.Nifti1Image(voxels, turned.affine), temporary)

@@ -1,0 +1,177 @@
+"""Where a nuclei network looks: the region of the nuclei, and the whole head where that fails.
+
+K label ids, D slices, H rows, W columns.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from monai.data import MetaTensor
+from monai.inferers import Inferer, SlidingWindowInferer
+from torch import Tensor
+
+from mrn_components.plan import read_plan
+
+_logger = logging.getLogger(__name__)
+
+Box = tuple[np.ndarray, np.ndarray]  # [start, stop) in voxels along D, H, W
+
+
+class NucleiRegionInferer(Inferer):
+    """Label the voxels of an image by windows over the region of its nuclei.
+
+    The nuclei fill a tenth of the head, so that windows over their region alone save the most of
+    the time. The region is a box about the centre of the image, which ``CropForegroundd`` cropped
+    to the head, or about ``centre``. Where a nucleus is not found in it or touches its border, the
+    windows go over the whole image. Images of another spacing are resampled to the plan's there,
+    and the logits back.
+
+    Args:
+        plan: JSON file of the plan, or the plan.
+        region_mm: size of the region along D, H, W. None looks everywhere.
+        offset_mm: from the image's centre to the region's, along D (up), H (front), W (left).
+        overlap: of neighbouring windows. nnU-Net: 0.5.
+        sw_batch_size: windows at a time.
+
+    Raises:
+        FileNotFoundError: if there is no such plan.
+        ValueError: for a file that is no plan.
+    """
+
+    def __init__(
+        self,
+        *,
+        plan: str | Path | Mapping[str, Any],
+        # The nuclei of the challenge's samples and of phantoms, and 15 mm on every side.
+        region_mm: Sequence[float] | None = (96.0, 120.0, 100.0),
+        offset_mm: Sequence[float] = (-16.0, 0.0, 0.0),
+        overlap: float = 0.5,
+        sw_batch_size: int = 1,
+    ) -> None:
+        super().__init__()
+        content = read_plan(plan)
+        self.spacing_mm = np.array(content["spacing_mm"])
+        self.patch_mm = self.spacing_mm * content["patch_voxels"]
+        self.labels = set(range(1, content["labels"] + 1))
+        self.region_mm = None if region_mm is None else np.array(region_mm)
+        self.offset_mm = np.array(offset_mm)
+        self.windows = SlidingWindowInferer(
+            content["patch_voxels"],
+            sw_batch_size,
+            overlap,
+            mode="gaussian",
+            sigma_scale=0.125,  # as nnU-Net
+        )
+
+    def __call__(
+        self,
+        inputs: Any,  # MONAI says Tensor
+        network: Callable[..., Tensor],
+        *_args: Any,
+        centre: Sequence[float] | None = None,
+        region_mm: Sequence[float] | None = None,
+        **_kwargs: Any,
+    ) -> Tensor:
+        """Label an image.
+
+        Args:
+            inputs: one image (1, 1, D, H, W), normalised, in the plan's orientation. A
+                ``MetaTensor`` knows its spacing, others have the plan's.
+            network: maps a patch to logits, as ``NucleiUNet``.
+            centre: centre of the region in voxels along D, H, W.
+            region_mm: size of the region about ``centre``.
+
+        Returns:
+            Label ids (1, 1, D, H, W), uint8; 0 is background.
+
+        Raises:
+            ValueError: for more than one image.
+        """
+        if inputs.ndim != 5 or inputs.shape[:2] != (1, 1):
+            raise ValueError(
+                f"NucleiRegionInferer takes one image (1, 1, D, H, W) at a time, got "
+                f"{tuple(inputs.shape)}; set batch_size to 1."
+            )
+        image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        spacing = _spacing(inputs, self.spacing_mm)
+        whole = np.zeros(3, dtype=int), np.array(image.shape[2:])
+        region = self._region(whole[1], spacing, centre, region_mm)
+        found = self._label(image, network, region, spacing)
+        if _volume(region) < _volume(whole) and (fault := self._fault(found, region, whole[1])):
+            _logger.info("%s: the whole image is searched.", fault)
+            region = whole
+            found = self._label(image, network, region, spacing)
+        labels = torch.zeros_like(inputs, dtype=torch.uint8)  # of a MetaTensor one, for Invertd
+        d, h, w = _slices(region)
+        labels[0, 0, d, h, w] = found
+        return labels
+
+    def _region(
+        self,
+        shape: np.ndarray,
+        spacing: np.ndarray,
+        centre: Sequence[float] | None,
+        region_mm: Sequence[float] | None,
+    ) -> Box:
+        size_mm = self.region_mm if region_mm is None else np.array(region_mm)
+        if size_mm is None:
+            return np.zeros(3, dtype=int), shape
+        middle = shape / 2 + self.offset_mm / spacing if centre is None else np.array(centre)
+        half = np.maximum(size_mm, self.patch_mm) / 2 / spacing  # a smaller one would be padded
+        start = np.clip(np.floor(middle - half), 0, shape - 1).astype(int)
+        stop = np.clip(np.ceil(middle + half), start + 1, shape).astype(int)
+        return start, stop
+
+    def _label(
+        self, image: Tensor, network: Callable[..., Tensor], region: Box, spacing: np.ndarray
+    ) -> Tensor:
+        """Label ids (d, h, w) of a region."""
+        d, h, w = _slices(region)
+        crop = image[:, :, d, h, w]
+        factors = spacing / self.spacing_mm
+        native = tuple(crop.shape[2:])
+        if np.abs(factors - 1).max() > 0.01:
+            crop = _resize(
+                crop, [max(1, round(s * f)) for s, f in zip(native, factors, strict=True)]
+            )
+        logits = self.windows(crop, network)
+        if tuple(logits.shape[2:]) != native:  # type: ignore[union-attr]
+            logits = _resize(logits, native)  # type: ignore[arg-type]
+        return logits.argmax(dim=1)[0].to(torch.uint8)  # type: ignore[union-attr]
+
+    def _fault(self, labels: Tensor, region: Box, shape: np.ndarray) -> str | None:
+        """What is wrong with the labels of a region, if something is."""
+        if missing := sorted(self.labels - set(labels.unique().tolist())):
+            return f"labels {missing} are not in the region"
+        for axis in range(3):
+            # A nucleus at the image's own border cannot be completed by looking further.
+            low, high = region[0][axis] > 0, region[1][axis] < shape[axis]
+            first, last = labels.select(axis, 0), labels.select(axis, -1)
+            if (low and bool(first.any())) or (high and bool(last.any())):
+                return "a nucleus touches the border of the region"
+        return None
+
+
+def _spacing(inputs: Any, default: np.ndarray) -> np.ndarray:
+    """Voxel size along D, H, W in mm."""
+    if not isinstance(inputs, MetaTensor):
+        return default
+    affine = torch.as_tensor(inputs.affine).reshape(-1, 4, 4)[0, :3, :3]
+    return np.linalg.norm(affine.cpu().numpy(), axis=0)
+
+
+def _slices(box: Box) -> tuple[slice, ...]:
+    return tuple(slice(int(a), int(b)) for a, b in zip(*box, strict=True))
+
+
+def _volume(box: Box) -> int:
+    return int(np.prod(box[1] - box[0]))
+
+
+def _resize(volume: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(volume.float(), list(size), mode="trilinear", align_corners=False)

@@ -1,0 +1,73 @@
+import nibabel
+import numpy as np
+import pytest
+import torch
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from tiny_segmentation import make_segmentation_bundle
+
+from mrn_components.app.segment import NucleiSegmenter, save_mask
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return str(make_segmentation_bundle(tmp_path_factory.mktemp("segmentation") / "bundle"))
+
+
+def reoriented(source, target, axes):
+    volume = nibabel.load(source)
+    turned = volume.as_reoriented(ornt_transform(io_orientation(volume.affine), axcodes2ornt(axes)))
+    nibabel.save(turned, target)
+    return target
+
+
+def in_las(mask, like, tmp_path):
+    """A mask written on the grid of ``like``, seen in LAS."""
+    save_mask(tmp_path / "mask.nii.gz", mask, like)
+    turned = reoriented(tmp_path / "mask.nii.gz", tmp_path / "las.nii.gz", "LAS")
+    return np.asanyarray(nibabel.load(turned).dataobj)
+
+
+@pytest.mark.parametrize("axes", ["LAS", "RAS", "PIR", "SAL"])
+@pytest.mark.parametrize("image", ["nm", "qsm"])
+def test_orientation_does_not_matter(axes, image, bundle, cohort, tmp_path):
+    segment = NucleiSegmenter(bundle, image, device="cpu", precision="fp32")
+    original = cohort / "SUBJ_003" / f"{image.upper()}.nii.gz"
+    turned = reoriented(original, tmp_path / "turned.nii.gz", axes)
+    expected, found = segment(original).mask, segment(turned).mask
+    assert found.shape == nibabel.load(turned).shape
+    assert len(np.unique(expected)) > 1
+    np.testing.assert_array_equal(in_las(found, turned, tmp_path), expected)
+
+
+def test_the_qsm_tells_where_the_nm_is_searched(bundle, cohort):
+    segment = NucleiSegmenter(bundle, "nm", device="cpu", precision="fp32")
+    seen = []
+    segment.inferer = lambda image, _network, **where: (
+        seen.append(where) or torch.zeros(image.shape, dtype=torch.uint8)
+    )
+    segment(cohort / "SUBJ_003" / "NM.nii.gz", near=cohort / "SUBJ_003" / "QSM_mask.nii.gz")
+    # Boxes of the SN, [7, 17) x [8, 11) x [3, 6) on the axes x y z of a file of the same grid.
+    np.testing.assert_allclose(seen[0]["centre"], [4.5, 9.5, 12], atol=0.6)
+    np.testing.assert_allclose(seen[0]["region_mm"], [36, 32, 36.67], atol=0.1)
+
+
+def test_a_mask_takes_the_images_geometry_and_nothing_else(cohort, tmp_path):
+    source = nibabel.load(cohort / "SUBJ_000" / "NM.nii.gz")
+    source.header["descrip"] = b"a name"
+    source.set_sform(source.affine, code=4)
+    nibabel.save(source, tmp_path / "image.nii.gz")
+    mask = np.zeros(source.shape, np.uint8)
+    for name in ("one", "two"):
+        save_mask(tmp_path / f"{name}.nii.gz", mask, tmp_path / "image.nii.gz")
+    saved = nibabel.load(tmp_path / "one.nii.gz")
+    np.testing.assert_array_equal(saved.affine, source.affine)
+    assert (saved.header["sform_code"], saved.get_data_dtype()) == (4, np.uint8)
+    assert saved.header["descrip"].tobytes().strip(b"\0") == b""
+    assert (tmp_path / "one.nii.gz").read_bytes() == (tmp_path / "two.nii.gz").read_bytes()
+
+
+def test_missing_weights_say_what_to_do(bundle):
+    with pytest.raises(FileNotFoundError, match=r"no weights for nm .* every subject its NM_mask"):
+        NucleiSegmenter(bundle, "nm", ckpt_path="nowhere.pt")
+    with pytest.raises(ValueError, match="has no 'precisoin'"):
+        NucleiSegmenter(bundle, "nm", precisoin="fp32")
