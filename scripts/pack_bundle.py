@@ -35,6 +35,9 @@ from mrn_components.ledger import read_ledger
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "mrn-components"
+_NETWORKS = {  # weight files of bundles with several networks, and what chooses one
+    "segmentation": {"model.pt": {"image": "qsm"}, "model_nm.pt": {"image": "nm"}}
+}
 _SKIP = shutil.ignore_patterns("__pycache__", "cache", "runs", "eval", "models")
 
 
@@ -71,6 +74,8 @@ def take_configs(run: Path, configs: Path) -> None:
             )
         text = yaml.safe_dump(json.loads(source.read_text()), sort_keys=False, width=100)
         (configs / f"{name}.yaml").write_text(f"# As run {run.name} was trained.\n{text}")
+    for plan in (run / "configs").glob("plan_*.json"):  # of nnU-Net
+        shutil.copyfile(plan, configs / plan.name)
 
 
 def write_twins(configs: Path) -> None:
@@ -103,56 +108,69 @@ def requirements(content: Mapping[str, Any]) -> list[str]:
 
 
 def take_weights(folder: Path, args: argparse.Namespace) -> None:
-    """Put weights that fit the network into ``models/``, and name them in ``large_files.yml``.
+    """Put weights that fit the networks into ``models/``, and name them in ``large_files.yml``.
 
     Raises:
         FileNotFoundError: if there are none.
         ValueError: if they are of another network.
     """
     (folder / "models").mkdir()
-    target = folder / "models" / "model.pt"
-    source = args.weights or (args.run or ROOT / "bundles" / args.name) / "models" / "model.pt"
-    network = build_network(folder / "configs" / "inference.json")
-    if args.random_weights:
-        torch.save(network.state_dict(), target)
-    elif source.is_file():
-        shutil.copyfile(source, target)
-    else:
+    source = args.weights or (args.run or ROOT / "bundles" / args.name) / "models"
+    if not args.random_weights and not (source / "model.pt").is_file():
         raise FileNotFoundError(
-            f"{source} is not there; name a training run by --run, weights by --weights, or try "
-            "the packing with --random_weights."
+            f"{source}/model.pt is not there; name a training run by --run, a folder of weights by "
+            "--weights, or try the packing with --random_weights."
         )
-    weights = torch.load(target, map_location="cpu", weights_only=True)
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split()[:24])  # one of perhaps hundreds of tensors
-        raise ValueError(
-            f"{source} does not fit the network of {args.name} ({reason} ...); were it trained "
-            "with other settings, name the folder of its run by --run."
-        ) from error
-    save_safetensors(weights, target)
+    for file, overrides in _NETWORKS.get(args.name, {"model.pt": {}}).items():
+        target = folder / "models" / file
+        if args.random_weights:
+            torch.save(build_network(folder, overrides).state_dict(), target)
+        elif (source / file).is_file():
+            shutil.copyfile(source / file, target)
+            check_weights(target, build_network(folder, overrides), source / file)
+    for path in [] if args.random_weights else source.glob("model_fold*.pt"):  # of an ensemble
+        shutil.copyfile(path, folder / "models" / path.name)
+    for path in sorted((folder / "models").glob("*.pt")):
+        save_safetensors(path)
     entries = [
         {
-            "path": f"models/{file.name}",
-            "url": f"{args.url.rstrip('/')}/{file.name}" if args.url else "",
+            "path": f"models/{path.name}",
+            "url": f"{args.url.rstrip('/')}/{path.name}" if args.url else "",
             "hash_type": "sha256",
-            "hash_val": file_hash(file),
+            "hash_val": file_hash(path),
         }
-        for file in (target, target.with_suffix(".safetensors"))
+        for path in sorted((folder / "models").iterdir())
     ]
     (folder / LARGE_FILES).write_text(yaml.safe_dump({"large_files": entries}, sort_keys=False))
 
 
-def build_network(config: Path) -> torch.nn.Module:
-    """The network of an inference config."""
+def build_network(folder: Path, overrides: Mapping[str, Any]) -> torch.nn.Module:
+    """The network of a bundle's inference config."""
     parser = ConfigParser()
-    parser.read_config(str(config))
+    parser.read_config(str(folder / "configs" / "inference.json"))
+    parser.update({"bundle_root": str(folder), **overrides})
     return parser.get_parsed_content("network_def")
 
 
-def save_safetensors(weights: Mapping[str, torch.Tensor], checkpoint: Path) -> None:
+def check_weights(path: Path, network: torch.nn.Module, source: Path) -> None:
+    """Refuse weights of another network.
+
+    Raises:
+        ValueError: naming the run as the way out.
+    """
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()[:24])  # one of perhaps hundreds of tensors
+        raise ValueError(
+            f"{source} does not fit the bundle's network ({reason} ...); if a run trained it with "
+            "other settings, name the run's folder by --run."
+        ) from error
+
+
+def save_safetensors(checkpoint: Path) -> None:
     """Write the tensors of a checkpoint beside it, with its ledger of training subjects."""
+    weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
     ledger = read_ledger(checkpoint)
     record = {"salt": ledger[0], "sha256": sorted(ledger[1])} if ledger else None
     save_file(
@@ -195,11 +213,10 @@ def prove(path: Path, folder: Path) -> None:
     if run(["-c", "import mrn_components"], folder, site).returncode == 0:
         raise RuntimeError(f"{PACKAGE} is visible without the bundle, so nothing would be proved.")
     cohort, results = folder / "cohort", folder / "results"
-    view = "brain" if path.stem == "segmentation" else "midbrain"
     for command in (
         [
             *["-m", "mrn_components.app.cli", "phantom", str(cohort)],
-            *["--subjects", "2", "--view", view, "--workers", "1"],
+            *["--subjects", "2", "--view", "midbrain", "--workers", "1"],
         ],
         [
             *["-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml"],
@@ -256,19 +273,19 @@ def link_packages(required: list[str], site: Path) -> Path:
     return site
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     names = sorted(path.name for path in (ROOT / "bundles").iterdir() if path.is_dir())
     parser.add_argument("name", choices=names)
     parser.add_argument("--run", type=Path, help="folder of the training run to pack")
-    parser.add_argument("--weights", type=Path, help="weights other than models/model.pt")
+    parser.add_argument("--weights", type=Path, help="folder of weights to pack instead")
     parser.add_argument("--random_weights", action="store_true", help="weights never trained")
     parser.add_argument("--metrics", type=Path, help="metrics.json of `mrn evaluate`, for the card")
     parser.add_argument("--url", default="", help="where the weights will be downloaded from")
     parser.add_argument("--output", type=Path, help="the zip; default dist/NAME.zip")
     parser.add_argument("--no_proof", action="store_true", help="do not run the packed bundle")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", category=UserWarning)
     path = args.output or ROOT / "dist" / f"{args.name}.zip"
     with tempfile.TemporaryDirectory() as temporary:
