@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
-from monai.transforms import Invertd
+from monai.transforms import Compose, SaveImaged
 from nibabel.affines import apply_affine
 
 from mrn_components.bundle import bundle_config, check_key
@@ -79,9 +79,9 @@ class NucleiSegmenter:
         state = torch.load(weights, map_location=self.device, weights_only=True)
         self.network.load_state_dict(state)
         self.network.eval()
-        self.to_file = Invertd(
-            keys="pred", transform=self.preprocessing, orig_keys="image", nearest_interp=True
-        )
+        postprocessing = parser.get_parsed_content("postprocessing").transforms
+        # As other clients of bundles do: what writes files is left to the caller.
+        self.postprocessing = Compose([t for t in postprocessing if not isinstance(t, SaveImaged)])
 
     def __call__(self, path: str | Path, near: str | Path | None = None) -> Segmentation:
         """Segment an image.
@@ -95,10 +95,10 @@ class NucleiSegmenter:
         data = self.preprocessing({"image": str(path)})
         image = data["image"]
         where = {} if near is None else _near(near, image)
-        with torch.inference_mode():
+        with torch.no_grad():
             labels = self.inferer(image[None].to(self.device), self.network, **where)
         data["pred"] = labels[0].cpu()
-        mask = self.to_file(data)["pred"][0].numpy().astype(np.uint8)
+        mask = self.postprocessing(data)["pred"][0].numpy().astype(np.uint8)
         return Segmentation(mask, time.perf_counter() - start)
 
 
