@@ -206,16 +206,14 @@ def test_monai_load_finds_network_and_weights(bundle, monkeypatch):
 
 def test_monai_load_of_the_training_finds_them_too(bundle, monkeypatch):
     monkeypatch.chdir(bundle)
-    loaded = load(
+    network = load(
         bundle.name,
         bundle_dir="..",
         workflow_type="train",
         device="cpu",
         net_override=None if bundle.name != "mrn" else {"res#encoder#weights": "none"},
     )
-    state = (
-        loaded if bundle.name == "segmentation" else loaded.state_dict()
-    )  # nnU-Net plans its own
+    state = network.state_dict()
     for key, value in torch.load("models/model.pt", weights_only=True).items():
         assert torch.equal(state[key], value)
 
