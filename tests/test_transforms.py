@@ -366,3 +366,8 @@ def test_outputs_become_probabilities_batched_or_not(shape):
 def test_outputs_without_labels_pass():
     d = DiagnosisOutputd()({"pred": {"logits": torch.zeros(1, 2)}, "label": {"masks": {}}})
     assert d["prob_pd"].tolist() == [0.5]
+
+
+def test_outputs_of_plain_logits_become_probabilities():
+    d = DiagnosisOutputd()({"pred": torch.zeros(1, 2)})  # as MONAI Deploy hands them over
+    assert d["pred"].tolist() == [[0.5, 0.5]]
