@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Pack a bundle into one zip that needs neither this repository nor an installed mrn-components.
 
     python scripts/pack_bundle.py mrn --run bundles/mrn/runs/fold0   # what a training run made
