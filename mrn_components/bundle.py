@@ -75,11 +75,15 @@ def run_arguments() -> RunArguments | None:
 def locate_bundle(*, name: str) -> str:
     """Find the bundle's folder: beside the config that runs, here, or in ``bundles/``.
 
+    A packed bundle that holds this package is found from anywhere.
+
     Args:
         name: folder name of the bundle in the repository.
     """
     arguments = run_arguments()
     candidates = [Path(), Path("bundles") / name]
+    if (packed := Path(__file__).resolve().parent.parent).name == name:
+        candidates.append(packed)
     if arguments is not None:
         candidates.insert(0, arguments.bundle_root)
     for candidate in candidates:

@@ -475,3 +475,8 @@ def test_what_is_flagged_survives_the_cache_and_mixed_batches(tmp_path):
     assert fresh["missing_rois"] == ["nm"]
     for key in ("boxes", "estimated", "missing_rois", "flags"):
         assert fresh[key] == cached[key]
+
+
+def test_outputs_of_plain_logits_become_probabilities():
+    d = DiagnosisOutputd()({"pred": torch.zeros(1, 2)})  # as MONAI Deploy hands them over
+    assert d["pred"].tolist() == [[0.5, 0.5]]

@@ -32,18 +32,22 @@ class FoldEnsemble(nn.Module):
         copies = [deepcopy(network) for _ in range(num_folds - 1)]
         self.folds = nn.ModuleList([network, *copies])
 
-    def forward(self, images: Any) -> dict[str, Tensor]:
+    def forward(self, image: Any, **others: Tensor | None) -> Any:
         """Diagnose a batch of B subjects with every fold.
 
         Args:
-            images: what each network takes.
+            image: what each network takes: crops by ROI, or the tensor of the first ROI.
+            others: with a tensor, those of the other ROIs.
 
         Returns:
-            "logits" (B, 2) of the mean probabilities, and "fold_logits" (B, F, 2).
+            "logits" (B, 2) of the mean probabilities, and "fold_logits" (B, F, 2). For tensors only
+            the logits.
         """
         # One fold after the other: the memory of one forward pass, whatever F.
-        logits = [fold(images)["logits"] for fold in self.folds]
-        return merge_logits(logits, "fold_logits")
+        outputs = [fold(image, **others) for fold in self.folds]
+        if isinstance(image, Tensor):
+            return merge_logits(outputs, "fold_logits")["logits"]
+        return merge_logits([output["logits"] for output in outputs], "fold_logits")
 
 
 def merge_logits(members: list[Tensor], name: str) -> dict[str, Tensor]:

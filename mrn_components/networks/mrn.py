@@ -10,6 +10,7 @@ from mrn_components.networks.masking import MaskMode, mask_images, mask_tokens
 from mrn_components.networks.patient import HasClasses, check_arguments, diagnosis_head, gather
 from mrn_components.networks.precision import autocast
 from mrn_components.networks.res import RES
+from mrn_components.networks.tensors import TensorNetwork
 
 
 class MRN(nn.Module):
@@ -53,6 +54,7 @@ class MRN(nn.Module):
         super().__init__()
         check_arguments(rois, masked_rois, mask_mode, precision)
         self.rois = tuple(rois)
+        self.in_channels = dict.fromkeys(rois, 1)
         self.masked_rois = frozenset(masked_rois)
         self.mask_mode = mask_mode
         self.precision = precision
@@ -63,16 +65,31 @@ class MRN(nn.Module):
             self.patient_channels, hidden_channels or res.encoder.channels, num_classes, dropout
         )
 
-    def forward(self, images: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
+    def forward(
+        self,
+        image: Mapping[str, Sequence[Tensor]] | Tensor,
+        qsm1: Tensor | None = None,
+        qsm2: Tensor | None = None,
+        qsm3: Tensor | None = None,
+    ) -> Any:
         """Diagnose a batch of B subjects (Eq. 4-7).
 
         Args:
-            images: B volumes (1, D, H, W) in [0, 1] of each ROI.
+            image: B volumes (1, D, H, W) in [0, 1] of each ROI; or, for tools that know tensors by
+                name, those of the first ROI as one tensor (B, 1, D, H, W), see ``TensorNetwork``.
+            qsm1: with a tensor ``image``, that of the ROI of this name; None hides it.
+            qsm2: as ``qsm1``.
+            qsm3: as ``qsm1``.
 
         Returns:
             "logits" (B, num_classes) and "patient" (B, R * C); in training with a DPT also "masks",
-            logits (K, D, H, W) of every volume, B for each ROI.
+            logits (K, D, H, W) of every volume, B for each ROI. For tensors only the logits.
         """
+        if isinstance(image, Tensor):
+            return TensorNetwork(self)(image, qsm1, qsm2, qsm3)
+        return self._diagnose(image)
+
+    def _diagnose(self, images: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
         volumes, rois = self._gather(mask_images(images, self.masked_rois, self.mask_mode))
         with autocast(volumes[0].device, self.precision):
             roi_tokens, masks = self.res(volumes, rois, segment=self.training)  # (R * B, C), Eq. 4
@@ -100,8 +117,16 @@ class MRN(nn.Module):
         encoder.res.dpt = None
         return encoder
 
+    def tensor_encoder(self) -> nn.Module:
+        """RES without DPT on tensors, for ``TensorNetwork``."""
+        return self.res.on_tensors()
+
+    def __prepare_scriptable__(self) -> nn.Module:  # torch.jit.script compiles this instead
+        """The network on tensors."""
+        return TensorNetwork(self)
+
     def _gather(self, images: Mapping[str, Sequence[Tensor]]) -> tuple[list[Tensor], list[str]]:
         """Volumes (D, H, W) of all ROIs, subjects within ROIs, and the ROI of each."""
-        crops, rois = gather(images, dict.fromkeys(self.rois, 1))
+        crops, rois = gather(images, self.in_channels)
         volumes = [crop[0] for crop in crops]
         return volumes, rois

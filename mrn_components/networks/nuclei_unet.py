@@ -3,10 +3,12 @@
 B subjects, K label ids, D slices, H rows, W columns.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from mrn_components.networks.precision import autocast
@@ -45,6 +47,8 @@ class NucleiUNet(nn.Module):
         self.precision = precision
         content = read_plan(plan)
         architecture = content["architecture"]
+        strides = zip(*architecture["arch_kwargs"]["strides"], strict=True)
+        self.strides = tuple(math.prod(steps) for steps in strides)  # of the deepest stage
         self.folds = nn.ModuleList(
             get_network_from_plans(
                 architecture["network_class_name"],
@@ -71,3 +75,25 @@ class NucleiUNet(nn.Module):
             for fold in self.folds[1:]:
                 logits = logits + fold(image)
         return (logits / len(self.folds)).float()
+
+    @torch.no_grad()
+    def __prepare_scriptable__(self) -> nn.Module:  # torch.jit.script compiles this instead
+        """The folds traced: nnU-Net's encoders return a list or a tensor, which scripts cannot."""
+        image = torch.zeros(1, 1, *(2 * stride for stride in self.strides))
+        image = image.to(next(self.parameters()))
+        return _MeanLogits([torch.jit.trace(fold, image) for fold in self.folds])
+
+
+class _MeanLogits(nn.Module):
+    """The mean of several networks' logits."""
+
+    def __init__(self, folds: Sequence[Any]) -> None:
+        super().__init__()
+        self.folds = nn.ModuleList(folds)
+        self.count = len(folds)
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits = torch.zeros(1, device=image.device)
+        for fold in self.folds:
+            logits = logits + fold(image)
+        return logits / self.count

@@ -5,7 +5,7 @@ B subjects, R ROIs, C features of an ROI, D slices, H rows, W columns of a crop.
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from torch import Tensor, nn
 
@@ -16,6 +16,7 @@ from mrn_components.networks.masking import (
     mask_tokens,
 )
 from mrn_components.networks.precision import PRECISIONS, autocast
+from mrn_components.networks.tensors import TensorNetwork
 
 
 class HasClasses(Protocol):
@@ -36,6 +37,9 @@ class VolumeEncoder(Protocol):
 
     def __call__(self, volumes: Sequence[Tensor], rois: Sequence[str]) -> Tensor:
         """Features (V, C) of V volumes (1 + K, D, H, W), given the ROI of each."""
+
+    def on_tensors(self, rois: Sequence[str]) -> nn.Module:
+        """Itself as a module that maps a tensor (B, 1 + K, D, H, W) an ROI to features (B, C)."""
 
 
 class PatientClassifier(nn.Module):
@@ -90,15 +94,31 @@ class PatientClassifier(nn.Module):
             self.patient_channels, hidden_channels or encoder.channels, num_classes, dropout
         )
 
-    def forward(self, images: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
+    def forward(
+        self,
+        image: Mapping[str, Sequence[Tensor]] | Tensor,
+        qsm1: Tensor | None = None,
+        qsm2: Tensor | None = None,
+        qsm3: Tensor | None = None,
+    ) -> Any:
         """Diagnose a batch of B subjects.
 
         Args:
-            images: B volumes (1 + K, D, H, W) in [0, 1] of each ROI: image and one-hot mask.
+            image: B volumes (1 + K, D, H, W) in [0, 1] of each ROI: image and one-hot mask; or, for
+                tools that know tensors by name, those of the first ROI as one tensor
+                (B, 1 + K, D, H, W), see ``TensorNetwork``.
+            qsm1: with a tensor ``image``, that of the ROI of this name; None hides it.
+            qsm2: as ``qsm1``.
+            qsm3: as ``qsm1``.
 
         Returns:
-            "logits" (B, num_classes) and "patient" (B, R * C).
+            "logits" (B, num_classes) and "patient" (B, R * C). For tensors only the logits.
         """
+        if isinstance(image, Tensor):
+            return TensorNetwork(self)(image, qsm1, qsm2, qsm3)
+        return self._diagnose(image)
+
+    def _diagnose(self, images: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
         images = mask_images(images, self.masked_rois, self.mask_mode)
         volumes, rois = gather(images, self.in_channels)
         with autocast(volumes[0].device, self.precision):
@@ -120,6 +140,14 @@ class PatientClassifier(nn.Module):
         encoder = deepcopy(self)
         encoder.classifier = None
         return encoder
+
+    def tensor_encoder(self) -> nn.Module:
+        """The encoder on tensors, for ``TensorNetwork``."""
+        return self.encoder.on_tensors(self.rois)
+
+    def __prepare_scriptable__(self) -> nn.Module:  # torch.jit.script compiles this instead
+        """The network on tensors."""
+        return TensorNetwork(self)
 
 
 def diagnosis_head(

@@ -11,6 +11,7 @@ from mrn_components.networks.packing import slice_tokens
 from mrn_components.networks.sfa import SFA
 from mrn_components.networks.slice_embedding import SliceEmbedding
 from mrn_components.networks.slice_encoder import SliceEncoder
+from mrn_components.networks.tensors import TensorRES
 
 
 class RES(nn.Module):
@@ -113,6 +114,15 @@ class RES(nn.Module):
             return roi_tokens, None
         sizes = [(volume.shape[-2], volume.shape[-1]) for volume in volumes]
         return roi_tokens, dpt(levels[-NUM_LEVELS:], grids, sizes, rois)
+
+    def on_tensors(self) -> TensorRES:
+        """These parts without DPT, called with one tensor an ROI."""
+        return TensorRES(
+            encoder=self.encoder,
+            slice_embedding=self.slice_embedding,
+            ffa=self.ffa,
+            sfa=self.sfa,
+        )
 
     def _tapped_blocks(self) -> list[int]:
         """Encoder blocks, besides the last, that DPT reads where FFA has fewer than three layers.

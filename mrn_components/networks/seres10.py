@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, List  # noqa: UP035  TorchScript knows List
 
 from monai.networks.blocks import ChannelSELayer
 from monai.networks.nets import ResNet
@@ -97,6 +97,10 @@ class SERes10(nn.Module):
                     features.update(zip(batch, self.trunk(self.stems[roi](crops)), strict=True))
         return stack([features[i] for i in range(len(volumes))])
 
+    def on_tensors(self, rois: Sequence[str]) -> nn.Module:
+        """Itself with one tensor (B, 1 + K, D, H, W) an ROI, for ``TensorNetwork``."""
+        return _TensorSERes10(nn.ModuleList(self.stems[roi] for roi in rois), self.trunk)
+
     def _check_size(self, crops: Tensor, roi: str) -> None:
         sides = zip(crops.shape[2:], self.stem_stride, strict=True)
         deepest = [math.ceil(side / (_TRUNK_STRIDE * stride)) for side, stride in sides]
@@ -107,6 +111,20 @@ class SERes10(nn.Module):
                 "let the stem keep their size (--network_def#encoder#stem_stride [1,1,1]), or "
                 "choose a --batch_size that leaves no last batch of one."
             )
+
+
+class _TensorSERes10(nn.Module):
+    """Stems and trunk on one tensor an ROI."""
+
+    def __init__(self, stems: nn.ModuleList, trunk: nn.Module) -> None:
+        super().__init__()
+        self.stems, self.trunk = stems, trunk
+
+    def forward(self, volumes: List[Tensor]) -> List[Tensor]:  # noqa: UP006
+        features: List[Tensor] = []  # noqa: UP006
+        for i, stem in enumerate(self.stems):
+            features.append(self.trunk(stem(volumes[i])))
+        return features
 
 
 def _trunk(widths: Sequence[int]) -> Any:

@@ -1,7 +1,7 @@
 """VolumeViT: a 3D vision transformer as encoder, the M3D-CLIP baseline of Table 9."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, List  # noqa: UP035  TorchScript knows List
 
 from monai.networks.nets import ViT
 from torch import Tensor, cat, nn
@@ -85,6 +85,10 @@ class VolumeViT(nn.Module):
         class_tokens, _ = self.vit(cat(resized))
         return class_tokens
 
+    def on_tensors(self, rois: Sequence[str]) -> nn.Module:  # noqa: ARG002
+        """Itself with one tensor (B, 1 or more channels, D, H, W) an ROI, for ``TensorNetwork``."""
+        return _TensorVolumeViT(self.vit, self.img_size)
+
     def _load(self, path: str) -> None:
         state = read_weights(path, _WHAT_TO_TYPE)
         if any(name.startswith(_PREFIX) for name in state):
@@ -102,6 +106,21 @@ class VolumeViT(nn.Module):
             raise RuntimeError(
                 f"encoder weights {path!r} do not fit VolumeViT ({reason} ...). {_WHAT_TO_TYPE}"
             ) from error
+
+
+class _TensorVolumeViT(nn.Module):
+    """The vision transformer on one tensor an ROI."""
+
+    def __init__(self, vit: nn.Module, img_size: Sequence[int]) -> None:
+        super().__init__()
+        self.vit, self.img_size = vit, list(img_size)
+
+    def forward(self, volumes: List[Tensor]) -> List[Tensor]:  # noqa: UP006
+        features: List[Tensor] = []  # noqa: UP006
+        for volume in volumes:
+            resized = interpolate(volume[:, :1], self.img_size, mode="trilinear")
+            features.append(self.vit(resized)[0])
+        return features
 
 
 def _vit(**size: Any) -> Any:
