@@ -175,7 +175,9 @@ class _Head:
         ]
         # The mid-sagittal plane: the points p with p @ normal == offset. Without pairs it is
         # upright, and where the shift has the population's.
-        across = np.sum([right - left for right, left in pairs], axis=0) if pairs else np.eye(3)[0]
+        across = np.sum([right - left for right, left in pairs], axis=0)
+        if not np.any(across):
+            across = np.eye(3)[0]
         middles = [(right + left) / 2 for right, left in pairs] or [self.shift]
         self.normal = across / np.linalg.norm(across)
         self.offset = np.median(np.array(middles) @ self.normal)
