@@ -1,11 +1,30 @@
 """How an error reaches a user: one message that says what to type, without pages of traceback."""
 
+import os
 import sys
 import traceback
 from pathlib import Path
 from types import TracebackType
 
 _EXPECTED = (ValueError, OSError, RuntimeError, FloatingPointError)
+# Input or settings that the user must change; other errors of ours end with 1: some of it failed.
+_BAD_INPUT = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError)
+
+
+class ResourceError(OSError):
+    """The machine lacks disk, memory or shared memory; the input may be perfect."""
+
+    exit_code = 4
+
+
+class UnwritableError(OSError):
+    """An output lies where this process must not write."""
+
+    exit_code = 2
+
+
+class DamagedFileError(ValueError):
+    """A file is not what was written."""
 
 
 def install_messages() -> None:
@@ -18,19 +37,27 @@ def user_message(error: BaseException) -> str | None:
 
     None if there is none: other errors are ours to mend, and need their traceback.
     """
-    message, cause = None, error.__cause__
+    found = _user_error(error)
+    return None if found is None else str(found)
+
+
+def _user_error(error: BaseException) -> BaseException | None:
+    cause = error.__cause__
     frames = traceback.extract_tb(error.__traceback__)
     raised_here = bool(frames) and frames[-1].filename.startswith(str(Path(__file__).parent))
-    if raised_here and isinstance(error, _EXPECTED):
-        message = str(error)
-    return (user_message(cause) if cause is not None else None) or message
+    mine = error if raised_here and isinstance(error, _EXPECTED) else None
+    return (_user_error(cause) if cause is not None else None) or mine
 
 
 def _print_message(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    message = user_message(error)
-    if message is None:
+    found = _user_error(error)
+    if found is None:
         traceback.print_exception(kind, error, trace)
-    else:
-        sys.stderr.write(f"\nerror: {message}\n")
+        return
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    rank = f"[rank {os.environ.get('RANK')}] " if several else ""
+    sys.stderr.write(f"\nerror: {rank}{found}\n")
+    default = 2 if isinstance(found, _BAD_INPUT) else 1
+    raise SystemExit(getattr(found, "exit_code", default))

@@ -107,7 +107,9 @@ def checkpoint_of(directory, epoch):
 
 def files(directory):
     return sorted(
-        str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()
+        str(path.relative_to(directory))
+        for path in directory.rglob("*")
+        if path.is_file() and path.suffix != ".sha256"
     )
 
 
@@ -151,10 +153,10 @@ def train_and_die(directory, moment):
     else:
         save = torch.save
 
-        def save_half(content, path):
-            save(content, path)
+        def save_half(content, file):
+            save(content, file)
             if trainer.state.epoch == 3 and "optimizer" in content:
-                os.truncate(path, path.stat().st_size // 2)
+                file.truncate(file.tell() // 2)
                 die()
 
         checkpoint.torch.save = save_half
@@ -187,7 +189,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, dam
     trainer, handlers, _ = make_run(tmp_path, resume=True)
     trainer.run()
     assert len(handlers["losses"].values) == 2  # epoch 4 again
-    assert re.search(r"epoch_0004.pt cannot be read \(\w+\); trying the one before", caplog.text)
+    assert re.search(r"epoch_0004.pt is damaged \([\w -]+\): falling back", caplog.text)
     assert checkpoint_of(tmp_path, 4)["epoch"] == 4
 
 

@@ -2,24 +2,20 @@
 
 import codecs
 import csv
-import fcntl
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-_PATIENCE_S = 10.0  # a killed process's children need some seconds to notice
+from mrn_components.files import locked
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ class BundleRun:
         Raises:
             RuntimeError: if the training or the prediction fails, or the folder is in use.
         """
-        with _locked(self.folder) as lock:
+        with locked(self.folder) as lock:
             state = self.state()
             if state == "start":
                 # What a run leaves that was stopped before its first checkpoint.
@@ -158,31 +154,3 @@ def _reason(code: int, output: bytes) -> str:
     if messages:
         return messages[-1].split("\n\n")[0].strip()
     return (text.splitlines() or [f"exit code {code}"])[-1]
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """Claim a folder for this process and those it starts.
-
-    Raises:
-        RuntimeError: if another process has it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+", encoding="utf-8") as file:
-        give_up = time.monotonic() + _PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > give_up:
-                    file.seek(0)
-                    raise RuntimeError(
-                        f"{folder} is in use by {file.read() or 'another process'}, or by a "
-                        "training that it started; wait until it ends, or end it."
-                    ) from error
-                time.sleep(0.2)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield file.fileno()
