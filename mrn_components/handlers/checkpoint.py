@@ -122,7 +122,7 @@ class RunCheckpointHandler:
 
         Raises:
             FileNotFoundError: when there is no checkpoint.
-            RuntimeError: when none can be read.
+            DamagedFileError: when all are damaged.
             ValueError: when the checkpoint does not fit this run.
             ResourceError: when the disk has no room for three checkpoints.
         """
@@ -144,8 +144,8 @@ class RunCheckpointHandler:
                 self._check_space(engine)
                 self._restore(engine, state, path)
                 return
-        raise RuntimeError(
-            f"none of the checkpoints in {paths[0].parent} can be read; start another run by "
+        raise DamagedFileError(
+            f"none of the checkpoints in {paths[0].parent} is undamaged; start another run by "
             "--run_name NEW_NAME."
         )
 
@@ -233,7 +233,7 @@ class RunCheckpointHandler:
         """Refuse to start what would end at a full disk: two checkpoints stay, one is written."""
         if idist.get_rank() != 0:
             return
-        parameters = [p for p in engine.network.parameters() if p.requires_grad]
+        parameters = [p for group in engine.optimizer.param_groups for p in group["params"]]
         states = [handler.state_dict() for handler in self.handlers.values()]
         tensors = [*engine.network.state_dict().values(), *tree_leaves(states)]
         size = sum(t.nbytes for t in tensors if torch.is_tensor(t))
