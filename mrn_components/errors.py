@@ -44,8 +44,11 @@ def user_message(error: BaseException) -> str | None:
 def _user_error(error: BaseException) -> BaseException | None:
     cause = error.__cause__
     frames = traceback.extract_tb(error.__traceback__)
-    raised_here = bool(frames) and frames[-1].filename.startswith(str(Path(__file__).parent))
-    mine = error if raised_here and isinstance(error, _EXPECTED) else None
+    mine = None
+    if frames and frames[-1].filename.startswith(str(Path(__file__).parent)):
+        # What a library's C code raises, called from a line of ours, is no message of ours.
+        raised = (frames[-1].line or "").startswith("raise ")
+        mine = error if raised and isinstance(error, _EXPECTED) else None
     return (_user_error(cause) if cause is not None else None) or mine
 
 
