@@ -57,7 +57,8 @@ def start(values, folder, *options, processes=1):
         [*fill(command, values), "--epochs", "4", *options],
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
@@ -66,9 +67,14 @@ def start(values, folder, *options, processes=1):
 def wait_for(path, process):
     give_up = time.monotonic() + 300
     while not path.exists():
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < give_up
         time.sleep(0.01)
+
+
+def end(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
 
 
 @pytest.mark.slow
@@ -80,16 +86,14 @@ def test_a_signal_ends_a_run_at_its_next_step(number, cohort, tmp_path):
     process = start(values, tmp_path, *workers)
     wait_for(tmp_path / "out/models/checkpoints/epoch_0002.pt", process)
     os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=120)
-    assert f"Stopped by {number.name} in epoch " in errors
+    output, _ = process.communicate(timeout=120)
+    assert f"Stopped by {number.name} in epoch " in output
     assert process.returncode == 143
-    assert "Traceback" not in errors
+    assert "Traceback" not in output
     if number != signal.SIGTERM:
         return
-    again = start(values, tmp_path, *workers, "--resume", "True")
-    assert again.wait(timeout=300) == 0, again.stderr.read()
-    whole = start(names(tmp_path / "whole", cohort), tmp_path, *workers)
-    assert whole.wait(timeout=300) == 0, whole.stderr.read()
+    end(start(values, tmp_path, *workers, "--resume", "True"))
+    end(start(names(tmp_path / "whole", cohort), tmp_path, *workers))
     ends = [
         torch.load(tmp_path / run / "models/checkpoints/epoch_0004.pt", weights_only=True)
         for run in ("out", "whole/out")
@@ -112,11 +116,10 @@ def test_a_dead_process_ends_the_others(cohort, tmp_path):
         if "\0RANK=" in Path(f"/proc/{child}/environ").read_text()
     }
     os.kill(int(ranks[1]), signal.SIGKILL)
-    _, errors = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode not in (0, None)
-    assert re.search(r"rank\s*: 1 .*\n.*exitcode\s*: -9", errors), errors  # torchrun's own table
-    again = start(values, tmp_path, "--resume", "True", processes=2)
-    assert again.wait(timeout=300) == 0, again.stderr.read()
+    assert re.search(r"rank\s*: 1 .*\n.*exitcode\s*: -9", output), output  # torchrun's own table
+    end(start(values, tmp_path, "--resume", "True", processes=2))
     epochs = sorted((tmp_path / "out/models/checkpoints").glob("*.pt"))
     assert [path.stem for path in epochs] == ["epoch_0003", "epoch_0004"]
 

@@ -29,7 +29,6 @@ class FaultReportHandler:
             r"OutOfMemoryError|MemoryError|DefaultCPUAllocator": self.no_memory,
             r"Error\(s\) in loading state_dict for (\w+):(.*)": _other_network,
             r"PytorchStreamReader|UnpicklingError|EOFError": _unreadable_weights,
-            r"gloo|nccl|Connection (?:closed|reset)": _lost_process,
         }
 
     def attach(self, engine: Engine) -> None:
@@ -47,7 +46,10 @@ class FaultReportHandler:
         """
         text = f"{type(error).__name__}: {error}"
         known = user_message(error) is not None  # an inner engine's handler, or our own code, spoke
-        for pattern, explain in () if known else self.explanations.items():
+        explanations = dict(self.explanations)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            explanations[r"gloo|nccl|Connection (?:closed|reset)"] = _lost_process
+        for pattern, explain in () if known else explanations.items():
             if found := re.search(pattern, text, re.IGNORECASE | re.MULTILINE | re.DOTALL):
                 raise explain(engine, found) from error
         raise error
