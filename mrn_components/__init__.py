@@ -22,8 +22,10 @@ _REGISTER = {
     ],
     "handlers": [
         "EpochSummaryHandler",
+        "FaultReportHandler",
         "FiniteLossHandler",
         "FoldCheckpointLoader",
+        "InterruptHandler",
         "PhaseValidationHandler",
         "PretrainPhaseHandler",
         "RunCheckpointHandler",

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from pydoc import locate
@@ -19,11 +19,18 @@ from typing import Any
 
 import fire
 from monai.bundle import ConfigParser, update_kwargs
+from monai.utils import ensure_tuple
 
 from mrn_components.errors import install_messages
+from mrn_components.files import check_digest, write_text
 
 # Blocks of a training config that decide what a trained network can be fed with.
 NETWORK_BLOCKS = ("image_size", "rois", "preprocessing", "mask_channels", "network_def")
+# Keys that a resumed run may change unasked: where things are, and how long it trains.
+_FREE_KEYS = (
+    *("resume", "allow_changed", "epochs", "save_interval", "run_name", "bundle_root"),
+    *("dataset_dir", "labels", "output_dir", "ckpt_dir", "cache_dir", "device"),
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ def locate_bundle(*, name: str) -> str:
 
 
 def existing_file(*, path: str, hint: str) -> str:
-    """Return ``path`` if it is a file.
+    """Return ``path`` if it is a file, undamaged as far as a SHA-256 beside it tells.
 
     Args:
         path: file that the config is about to read.
@@ -101,9 +108,11 @@ def existing_file(*, path: str, hint: str) -> str:
 
     Raises:
         FileNotFoundError: with the hint.
+        DamagedFileError: if the file is not the one that was written.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is not there. {hint}")
+    check_digest(Path(path))
     return path
 
 
@@ -169,7 +178,9 @@ def _known_keys(node: Any, is_top: bool) -> set[str] | None:
     return names | {"_target_", "_disabled_", "_requires_", "_desc_", "_mode_"}
 
 
-def save_run(*, output_dir: str) -> None:
+def save_run(
+    *, output_dir: str, resume: bool = False, allow_changed: str | Sequence[str] = ()
+) -> None:
     """Make the run's folder a bundle: the exact config of this run, and what predicts with it.
 
     ``configs/train.json`` is the merged config; ``configs/inference.json`` is the bundle's own
@@ -178,19 +189,58 @@ def save_run(*, output_dir: str) -> None:
 
     Args:
         output_dir: folder of the run.
+        resume: whether the run was begun before, with the config that the folder holds.
+        allow_changed: keys that may differ from that config; a key stands for all below it.
+
+    Raises:
+        ValueError: if a resumed run has another config than it was begun with.
     """
     arguments = run_arguments()
     if arguments is None or int(os.environ.get("RANK", "0")) > 0:
         return
     configs = Path(output_dir) / "configs"
-    configs.mkdir(parents=True, exist_ok=True)
     train = arguments.merged()
+    if resume and (configs / "train.json").is_file():
+        _check_unchanged(configs / "train.json", train, ensure_tuple(allow_changed))
     inference = inference_config(train, arguments.bundle_root)
+    configs.mkdir(parents=True, exist_ok=True)
     for name in ("evaluate.yaml", "multi_gpu_evaluate.yaml", "metadata.json", "logging.conf"):
         if (arguments.bundle_root / "configs" / name).is_file():
             shutil.copyfile(arguments.bundle_root / "configs" / name, configs / name)
     for name, config in {"train": train, "inference": inference}.items():
-        (configs / f"{name}.json").write_text(json.dumps(config, indent=2) + "\n")
+        write_text(configs / f"{name}.json", json.dumps(config, indent=2) + "\n")
+
+
+def _check_unchanged(path: Path, train: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    """Refuse a config that differs from the one a run was begun with."""
+    free = (*_FREE_KEYS, *allowed)
+    begun = json.loads(path.read_text(encoding="utf-8"))
+    changed = [
+        (key, was, now)
+        for key, was, now in differences(begun, json.loads(json.dumps(train)))
+        if not any(key == name or key.startswith(f"{name}#") for name in free)
+    ]
+    if changed:
+        keys = sorted({key for key, *_ in changed})
+        listed = "; ".join(f"{key} was {was}, is now {now}" for key, was, now in changed)
+        raise ValueError(
+            f"the run in {path.parent.parent} was begun with another config: {listed}. Resume it "
+            "with the same command and --resume True, or start another by --run_name NEW_NAME; to "
+            f'change it nevertheless add --allow_changed "{keys}".'
+        )
+
+
+def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The ids at which two configs differ, and both values there; None for a missing one."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in sorted({*one, *other}):
+            below = f"{path}#{key}" if path else str(key)
+            yield from differences(one.get(key), other.get(key), below)
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            yield from differences(*pair, f"{path}#{index}")
+    elif one != other:
+        yield path, one, other
 
 
 def inference_config(train: Mapping[str, Any], bundle_root: Path) -> dict[str, Any]:

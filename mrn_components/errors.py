@@ -1,5 +1,6 @@
 """How an error reaches a user: one message that says what to type, without pages of traceback."""
 
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -7,12 +8,30 @@ from types import TracebackType
 
 
 class UntrustedBundleError(ValueError):
-    """A bundle could run code of its own, or is not what was packed; the command ends with 3."""
+    """A bundle could run code of its own, or is not what was packed."""
+
+    exit_code = 3
 
 
 _EXPECTED = (ValueError, OSError, RuntimeError, FloatingPointError)
 # Input or settings that the user must change; other errors of ours end with 1: some of it failed.
 _BAD_INPUT = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError)
+
+
+class ResourceError(OSError):
+    """The machine lacks disk, memory or shared memory; the input may be perfect."""
+
+    exit_code = 4
+
+
+class UnwritableError(OSError):
+    """An output lies where this process must not write."""
+
+    exit_code = 2
+
+
+class DamagedFileError(ValueError):
+    """A file is not what was written."""
 
 
 def install_messages() -> None:
@@ -32,8 +51,11 @@ def user_message(error: BaseException) -> str | None:
 def _user_error(error: BaseException) -> BaseException | None:
     cause = error.__cause__
     frames = traceback.extract_tb(error.__traceback__)
-    raised_here = bool(frames) and frames[-1].filename.startswith(str(Path(__file__).parent))
-    mine = error if raised_here and isinstance(error, _EXPECTED) else None
+    mine = None
+    if frames and frames[-1].filename.startswith(str(Path(__file__).parent)):
+        # What a library's C code raises, called from a line of ours, is no message of ours.
+        raised = (frames[-1].line or "").startswith("raise ")
+        mine = error if raised and isinstance(error, _EXPECTED) else None
     return (_user_error(cause) if cause is not None else None) or mine
 
 
@@ -44,8 +66,8 @@ def _print_message(
     if found is None:
         traceback.print_exception(kind, error, trace)
         return
-    sys.stderr.write(f"\nerror: {found}\n")
-    if isinstance(found, UntrustedBundleError):
-        raise SystemExit(3)
-    if isinstance(found, _BAD_INPUT):
-        raise SystemExit(2)  # else Python's own, 1
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    rank = f"[rank {os.environ.get('RANK')}] " if several else ""
+    sys.stderr.write(f"\nerror: {rank}{found}\n")
+    default = 2 if isinstance(found, _BAD_INPUT) else 1
+    raise SystemExit(getattr(found, "exit_code", default))

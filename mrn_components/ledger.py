@@ -36,6 +36,11 @@ class TrainingLedger:
         self.salt = secrets.token_hex(16)
         self.hashes = _hash_marks(self.marks, self.salt)
 
+    def differs_from(self, path: Path) -> bool:
+        """Whether the weights at ``path`` were trained on other subjects, as far as they say."""
+        earlier = read_ledger(path)
+        return earlier is not None and _hash_marks(self.marks, earlier[0]) != earlier[1]
+
     def resume(self, path: Path) -> None:
         """Take over the ledger of the weights at ``path``, which training goes on from."""
         earlier = read_ledger(path)

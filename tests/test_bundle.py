@@ -194,6 +194,14 @@ def test_user_message_is_the_first_error_of_ours(tmp_path):
     assert user_message(ValueError("from elsewhere")) is None
 
 
+def test_what_c_code_raises_under_a_line_of_ours_is_no_message(monkeypatch):
+    """A want of memory in a matrix product, say."""
+    monkeypatch.setattr("mrn_components.errors.__file__", __file__)
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        int("x")
+    assert user_message(caught.value) is None
+
+
 def fail_behind_a_library(path):
     try:
         path.read_text()
@@ -216,3 +224,41 @@ def test_a_training_refuses_what_its_inference_makes_do_without(name):
     assert (train["missing_nuclei"], inference["missing_nuclei"]) == ("error", "fallback")
     crops = [t for t in inference["preprocessing"]["transforms"] if "missing" in t]
     assert [t["missing"] for t in crops] == ["@missing_nuclei"] * 2
+
+
+# ---- a resumed run
+
+
+@pytest.fixture
+def begun(bundle, tmp_path):
+    """A run that was begun with CONFIG; resumes it with further arguments."""
+    save_run(output_dir=str(tmp_path / "run"))
+
+    def resume(*arguments, **options):
+        bundle("--resume", "True", *arguments)
+        save_run(output_dir=str(tmp_path / "run"), resume=True, **options)
+        return json.loads((tmp_path / "run/configs/train.json").read_text())
+
+    return resume
+
+
+def test_a_resumed_run_may_be_longer_and_elsewhere(begun):
+    assert begun("--epochs", "700", "--dataset_dir", "elsewhere")["epochs"] == 700
+
+
+def test_a_resumed_run_has_the_config_it_was_begun_with(begun, tmp_path):
+    before = (tmp_path / "run/configs/train.json").read_text()
+    message = (
+        r"was begun with another config: loss#cls_weight was 1.0, is now 2.0; rois#nm#margin_mm "
+        r"was None, is now 3. .*--allow_changed \"\['loss#cls_weight', 'rois#nm#margin_mm'\]\""
+    )
+    with pytest.raises(ValueError, match=message):
+        begun("--loss#cls_weight", "2.0", "--rois#nm#margin_mm", "3")
+    assert (tmp_path / "run/configs/train.json").read_text() == before
+
+
+def test_a_change_can_be_allowed(begun):
+    with pytest.raises(ValueError, match="rois#nm#margin_mm was None"):
+        begun("--rois#nm#margin_mm", "3", allow_changed=["loss", "roi"])
+    begun("--rois#nm#margin_mm", "3", "--loss#cls_weight", "2.0", allow_changed=["rois", "loss"])
+    begun("--loss#cls_weight", "3.0", "--rois#nm#margin_mm", "3", allow_changed="loss")

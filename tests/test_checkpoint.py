@@ -1,8 +1,13 @@
 import multiprocessing
 import os
 import pickle
+import random
 import re
+import resource
 import signal
+import subprocess
+import time
+from collections import namedtuple
 
 import pytest
 import torch
@@ -30,6 +35,8 @@ from mrn_components import (
     RunCheckpointHandler,
     SeedHandler,
 )
+from mrn_components.errors import DamagedFileError, ResourceError
+from mrn_components.files import digest_path
 from mrn_components.handlers import checkpoint
 
 SCORES = {3: 0.5, 4: 0.9, 5: 0.7, 6: 0.9}  # validation metric by epoch
@@ -107,7 +114,9 @@ def checkpoint_of(directory, epoch):
 
 def files(directory):
     return sorted(
-        str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()
+        str(path.relative_to(directory))
+        for path in directory.rglob("*")
+        if path.is_file() and path.suffix != ".sha256"
     )
 
 
@@ -151,10 +160,10 @@ def train_and_die(directory, moment):
     else:
         save = torch.save
 
-        def save_half(content, path):
-            save(content, path)
+        def save_half(content, file):
+            save(content, file)
             if trainer.state.epoch == 3 and "optimizer" in content:
-                os.truncate(path, path.stat().st_size // 2)
+                file.truncate(file.tell() // 2)
                 die()
 
         checkpoint.torch.save = save_half
@@ -178,6 +187,40 @@ def test_a_killed_run_goes_on_from_its_last_complete_epoch(tmp_path, moment):
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
+def train_on(directory):
+    torch.set_num_threads(1)
+    resume = any((directory / "checkpoints").glob("*.pt"))
+    make_run(directory, epochs=10**6, resume=resume, width=60)[0].run()
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
+def test_kills_at_random_leave_a_run_that_goes_on(tmp_path, caplog, kills):
+    """SIGKILL of a run that does little but write; each next one goes on from what is there."""
+    draw = random.Random(1)
+    reached = [0]
+    for _ in range(kills):
+        process = multiprocessing.get_context("fork").Process(target=train_on, args=(tmp_path,))
+        process.start()
+        while last_epoch(tmp_path) <= reached[-1] and process.is_alive():
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.05))
+        process.kill()
+        process.join(timeout=60)
+        assert process.exitcode == -signal.SIGKILL
+        reached.append(last_epoch(tmp_path))
+    assert reached == sorted(set(reached))
+    trainer, *_ = make_run(tmp_path, epochs=reached[-1], resume=True, width=60)
+    trainer.run()
+    assert trainer.state.epoch == reached[-1]  # the newest one was whole
+    assert "damaged" not in caplog.text
+    assert not list(tmp_path.rglob(".unfinished*"))
+
+
+def last_epoch(directory):
+    paths = (directory / "checkpoints").glob("epoch_*.pt")
+    return max((int(path.stem.removeprefix("epoch_")) for path in paths), default=0)
+
+
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint", pickle.dumps(os.system, 2), "half"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, damage):
     make_run(tmp_path)[0].run()
@@ -187,8 +230,22 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, dam
     trainer, handlers, _ = make_run(tmp_path, resume=True)
     trainer.run()
     assert len(handlers["losses"].values) == 2  # epoch 4 again
-    assert re.search(r"epoch_0004.pt cannot be read \(\w+\); trying the one before", caplog.text)
+    assert re.search(r"epoch_0004.pt is damaged \([\w -]+\): falling back", caplog.text)
     assert checkpoint_of(tmp_path, 4)["epoch"] == 4
+
+
+def test_a_flipped_bit_falls_back_to_the_checkpoint_before(tmp_path, caplog):
+    make_run(tmp_path)[0].run()
+    newest = tmp_path / "checkpoints/epoch_0004.pt"
+    content = bytearray(newest.read_bytes())
+    at = content.index(checkpoint_of(tmp_path, 4)["network"]["encoder.0.weight"].numpy().tobytes())
+    content[at] ^= 1
+    newest.write_bytes(content)
+    torch.load(newest, weights_only=True)  # torch sees nothing
+    trainer, handlers, _ = make_run(tmp_path, resume=True)
+    trainer.run()
+    assert len(handlers["losses"].values) == 2  # epoch 4 again
+    assert "epoch_0004.pt is damaged (SHA-256 mismatch): falling back" in caplog.text
 
 
 def test_a_finished_run_can_be_made_longer(tmp_path):
@@ -254,6 +311,26 @@ def test_only_rank_0_writes(tmp_path, monkeypatch):
     assert not (tmp_path / "none").exists()
 
 
+def test_every_file_has_its_digest_as_sha256sum_reads_it(tmp_path):
+    make_run(tmp_path)[0].run()
+    for path in map(tmp_path.joinpath, files(tmp_path)):
+        subprocess.run(["sha256sum", "-c", digest_path(path).name], cwd=path.parent, check=True)
+    assert len(list(tmp_path.rglob("*.sha256"))) == 4
+
+
+def test_checkpoints_before_there_were_digests_are_resumed(tmp_path):
+    make_run(tmp_path)[0].run()
+    for path in tmp_path.rglob("*.sha256"):
+        path.unlink()
+    for path in (tmp_path / "checkpoints").iterdir():
+        state = torch.load(path)
+        del state["processes"]
+        torch.save(state, path)
+    trainer, *_ = make_run(tmp_path, resume=True, epochs=5)
+    trainer.run()
+    assert trainer.state.iteration == 10
+
+
 def test_interval_spaces_the_saves(tmp_path):
     make_run(tmp_path, epochs=5, interval=3)[0].run()
     assert files(tmp_path)[:2] == ["checkpoints/epoch_0003.pt", "checkpoints/epoch_0005.pt"]
@@ -296,7 +373,7 @@ def test_resuming_only_damage_is_refused(tmp_path):
     make_run(tmp_path)[0].run()
     for path in (tmp_path / "checkpoints").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(RuntimeError, match=r"none of the checkpoints in .* can be read; start"):
+    with pytest.raises(DamagedFileError, match=r"none of the checkpoints in .* is undamaged; st"):
         make_run(tmp_path, resume=True)[0].run()
 
 
@@ -319,6 +396,80 @@ def test_another_network_is_refused(tmp_path):
         match=r"epoch_0001.pt does not fit this run \(.*size mismatch for encoder.0.weight",
     ):
         make_run(tmp_path, resume=True, width=5)[0].run()
+
+
+def test_another_number_of_processes_is_refused(tmp_path, monkeypatch):
+    make_run(tmp_path)[0].run()
+    monkeypatch.setattr(checkpoint.idist, "get_world_size", lambda: 2)
+    with pytest.raises(ValueError, match=r"1 processes made .*, now there are 2.*changed proc"):
+        make_run(tmp_path, resume=True)[0].run()
+    make_run(tmp_path, resume=True, allow_changed=["processes"])[0].run()
+
+
+def test_a_folder_is_claimed_before_anything_is_written(tmp_path):
+    trainer, *_ = make_run(tmp_path, epochs=1)
+    first = RunCheckpointHandler(directory=tmp_path)
+    first.claim()
+    first.claim()
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr("mrn_components.files._PATIENCE_S", 0.1)
+    with monkey.context(), pytest.raises(RuntimeError, match=r"in use by process \d+ on .*; wait"):
+        RunCheckpointHandler(directory=tmp_path).claim()
+    monkey.undo()
+    del first  # its process ended
+    trainer.run()
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        RunCheckpointHandler(directory=tmp_path).claim()
+    RunCheckpointHandler(directory=tmp_path, resume=True).claim()
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint to resume"):
+        RunCheckpointHandler(directory=tmp_path / "none", resume=True).claim()
+    assert not (tmp_path / "none").exists()
+
+
+# ---- disks
+
+
+def test_a_disk_without_room_is_refused_before_the_first_step(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: usage(1000))
+    trainer, handlers, _ = make_run(tmp_path)
+    with pytest.raises(ResourceError, match=r"has 9.31e-07 GiB of free disk; the run needs"):
+        trainer.run()
+    assert handlers["losses"].values == []
+    assert files(tmp_path) == []
+
+
+def test_the_room_that_is_asked_for_is_that_of_three_checkpoints(tmp_path, monkeypatch):
+    make_run(tmp_path, epochs=3, width=60)[0].run()
+    saved = (tmp_path / "checkpoints/epoch_0003.pt").stat().st_size
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: usage(0))
+    with pytest.raises(ResourceError) as caught:
+        make_run(tmp_path / "new", width=60)[0].run()
+    asked = float(re.search(r"needs (\S+) for", str(caught.value))[1]) * 2**30
+    assert 2.5 * saved < asked < 3.1 * saved
+
+
+def test_a_disk_that_fills_up_keeps_the_checkpoint_before(tmp_path):
+    """A limit on the size of files stands for the disk: the system's own error, in mid-write."""
+    make_run(tmp_path, epochs=3)[0].run()
+    before = {path: (tmp_path / path).read_bytes() for path in files(tmp_path)}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    trainer, *_ = make_run(tmp_path, resume=True)
+    weights = (tmp_path / "model_last.pt").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (weights + 2000, limits[1]))
+    try:
+        with pytest.raises(ResourceError, match=r"epoch_0004.pt cannot be written \(File too"):
+            trainer.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    after = files(tmp_path)
+    assert after == sorted(before)  # nothing half written, nothing gone
+    checkpoints = [path for path in after if path.startswith("checkpoints")]
+    assert all((tmp_path / path).read_bytes() == before[path] for path in checkpoints)
+    make_run(tmp_path / "whole")[0].run()
+    make_run(tmp_path, resume=True)[0].run()
+    assert_equal(checkpoint_of(tmp_path, 4), checkpoint_of(tmp_path / "whole", 4))
 
 
 # ---- YAML

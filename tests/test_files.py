@@ -4,7 +4,16 @@ import os
 
 import pytest
 
-from mrn_components.files import csv_cell, remove_unfinished, replacing, write_text
+from mrn_components.errors import DamagedFileError, ResourceError, UnwritableError
+from mrn_components.files import (
+    check_digest,
+    csv_cell,
+    digest_path,
+    remove_unfinished,
+    replacing,
+    replacing_hashed,
+    write_text,
+)
 
 
 def write_half(path):
@@ -16,7 +25,7 @@ def write_half(path):
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
     path = tmp_path / "folder" / "table.csv"
     write_text(path, "whole")
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ResourceError, match=r"table.csv cannot be written \(No space left .*Free"):
         write_half(path)
     assert path.read_text() == "whole"
     assert list(path.parent.iterdir()) == [path]
@@ -70,3 +79,69 @@ def test_a_formula_becomes_text_in_a_spreadsheet(text):
 @pytest.mark.parametrize("value", ["SUBJ_1", "a=1", "", -0.5, 3, None])
 def test_other_cells_stay(value):
     assert csv_cell(value) is value
+
+
+# ---- digests
+
+
+def write_hashed(path, text):
+    with replacing_hashed(path) as temporary:
+        temporary.write_text(text)
+
+
+def test_a_changed_file_does_not_pass(tmp_path):
+    path = tmp_path / "model.pt"
+    write_hashed(path, "weights")
+    check_digest(path)
+    path.write_text("Weights")
+    with pytest.raises(DamagedFileError, match=r"model.pt is damaged: its SHA-256 begins with \w+"):
+        check_digest(path)
+    digest_path(path).write_text("")
+    with pytest.raises(DamagedFileError, match="says nothing"):
+        check_digest(path)
+    digest_path(path).unlink()
+    check_digest(path)
+
+
+def test_a_new_file_never_stands_beside_an_old_digest(tmp_path, monkeypatch):
+    """Wherever the process is killed, the file passes."""
+    path = tmp_path / "model.pt"
+    write_hashed(path, "old")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    for step in ("write_text", "_flush_folder"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"mrn_components.files.{step}", killed)
+            with pytest.raises(KeyboardInterrupt):
+                write_hashed(path, f"new {step}")
+        assert path.read_text() == f"new {step}"
+        check_digest(path)
+
+
+# ---- places
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (PermissionError(13, "Permission denied"), "Permission denied"),
+        (OSError(30, "Read-only file system"), "Read-only file system"),
+    ],
+)
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path, monkeypatch, error, text):
+    def refuse(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    message = rf"{tmp_path}/out/a.csv cannot be written \({text}\); name another folder"
+    with pytest.raises(UnwritableError, match=message):
+        write_text(tmp_path / "out" / "a.csv", "")
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "out").touch()
+    for folder in ("out", "out/below"):
+        with pytest.raises(UnwritableError, match=r"be written \((File exists|Not a direct)"):
+            write_text(tmp_path / folder / "a.csv", "")

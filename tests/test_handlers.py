@@ -131,6 +131,32 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(value):
     assert all(map(torch.equal, weights[-1], trainer.network.parameters()))
 
 
+def test_a_gradient_that_is_not_finite_stops_before_the_step():
+    """The root of nothing is 0, its slope is infinite, and 0 x infinity is NaN."""
+
+    class Loss(MRNLoss):
+        def forward(self, *args):
+            total = super().forward(*args)
+            return total + (0 * total).sqrt()
+
+    trainer = trainer_with(FiniteLossHandler(), loss=Loss())
+    before = [p.clone() for p in trainer.network.parameters()]
+    message = r"the norm of the gradients is nan in epoch 1, iteration 1, for the subjects \['PHAN"
+    with pytest.raises(FloatingPointError, match=message):
+        trainer.run()
+    assert all(map(torch.equal, before, trainer.network.parameters()))
+
+
+def test_the_guard_changes_no_number():
+    ends = []
+    for guard in ([], [FiniteLossHandler()]):
+        torch.manual_seed(0)
+        trainer = trainer_with(*guard)
+        trainer.run()
+        ends.append(list(trainer.network.parameters()))
+    assert all(map(torch.equal, *ends))
+
+
 # ---- curves
 
 

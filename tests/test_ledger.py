@@ -227,7 +227,10 @@ def test_every_file_of_a_run_carries_the_ledger_also_when_resumed(cohort, tmp_pa
     subjects = load_subjects(cohort)
     make_run(tmp_path, epochs=3, ledger=make_ledger(subjects[:3]))[0].run()
     salt, _ = read_ledger(tmp_path / "model.pt")
-    make_run(tmp_path, epochs=4, resume=True, ledger=make_ledger(subjects[1:4]))[0].run()
+    other = {"ledger": make_ledger(subjects[1:4]), "epochs": 4, "resume": True}
+    with pytest.raises(ValueError, match="trained on other subjects, or"):
+        make_run(tmp_path, **other)[0].run()
+    make_run(tmp_path, **other, allow_changed="subjects")[0].run()
     files = ["model.pt", "model_last.pt", "checkpoints/epoch_0004.pt"]
     for name in files:
         assert trained_on(subjects, tmp_path / name) == TRAINED

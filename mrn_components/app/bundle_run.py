@@ -2,24 +2,20 @@
 
 import codecs
 import csv
-import fcntl
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-_PATIENCE_S = 10.0  # a killed process's children need some seconds to notice
+from mrn_components.files import locked
 
 
 @dataclass(frozen=True)
@@ -150,42 +146,12 @@ def _copy(process: subprocess.Popen, log: BinaryIO, show: bool) -> None:
 
 def _reason(code: int, output: bytes) -> str:
     """Why a process failed: the signal that ended it, its last message, or its last line."""
-    if code < 0:
-        memory = ", often for want of memory" if -code == signal.SIGKILL else ""
-        return f"ended by {signal.Signals(-code).name}{memory}"
+    number = -code if code < 0 else code - 128  # 143 of a run that finished its step first
+    if number > 0:
+        memory = ", often for want of memory" if number == signal.SIGKILL else ""
+        return f"ended by {signal.Signals(number).name}{memory}"
     text = output.decode("utf-8", "replace").strip()
     messages = re.split(r"^error: ", text, flags=re.MULTILINE)[1:]
     if messages:
         return messages[-1].split("\n\n")[0].strip()
     return (text.splitlines() or [f"exit code {code}"])[-1]
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[int]:
-    """Claim a folder for this process and those it starts.
-
-    Args:
-        folder: is made if it is not there.
-
-    Raises:
-        RuntimeError: if another process has it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+", encoding="utf-8") as file:
-        give_up = time.monotonic() + _PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > give_up:
-                    file.seek(0)
-                    raise RuntimeError(
-                        f"{folder} is in use by {file.read() or 'another process'}, or by a "
-                        "process that it started; wait until it ends, or end it."
-                    ) from error
-                time.sleep(0.2)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield file.fileno()

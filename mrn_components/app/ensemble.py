@@ -3,13 +3,14 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
 
-from mrn_components.bundle import NETWORK_BLOCKS, bundle_config, existing_file
+from mrn_components.bundle import NETWORK_BLOCKS, bundle_config, differences, existing_file
+from mrn_components.files import replacing_hashed
 
 
 def save_ensemble(runs: Sequence[Path], output_dir: Path) -> Path:
@@ -68,23 +69,11 @@ def _check_same(runs: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> N
         )
     for run, config in zip(runs[1:], configs[1:], strict=True):
         for key in NETWORK_BLOCKS:
-            for path, mine, first in _differences(config.get(key), configs[0].get(key), key):
+            for path, mine, first in differences(config.get(key), configs[0].get(key), key):
                 raise ValueError(
                     f"{run} has {path} {mine}, and {runs[0]} has {first}; an ensemble needs runs "
                     "of one network, the same ROIs and the same preprocessing."
                 )
-
-
-def _differences(one: Any, other: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    """The ids at which two configs differ, and both values there."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for key in sorted({*one, *other}):
-            yield from _differences(one.get(key), other.get(key), f"{path}#{key}")
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for index, pair in enumerate(zip(one, other, strict=True)):
-            yield from _differences(*pair, f"{path}#{index}")
-    elif one != other:
-        yield path, one, other
 
 
 def _ensemble_config(config: Mapping[str, Any], num_folds: int) -> dict[str, Any]:
@@ -116,4 +105,5 @@ def _write(
             shutil.copyfile(companion, folder / "configs" / companion.name)
     (folder / "configs" / "inference.json").write_text(json.dumps(config, indent=2) + "\n")
     for fold, path in enumerate(weights):
-        shutil.copyfile(path, folder / "models" / f"fold{fold}.pt")
+        with replacing_hashed(folder / "models" / f"fold{fold}.pt") as weights_file:
+            shutil.copyfile(path, weights_file)

@@ -16,7 +16,7 @@ from nibabel.affines import apply_affine
 
 from mrn_components.app.inspect import require_trusted
 from mrn_components.bundle import bundle_config, check_key
-from mrn_components.files import replacing
+from mrn_components.files import check_digest, replacing
 from mrn_components.labels import LABELS, ImageName
 
 _MARGIN_MM = 15.0  # NM and QSM of a subject lie up to 3 mm apart
@@ -81,6 +81,7 @@ class NucleiSegmenter:
         self.preprocessing = parser.get_parsed_content("preprocessing")
         self.inferer = parser.get_parsed_content("inferer")
         self.network = parser.get_parsed_content("network")
+        check_digest(weights)
         state = torch.load(weights, map_location=self.device, weights_only=True)
         self.network.load_state_dict(state)
         self.network.eval()

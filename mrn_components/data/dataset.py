@@ -1,6 +1,8 @@
 """The cached data set and its batches: a subject's regions of interest, ready for the network."""
 
 import hashlib
+import mmap
+import os
 import sys
 import warnings
 import zipfile
@@ -12,8 +14,11 @@ import torch
 from monai.data import PersistentDataset, get_track_meta, set_track_meta
 from monai.data.utils import pickle_hashing
 from monai.transforms import Compose
+from torch.utils.data import get_worker_info
 
 from mrn_components.data.subjects import IMAGES, MASKS, Subject
+
+_MAX_WORKERS = 256
 
 
 class ROIDataset(PersistentDataset):
@@ -45,6 +50,20 @@ class ROIDataset(PersistentDataset):
             hash_func=self._hash_subject,
             hash_transform=None if cache_dir is None else _hash_transforms,
         )
+        # Process and subject of every worker, in memory that forked processes share.
+        self._reading = torch.frombuffer(mmap.mmap(-1, 16 * _MAX_WORKERS), dtype=torch.int64)
+
+    def reading(self, pid: int) -> str | None:
+        """The subject that a worker of a data loader reads, or read last; None if unknown."""
+        rows = self._reading.view(-1, 2).tolist()
+        return next((self.data[index]["subject"] for of, index in rows if of == pid), None)
+
+    def _transform(self, index: int) -> Subject:
+        worker = get_worker_info()
+        if worker is not None:
+            row = worker.id % _MAX_WORKERS
+            self._reading.view(-1, 2)[row] = torch.tensor([os.getpid(), index])
+        return super()._transform(index)
 
     def set_data(self, data: Sequence[Subject]) -> None:
         """Replace the subjects; the cache stays, for it cannot be stale."""
@@ -82,6 +101,9 @@ class ROIDataset(PersistentDataset):
         set_track_meta(False)
         try:
             return super()._post_transform(item_transformed)
+        except RuntimeError as error:
+            cause = error.__cause__ or error
+            raise RuntimeError(f"subject {item_transformed['subject']}: {cause}") from cause
         finally:
             set_track_meta(tracked)
 

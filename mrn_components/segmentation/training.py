@@ -16,7 +16,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 from mrn_components.data.folds import select_fold
 from mrn_components.data.identities import Identities
 from mrn_components.data.subjects import Subject
-from mrn_components.files import remove_unfinished, replacing, write_text
+from mrn_components.files import remove_unfinished, replacing, replacing_hashed, write_text
 from mrn_components.labels import ImageName
 from mrn_components.ledger import TrainingLedger
 from mrn_components.plan import CONFIGURATION, export_plan
@@ -227,7 +227,7 @@ class NNUNetTraining:
         path = self.output_dir / "configs" / f"plan_{self.image}.json"
         write_text(path, json.dumps(plan, indent=1) + "\n")
         ledger = TrainingLedger(subjects=list(subjects.values()), identities=self.identities)
-        with replacing(self.weights) as temporary:
+        with replacing_hashed(self.weights) as temporary:
             torch.save(state, temporary)
             ledger.append_to(temporary)
         _logger.info("folds %s are in %s (research use only)", trained, self.weights)

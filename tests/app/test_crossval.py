@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from test_bundles_run import BUNDLES, TINY, predictions
 
-from mrn_components.app import bundle_run
+from mrn_components import files
 from mrn_components.app import crossval as module
 from mrn_components.app.bundle_run import BundleRun
 from mrn_components.app.crossval import crossval, plan_folds, run_here, submit
@@ -132,7 +132,7 @@ def test_several_folds_at_a_time_write_to_their_logs_only(tmp_path, capsys):
 
 
 def test_a_folder_in_use_is_refused_also_while_only_the_training_lives(tmp_path, monkeypatch):
-    monkeypatch.setattr(bundle_run, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(files, "_PATIENCE_S", 0.3)
     run = make_fold(tmp_path, train="import time; print('up', flush=True); time.sleep(5)")
     child = os.fork()
     if child == 0:

@@ -17,12 +17,12 @@ from tiny_run import make_datalist, make_run
 from tiny_segmentation import make_segmentation_bundle
 
 from mrn_components.app import cli
-from mrn_components.app.bundle_run import locked
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.predict import FailedSubjectsError, inference_workflow, predict
 from mrn_components.app.predict.records import read_record
 from mrn_components.app.tables import read_predictions
 from mrn_components.biomarkers import read_biomarkers
+from mrn_components.files import locked
 from mrn_components.labels import LABELS
 
 
@@ -251,7 +251,7 @@ def test_resume_repeats_what_changed_and_nothing_else(run, few, tmp_path, capsys
 
 
 def test_one_folder_serves_one_process(run, few, tmp_path, monkeypatch):
-    monkeypatch.setattr("mrn_components.app.bundle_run._PATIENCE_S", 0)
+    monkeypatch.setattr("mrn_components.files._PATIENCE_S", 0)
     with locked(tmp_path / "out"), pytest.raises(RuntimeError, match="out is in use by process"):
         predict(few, tmp_path / "out", bundle=run)
 

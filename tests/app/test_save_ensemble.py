@@ -77,8 +77,11 @@ def test_its_folder_is_a_bundle(runs, ensemble):
         "configs/logging.conf",
         "configs/metadata.json",
         "models/fold0.pt",
+        "models/fold0.pt.sha256",
         "models/fold1.pt",
+        "models/fold1.pt.sha256",
         "models/fold2.pt",
+        "models/fold2.pt.sha256",
     ]
     for fold, run in enumerate(runs):
         copy = ensemble / "models" / f"fold{fold}.pt"
@@ -98,7 +101,7 @@ def test_the_overlay_of_the_bundle_is_the_same_ensemble(ensemble):
 def test_an_earlier_ensemble_is_replaced_and_nothing_else(runs, tmp_path):
     save_ensemble(runs, tmp_path / "ensemble")
     save_ensemble(runs[:1], tmp_path / "ensemble")
-    assert [path.name for path in (tmp_path / "ensemble" / "models").iterdir()] == ["fold0.pt"]
+    assert [path.name for path in (tmp_path / "ensemble" / "models").glob("*.pt")] == ["fold0.pt"]
     assert [path.name for path in tmp_path.iterdir()] == ["ensemble"]
     with pytest.raises(FileExistsError, match="fold0 is there and no ensemble; name a new folder"):
         save_ensemble(runs, runs[0])

@@ -10,7 +10,6 @@ import ignite.distributed as idist
 from tqdm import tqdm
 
 import mrn_components
-from mrn_components.app.bundle_run import locked
 from mrn_components.app.predict.inputs import Case, Inputs, find_inputs
 from mrn_components.app.predict.manifest import (
     hash_content,
@@ -33,6 +32,7 @@ from mrn_components.app.predict.records import (
 from mrn_components.app.predict.segmentation import Segmenters
 from mrn_components.app.predict.workflow import Classifier, inference_workflow
 from mrn_components.app.report.reports import write_reports
+from mrn_components.files import locked
 from mrn_components.hashes import file_hash
 from mrn_components.labels import ImageName
 from mrn_components.ledger import read_ledgers
