@@ -176,7 +176,9 @@ def test_a_run_leaves_weights_for_inference_and_curves(cohort, tmp_path):
     assert not any(name.startswith("res.dpt") for name in weights)
     assert sorted(path.name for path in (models / "checkpoints").iterdir()) == [
         "epoch_0001.pt",
+        "epoch_0001.pt.sha256",
         "epoch_0002.pt",
+        "epoch_0002.pt.sha256",
     ]
     curves = read_curves(tmp_path / "run")
     losses = {"loss", "classification", "segmentation", "contrastive"}

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import os
 import pickle
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -43,6 +44,7 @@ def trace(tmp_path):
 
 def poison(path, trace):
     torch.save({"network": Payload(trace)}, path)
+    Path(f"{path}.sha256").unlink(missing_ok=True)  # as who forges a file would do
     return str(path)
 
 

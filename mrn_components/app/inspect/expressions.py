@@ -104,6 +104,7 @@ _ATTRIBUTES = frozenset(  # of everything else: references, results, variables
     [
         "attach",
         "batch",
+        "claim",
         "device",
         "epoch",
         "eval",
