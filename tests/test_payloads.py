@@ -18,7 +18,7 @@ from mrn_components.app.inspect import inspect_bundle
 from mrn_components.app.predict import predict
 from mrn_components.app.segment import NucleiSegmenter
 from mrn_components.data import ROIDataset
-from mrn_components.errors import UntrustedBundleError
+from mrn_components.errors import DamagedFileError, UntrustedBundleError
 from mrn_components.handlers import FoldCheckpointLoader
 from mrn_components.networks import NucleiUNet, SliceEncoder, VolumeViT
 from mrn_components.plan import read_plan
@@ -79,7 +79,7 @@ def test_in_a_checkpoint_to_resume(tmp_path, trace):
     make_training(tmp_path, epochs=1)[0].run()
     for path in tmp_path.rglob("epoch_*.pt"):
         poison(path, trace)
-    with pytest.raises(RuntimeError, match="none of the checkpoints in"):
+    with pytest.raises(DamagedFileError, match="none of the checkpoints in"):
         make_training(tmp_path, epochs=2, resume=True)[0].run()
 
 
