@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from monai.data import MetaTensor
 from monai.inferers import Inferer, SlidingWindowInferer
+from monai.transforms import KeepLargestConnectedComponent
 from torch import Tensor
 
 from mrn_components.plan import read_plan
@@ -67,6 +68,8 @@ class NucleiRegionInferer(Inferer):
             mode="gaussian",
             sigma_scale=0.125,  # as nnU-Net
         )
+        # A nucleus is one piece; strays would also tell that it touches the border.
+        self.keep_largest = KeepLargestConnectedComponent(is_onehot=False, connectivity=3)
 
     def __call__(
         self,
@@ -87,7 +90,7 @@ class NucleiRegionInferer(Inferer):
             region_mm: size of the region about ``centre``.
 
         Returns:
-            Label ids (1, 1, D, H, W), uint8; 0 is background.
+            Label ids (1, 1, D, H, W), uint8, the largest component of each; 0 is background.
 
         Raises:
             ValueError: for more than one image.
@@ -142,7 +145,8 @@ class NucleiRegionInferer(Inferer):
         logits = self.windows(crop, network)
         if tuple(logits.shape[2:]) != native:  # type: ignore[union-attr]
             logits = _resize(logits, native)  # type: ignore[arg-type]
-        return logits.argmax(dim=1)[0].to(torch.uint8)  # type: ignore[union-attr]
+        labels = logits.argmax(dim=1).to(torch.uint8)  # type: ignore[union-attr]
+        return self.keep_largest(labels)[0]
 
     def _fault(self, labels: Tensor, region: Box, shape: np.ndarray) -> str | None:
         """What is wrong with the labels of a region, if something is."""
