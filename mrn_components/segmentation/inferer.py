@@ -5,6 +5,7 @@ K label ids, D slices, H rows, W columns.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from monai.data import MetaTensor
-from monai.inferers import Inferer, SlidingWindowInferer
+from monai.data.utils import compute_importance_map
+from monai.inferers import Inferer
 from monai.transforms import KeepLargestConnectedComponent
 from torch import Tensor
 
@@ -37,7 +39,6 @@ class NucleiRegionInferer(Inferer):
         region_mm: size of the region along D, H, W. None looks everywhere.
         offset_mm: from the image's centre to the region's, along D (up), H (front), W (left).
         overlap: of neighbouring windows. nnU-Net: 0.5.
-        sw_batch_size: windows at a time.
 
     Raises:
         FileNotFoundError: if there is no such plan.
@@ -52,7 +53,6 @@ class NucleiRegionInferer(Inferer):
         region_mm: Sequence[float] | None = (96.0, 120.0, 100.0),
         offset_mm: Sequence[float] = (-16.0, 0.0, 0.0),
         overlap: float = 0.5,
-        sw_batch_size: int = 1,
     ) -> None:
         super().__init__()
         content = read_plan(plan)
@@ -61,13 +61,8 @@ class NucleiRegionInferer(Inferer):
         self.labels = set(range(1, content["labels"] + 1))
         self.region_mm = None if region_mm is None else np.array(region_mm)
         self.offset_mm = np.array(offset_mm)
-        self.windows = SlidingWindowInferer(
-            content["patch_voxels"],
-            sw_batch_size,
-            overlap,
-            mode="gaussian",
-            sigma_scale=0.125,  # as nnU-Net
-        )
+        self.patch_voxels = tuple(content["patch_voxels"])
+        self.overlap = overlap
         # A nucleus is one piece; strays would also tell that it touches the border.
         self.keep_largest = KeepLargestConnectedComponent(is_onehot=False, connectivity=3)
 
@@ -114,6 +109,39 @@ class NucleiRegionInferer(Inferer):
         labels[0, 0, d, h, w] = found
         return labels
 
+    def logits(self, image: Tensor, network: Callable[..., Tensor]) -> Tensor:
+        """Average the network's logits over windows, which lie and weigh as nnU-Net's.
+
+        Args:
+            image: (1, 1, D, H, W), normalised, with the plan's spacing and orientation.
+            network: maps a patch to logits.
+
+        Returns:
+            Logits (1, 1 + K, D, H, W).
+        """
+        from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
+
+        lacking = [max(0, p - s) for p, s in zip(self.patch_voxels, image.shape[2:], strict=True)]
+        before = [size // 2 for size in lacking]
+        pads = [n for b, size in zip(before, lacking, strict=True) for n in (b, size - b)]
+        padded = F.pad(image, [n for axis in (4, 2, 0) for n in pads[axis : axis + 2]])
+        steps = compute_steps_for_sliding_window(
+            tuple(padded.shape[2:]), self.patch_voxels, 1 - self.overlap
+        )
+        weights = compute_importance_map(
+            self.patch_voxels, mode="gaussian", sigma_scale=0.125, device=image.device
+        )
+        total, norm = torch.zeros(()), torch.zeros(padded.shape[2:], device=image.device)
+        for corner in product(*steps):
+            d, h, w = (slice(c, c + p) for c, p in zip(corner, self.patch_voxels, strict=True))
+            patch = network(padded[:, :, d, h, w])
+            if total.ndim == 0:
+                total = patch.new_zeros(*patch.shape[:2], *padded.shape[2:])
+            total[:, :, d, h, w] += patch * weights
+            norm[d, h, w] += weights
+        inner = (slice(b, b + s) for b, s in zip(before, image.shape[2:], strict=True))
+        return (total / norm)[(slice(None), slice(None), *inner)]
+
     def _region(
         self,
         shape: np.ndarray,
@@ -142,10 +170,10 @@ class NucleiRegionInferer(Inferer):
             crop = _resize(
                 crop, [max(1, round(s * f)) for s, f in zip(native, factors, strict=True)]
             )
-        logits = self.windows(crop, network)
-        if tuple(logits.shape[2:]) != native:  # type: ignore[union-attr]
-            logits = _resize(logits, native)  # type: ignore[arg-type]
-        labels = logits.argmax(dim=1).to(torch.uint8)  # type: ignore[union-attr]
+        logits = self.logits(crop, network)
+        if tuple(logits.shape[2:]) != native:
+            logits = _resize(logits, native)
+        labels = logits.argmax(dim=1).to(torch.uint8)
         return self.keep_largest(labels)[0]
 
     def _fault(self, labels: Tensor, region: Box, shape: np.ndarray) -> str | None:
