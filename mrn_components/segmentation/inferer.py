@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from monai.data import MetaTensor
-from monai.data.utils import compute_importance_map
 from monai.inferers import Inferer
 from monai.transforms import KeepLargestConnectedComponent
 from torch import Tensor
@@ -119,7 +118,10 @@ class NucleiRegionInferer(Inferer):
         Returns:
             Logits (1, 1 + K, D, H, W).
         """
-        from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
+        from nnunetv2.inference.sliding_window_prediction import (
+            compute_gaussian,
+            compute_steps_for_sliding_window,
+        )
 
         lacking = [max(0, p - s) for p, s in zip(self.patch_voxels, image.shape[2:], strict=True)]
         before = [size // 2 for size in lacking]
@@ -128,19 +130,20 @@ class NucleiRegionInferer(Inferer):
         steps = compute_steps_for_sliding_window(
             tuple(padded.shape[2:]), self.patch_voxels, 1 - self.overlap
         )
-        weights = compute_importance_map(
-            self.patch_voxels, mode="gaussian", sigma_scale=0.125, device=image.device
+        # In half precision with this factor, as nnU-Net: the masks are then the same to a voxel.
+        weights = compute_gaussian(
+            self.patch_voxels, 1 / 8, 10, device=image.device, dtype=torch.half
         )
-        total, norm = torch.zeros(()), torch.zeros(padded.shape[2:], device=image.device)
+        total, norm = torch.zeros(()), weights.new_zeros(padded.shape[2:])
         for corner in product(*steps):
             d, h, w = (slice(c, c + p) for c, p in zip(corner, self.patch_voxels, strict=True))
             patch = network(padded[:, :, d, h, w])
             if total.ndim == 0:
-                total = patch.new_zeros(*patch.shape[:2], *padded.shape[2:])
+                total = weights.new_zeros(*patch.shape[:2], *padded.shape[2:])
             total[:, :, d, h, w] += patch * weights
             norm[d, h, w] += weights
         inner = (slice(b, b + s) for b, s in zip(before, image.shape[2:], strict=True))
-        return (total / norm)[(slice(None), slice(None), *inner)]
+        return (total / norm)[(slice(None), slice(None), *inner)].float()
 
     def _region(
         self,

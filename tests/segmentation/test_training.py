@@ -144,6 +144,4 @@ def test_it_agrees_with_nnunets_own_predictor(run, cohort, tmp_path):
     image = segment.preprocessing({"image": str(path)})["image"]
     with torch.inference_mode():
         ours = segment.inferer.logits(image[None], segment.network).softmax(dim=1)[0]
-    # nnU-Net weighs its windows in half precision, which rounds their corners away.
-    inner = (slice(None), slice(2, -2), slice(4, -4), slice(4, -4))
-    np.testing.assert_allclose(ours.numpy()[inner], theirs[inner], atol=2e-3)
+    np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-3)
