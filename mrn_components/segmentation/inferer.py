@@ -117,6 +117,9 @@ class NucleiRegionInferer(Inferer):
 
         Returns:
             Logits (1, 1 + K, D, H, W).
+
+        Raises:
+            ValueError: if they are not finite.
         """
         from nnunetv2.inference.sliding_window_prediction import (
             compute_gaussian,
@@ -134,14 +137,17 @@ class NucleiRegionInferer(Inferer):
         weights = compute_gaussian(
             self.patch_voxels, 1 / 8, 10, device=image.device, dtype=torch.half
         )
-        total, norm = torch.zeros(()), weights.new_zeros(padded.shape[2:])
+        total = weights.new_zeros(1, 1 + len(self.labels), *padded.shape[2:])
+        norm = weights.new_zeros(padded.shape[2:])
         for corner in product(*steps):
             d, h, w = (slice(c, c + p) for c, p in zip(corner, self.patch_voxels, strict=True))
-            patch = network(padded[:, :, d, h, w])
-            if total.ndim == 0:
-                total = weights.new_zeros(*patch.shape[:2], *padded.shape[2:])
-            total[:, :, d, h, w] += patch * weights
+            total[:, :, d, h, w] += network(padded[:, :, d, h, w]) * weights
             norm[d, h, w] += weights
+        if not bool(torch.isfinite(total).all()):
+            raise ValueError(
+                "the nuclei network gives no finite numbers for this image; look for infinite "
+                "voxels and another unit than it was trained on (QSM: ppb), or get its weights anew."
+            )
         inner = (slice(b, b + s) for b, s in zip(before, image.shape[2:], strict=True))
         return (total / norm)[(slice(None), slice(None), *inner)].float()
 

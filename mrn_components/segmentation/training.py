@@ -137,7 +137,8 @@ class NNUNetTraining:
         made_of = json.dumps(self._made_of(), indent=1)
         stamp = root / "prepared.json"
         if not stamp.is_file() or stamp.read_text(encoding="utf-8") != made_of:
-            if self._trained_folds():
+            # What was trained, to its end or not, is never removed.
+            if self._trained_folds() or any(root.rglob("checkpoint_*.pth")):
                 raise FileExistsError(
                     f"{self.output_dir} holds networks trained on other subjects, or with other "
                     "settings of nnU-Net; name another run (--run_name NAME)."

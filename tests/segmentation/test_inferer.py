@@ -100,3 +100,8 @@ def test_another_spacing_is_resampled_to_the_plans():
 def test_one_image_at_a_time():
     with pytest.raises(ValueError, match=r"takes one image .* set batch_size to 1"):
         inferer()(torch.zeros(2, 1, 8, 16, 16), oracle)
+
+
+def test_numbers_that_are_not_finite_make_no_mask():
+    with pytest.raises(ValueError, match="gives no finite numbers for this image; look for"):
+        inferer()(labelled(), lambda image: oracle(image) / 0)

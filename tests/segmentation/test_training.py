@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from mrn_components.app.segment import NucleiSegmenter
+from mrn_components.data import load_subjects, split_folds
 from mrn_components.ledger import read_ledger
+from mrn_components.segmentation import NNUNetTraining
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "bundles" / "segmentation" / "configs"
@@ -145,3 +147,22 @@ def test_it_agrees_with_nnunets_own_predictor(run, cohort, tmp_path):
     with torch.inference_mode():
         ours = segment.inferer.logits(image[None], segment.network).softmax(dim=1)[0]
     np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-3)
+
+
+def test_an_unfinished_training_is_not_removed_when_the_data_change(cohort, tmp_path):
+    subjects = load_subjects(cohort)
+    checkpoint = tmp_path / "nnunet" / "nm" / "results" / "fold_0" / "checkpoint_latest.pth"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"days of work")
+    training = NNUNetTraining(
+        subjects=subjects,
+        folds=split_folds(subjects, 5),
+        identities={},
+        image="nm",
+        output_dir=str(tmp_path),
+        weights=str(tmp_path / "models" / "model_nm.pt"),
+        device="cpu",
+    )
+    with pytest.raises(FileExistsError, match="trained on other subjects, or with other settings"):
+        training.run()
+    assert checkpoint.read_bytes() == b"days of work"
