@@ -339,7 +339,8 @@ def test_exit_codes_and_flags_of_the_command(run, few, tmp_path):
 
     done = mrn("predict", str(few), str(tmp_path / "out"), "--bundle", run)
     assert done.returncode == 1
-    assert "S1: S1/NM.nii.gz is no gzip file though its name ends in .gz" in done.stderr
+    assert "S1: S1 NM.nii.gz: " in done.stderr
+    assert "expected a NIfTI file, gzip (its name ends in .gz). Copy the file anew" in done.stderr
     assert "Traceback" not in done.stderr
     done = mrn("predict", str(tmp_path / "nowhere"), str(tmp_path / "out"), "--bundle", run)
     assert done.returncode == 2

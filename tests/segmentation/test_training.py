@@ -131,22 +131,30 @@ def test_it_agrees_with_nnunets_own_predictor(run, cohort, tmp_path):
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     trained = next((run / "nnunet").rglob("fold_0")).parent
-    predictor = nnUNetPredictor(
-        use_mirroring=False,
-        perform_everything_on_device=False,
-        device=torch.device("cpu"),
-        allow_tqdm=False,
-    )
-    predictor.initialize_from_trained_model_folder(str(trained), (0, 1))
     path = cohort / "SUBJ_001" / "NM.nii.gz"
     voxels = np.asanyarray(nibabel.load(path).dataobj, np.float32).T
     properties = {"spacing": [2.0, 0.6667, 0.6667]}
-    _, theirs = predictor.predict_single_npy_array(voxels[None], properties, None, None, True)
     segment = NucleiSegmenter(str(run), "nm", device="cpu", precision="fp32")
     image = segment.preprocessing({"image": str(path)})["image"]
-    with torch.inference_mode():
-        ours = segment.inferer.logits(image[None], segment.network).softmax(dim=1)[0]
-    np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-3)
+
+    def compare(folds, network, where, atol):
+        predictor = nnUNetPredictor(
+            use_mirroring=False,
+            perform_everything_on_device=False,
+            device=torch.device("cpu"),
+            allow_tqdm=False,
+        )
+        predictor.initialize_from_trained_model_folder(str(trained), folds)
+        _, theirs = predictor.predict_single_npy_array(voxels[None], properties, None, None, True)
+        with torch.inference_mode():
+            ours = segment.inferer.logits(image[None], network).softmax(dim=1)[0]
+        np.testing.assert_allclose(ours.numpy()[where], theirs[where], atol=atol)
+
+    compare((0,), segment.network.folds[0], ..., 1e-6)
+    # nnU-Net rounds the sums of each fold to half precision, ours those of their mean; it shows
+    # in the corners of a window, which weigh next to nothing.
+    inner = (slice(None), slice(2, -2), slice(4, -4), slice(4, -4))
+    compare((0, 1), segment.network, inner, 2e-3)
 
 
 def test_an_unfinished_training_is_not_removed_when_the_data_change(cohort, tmp_path):
