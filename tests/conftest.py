@@ -3,9 +3,16 @@
 from pathlib import Path
 
 import pytest
+from monai.utils import set_determinism
 from tiny_cohort import make_subject
 
 from mrn_components.rois import ROI
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """The same random numbers in every run of a test, alone or among others."""
+    set_determinism(seed=0)
 
 
 @pytest.fixture(scope="session")
