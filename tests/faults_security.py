@@ -1,4 +1,4 @@
-"""Builders of the faults in faults_security.yaml.
+"""Builders of the faults of security in faults.yaml.
 
 A builder makes a fault below ``folder`` and yields what the row's command is filled with.
 """

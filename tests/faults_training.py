@@ -1,4 +1,4 @@
-"""Builders of the faults in faults_training.yaml.
+"""Builders of the faults of training in faults.yaml.
 
 A builder makes a fault below ``folder`` and yields what the row's command is filled with.
 """
@@ -36,9 +36,9 @@ def names(folder, cohort):
 
 
 def fill(command, values):
-    """Words of a command, names in braces replaced."""
+    """Words of a command; `mrn` and names in braces are replaced."""
     words = []
-    for word in command.split():
+    for word in command.replace("mrn ", "{mrn} ", 1).split():
         words += values[word[1:-1]] if word.startswith("{") else [word]
     return words
 

@@ -16,7 +16,7 @@ from monai.transforms import (
     RandShiftIntensityd,
     ScaleIntensityRangePercentilesd,
 )
-from tiny_cohort import SHAPE, write_nifti
+from tiny_cohort import SHAPE, make_subject, write_nifti
 
 from mrn_components.data import (
     DataLeakageError,
@@ -187,6 +187,20 @@ class TestLoadSubjects:
     def test_a_missing_datalist_is_named(self, cohort):
         with pytest.raises(FileNotFoundError, match=r"datalist .*none\.json' does not exist"):
             load_subjects(cohort, labels="none.json")
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "-x", "=cmd()", "a b", "<script>", "ä", "x" * 65, ".hidden", "a\nb"]
+)
+def test_ids_that_files_cannot_be_named_after_are_refused(name, tmp_path):
+    if name == "..":
+        (tmp_path / "list.json").write_text('[{"subject": "../../x", "nm": "a", "qsm": "b"}]')
+        root = tmp_path / "list.json"
+    else:
+        make_subject(tmp_path / name, label=0, seed=0)
+        root = tmp_path
+    with pytest.raises(ValueError, match="subject id must be 1 to 64 letters, digits"):
+        load_subjects(root, require_labels=False, require_masks=False)
 
 
 def people(count, label=lambda i: i % 2, person=None):

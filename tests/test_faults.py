@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import faults_data
+import faults_security
+import faults_training
 import numpy as np
 import pytest
 import yaml
@@ -18,6 +20,13 @@ from mrn_components.data import load_subjects
 TESTS = Path(__file__).parent
 ROWS = yaml.safe_load((TESTS / "faults.yaml").read_text())
 COMMANDS = [row for row in ROWS if "command" in row]
+BUILDERS = {"I": faults_data, "T": faults_data, "R": faults_training, "S": faults_security}
+KINDS = {"I": 21, "T": 8, "R": 17, "S": 14}
+
+
+def rows_of(kinds):
+    rows = [row for row in COMMANDS if row["id"][0] in kinds]
+    return pytest.mark.parametrize("row", rows, ids=[row["id"] for row in rows])
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +61,8 @@ def run(command, monkeypatch, capsys):
     return end.value.code, printed.out + printed.err
 
 
-@pytest.mark.parametrize("row", COMMANDS, ids=[row["id"] for row in COMMANDS])
-def test_a_fault_is_named(row, sound, tmp_path, monkeypatch, capsys):
+@rows_of("IT")
+def test_a_fault_of_the_data_is_named(row, sound, tmp_path, monkeypatch, capsys):
     data = tmp_path / "data"
     shutil.copytree(sound(row.get("subjects", 2)), data)
     getattr(faults_data, row["builder"])(data)
@@ -63,6 +72,21 @@ def test_a_fault_is_named(row, sound, tmp_path, monkeypatch, capsys):
     assert "Traceback" not in printed
 
 
+@pytest.mark.slow
+@rows_of("RS")
+def test_a_fault_of_a_run_ends_as_the_list_says(row, cohort, tmp_path):
+    """In a process of its own; nothing is left half-written, and no attack makes ``trace``."""
+    with getattr(BUILDERS[row["id"][0]], row["builder"])(tmp_path, cohort) as values:
+        done = faults_training.call(row["command"], values, tmp_path)
+    printed = done.stdout + done.stderr
+    assert re.search(row["message"], printed), printed
+    assert done.returncode == row["exit"], printed
+    assert "Traceback" not in printed
+    assert not list(tmp_path.rglob(".unfinished*"))
+    assert not (tmp_path / "trace").exists()
+    assert not (tmp_path.parent / "trace").exists()
+
+
 def test_rows_are_whole_and_none_stands_twice():
     ids = [row["id"] for row in ROWS]
     assert len(set(ids)) == len(ids)
@@ -70,8 +94,8 @@ def test_rows_are_whole_and_none_stands_twice():
         assert row["fault"]
         kinds = {"test", "decision"} & row.keys() or {"builder", "command", "exit", "message"}
         assert row.keys() - {"subjects"} == {"id", "fault"} | kinds
-    wanted = [*(f"I{n}" for n in range(1, 22)), *(f"T{n}" for n in range(1, 9))]
-    assert {name.rstrip("abcdefghijklmn") for name in ids} == {"I0", *wanted}
+    wanted = {f"{kind}{number}" for kind in KINDS for number in range(1, KINDS[kind] + 1)}
+    assert {re.match(r"[A-Z]\d+", name)[0] for name in ids} == {"I0", *wanted}
 
 
 @pytest.mark.parametrize("row", [r for r in ROWS if "test" in r], ids=lambda row: row["id"])
@@ -89,13 +113,15 @@ def test_the_named_decision_is_written_down(row):
 
 def test_every_builder_belongs_to_a_row():
     used = {row["builder"] for row in COMMANDS}
-    tools = {"make_sound_subject", "make_sound_cohort", "path", "read", "write", "write_nifti"}
-    made_here = {
+    tools = {"make_sound_subject", "make_sound_cohort", "path", "read", "write"}
+    tools |= {"names", "fill", "call", "quoted"}
+    made = {
         name
-        for name, value in vars(faults_data).items()
-        if getattr(value, "__module__", "") == "faults_data" and not name.startswith("_")
+        for module in BUILDERS.values()
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", "") == module.__name__ and not name.startswith("_")
     }
-    assert made_here - tools == used
+    assert made - tools == used
 
 
 def test_a_hundred_flipped_bits_are_found(sound, tmp_path):

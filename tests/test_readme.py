@@ -56,3 +56,15 @@ def test_places_exist(path):
 @pytest.mark.parametrize("link", re.findall(r"\]\(([\w.]+)\)", README))
 def test_links_exist(link):
     assert (ROOT / link).exists()
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "SECURITY.md",
+        *(f"bundles/{n}/docs/README.md" for n in ("mrn", "seres10", "segmentation")),
+    ],
+)
+def test_every_page_says_research_use_only(page):
+    assert "research use only" in (ROOT / page).read_text().lower()
