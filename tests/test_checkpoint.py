@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import torch
@@ -170,12 +171,19 @@ def train_and_die(directory, moment):
     trainer.run()
 
 
+@pytest.fixture
+def processes(monkeypatch):
+    """Forks of a process that imported torch and trained nothing; torch refuses to train in others."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
 @pytest.mark.parametrize("moment", ["mid-epoch", "mid-save"])
-def test_a_killed_run_goes_on_from_its_last_complete_epoch(tmp_path, moment):
+def test_a_killed_run_goes_on_from_its_last_complete_epoch(tmp_path, processes, moment):
     make_run(tmp_path / "whole")[0].run()
-    process = multiprocessing.get_context("fork").Process(
-        target=train_and_die, args=(tmp_path / "killed", moment)
-    )
+    process = processes.Process(target=train_and_die, args=(tmp_path / "killed", moment))
     process.start()
     process.join(timeout=60)
     assert process.exitcode == -signal.SIGKILL
@@ -194,12 +202,12 @@ def train_on(directory):
 
 
 @pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
-def test_kills_at_random_leave_a_run_that_goes_on(tmp_path, caplog, kills):
+def test_kills_at_random_leave_a_run_that_goes_on(tmp_path, caplog, processes, kills):
     """SIGKILL of a run that does little but write; each next one goes on from what is there."""
     draw = random.Random(1)
     reached = [0]
     for _ in range(kills):
-        process = multiprocessing.get_context("fork").Process(target=train_on, args=(tmp_path,))
+        process = processes.Process(target=train_on, args=(tmp_path,))
         process.start()
         while last_epoch(tmp_path) <= reached[-1] and process.is_alive():
             time.sleep(0.001)

@@ -69,8 +69,8 @@ def test_inspect_passes_our_bundle_and_ends_with_3_for_another(monkeypatch, caps
     ("command", "message"),
     [
         (
-            ["mrn", "predict", "nowhere", "out", "--bundle", "nothing"],
-            "error: nothing is no bundle: it has no configs/inference.yaml or .json.",
+            ["mrn", "predict", "COHORT", "out", "--bundle", "nothing"],
+            "error: nothing is no bundle: it has no configs/*.yaml or .json. Name a bundle",
         ),
         (
             ["mrn", "evaluate", "nowhere.csv", "labels.csv"],
@@ -117,6 +117,7 @@ def test_a_slip_ends_in_one_message(command, message, cohort, tmp_path):
             command += ["--dataset_dir", str(cohort)]
     else:
         command = ["mrn_components.app.cli", *command[1:]]
+        command = [word.replace("COHORT", str(cohort)) for word in command]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", *command],
         capture_output=True,
