@@ -30,6 +30,7 @@ from monai.bundle import ConfigParser
 from packaging.requirements import Requirement
 from safetensors.torch import save_file
 
+from mrn_components.bundle import bundle_config
 from mrn_components.files import replacing
 from mrn_components.hashes import LARGE_FILES, file_hash, write_hashes
 from mrn_components.ledger import read_ledger
@@ -67,13 +68,8 @@ def take_configs(run: Path, configs: Path) -> None:
         FileNotFoundError: if ``run`` is no folder of a run.
     """
     for name in ("train", "inference"):
-        source = run / "configs" / f"{name}.json"
-        if not source.is_file():
-            raise FileNotFoundError(
-                f"{source} is not there; --run takes the folder of a training run, such as "
-                "bundles/mrn/runs/fold0."
-            )
-        text = yaml.safe_dump(json.loads(source.read_text()), sort_keys=False, width=100)
+        config = ConfigParser.load_config_file(str(bundle_config(run, name)))
+        text = yaml.safe_dump(config, sort_keys=False, width=100)
         (configs / f"{name}.yaml").write_text(f"# As run {run.name} was trained.\n{text}")
     for plan in (run / "configs").glob("plan_*.json"):  # of nnU-Net
         shutil.copyfile(plan, configs / plan.name)
