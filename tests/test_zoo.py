@@ -24,12 +24,15 @@ from monai.bundle import (
     verify_metadata,
     verify_net_in_out,
 )
+from monai.data import MetaTensor, decollate_batch
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import WeightType
 from monai.fl.utils.exchange_object import ExchangeObject
+from monai.transforms import LoadImage, LoadImaged, SaveImaged
 from safetensors.torch import load_file
 from test_bundles import TINY
 
+from mrn_components.app.segment import NucleiSegmenter
 from mrn_components.hashes import verify_hashes
 from mrn_components.labels import LABELS
 
@@ -218,6 +221,81 @@ def test_monai_load_of_the_training_finds_them_too(bundle, monkeypatch):
         assert torch.equal(state[key], value)
 
 
+def parts_of(bundle):
+    """A bundle's inference as clients read it, and its network with the weights."""
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "inference.json"))
+    parser.read_meta(str(bundle / "configs" / "metadata.json"))
+    parser.update({"bundle_root": str(bundle), "precision": "fp32"})
+    network = parser.get_parsed_content("network").eval()
+    network.load_state_dict(torch.load(bundle / "models" / "model.pt", weights_only=True))
+    return parser, network
+
+
+def own_mask(bundle, path):
+    """The mask that ``mrn predict`` makes; the zip holds Python code, hence trust."""
+    return NucleiSegmenter(str(bundle), "qsm", device="cpu", precision="fp32", trust_bundle=True)(
+        path
+    ).mask
+
+
+@torch.no_grad()
+def test_monai_label_gets_the_masks_of_the_segmenter(bundle, cohort):
+    """As its ``BundleInferTask``: transforms one after another, without ``SaveImaged``."""
+    if bundle.name != "segmentation":
+        pytest.skip("MONAI Label draws masks")
+    parser, network = parts_of(bundle)
+    path = next(cohort.glob("*/QSM.nii.gz"))
+    data = {"image": str(path), "image_path": str(path), "device": "cpu"}
+    for transform in parser.get_parsed_content("preprocessing").transforms:
+        data = transform(data)
+    masks = parser.get_parsed_content("inferer")(data["image"][None], network)
+    data["pred"] = decollate_batch(masks)[0]
+    for transform in parser.get_parsed_content("postprocessing").transforms:
+        if not isinstance(transform, SaveImaged):
+            data = transform(data)
+    want = own_mask(bundle, path)
+    assert data["pred"].shape == (1, *want.shape)
+    assert want.any()
+    assert (data["pred"][0].numpy() == want).all()
+
+
+@torch.no_grad()
+def test_monai_deploy_gets_the_masks_of_the_segmenter(bundle, cohort):
+    """As its ``MonaiBundleInferenceOperator``, which loads images itself, without a channel."""
+    if bundle.name != "segmentation":
+        pytest.skip("it has one image")
+    parser, network = parts_of(bundle)
+    path = next(cohort.glob("*/QSM.nii.gz"))
+    loaded = LoadImage()(str(path))
+    meta = {**loaded.meta, "original_channel_dim": "no_channel"}
+    data = {"image": MetaTensor(loaded.as_tensor(), meta=meta)}
+    preprocessing, postprocessing = map(
+        parser.get_parsed_content, ("preprocessing", "postprocessing")
+    )
+    for compose in (preprocessing, postprocessing):
+        steps = compose.transforms
+        compose.transforms = [t for t in steps if not isinstance(t, LoadImaged | SaveImaged)]
+    data = preprocessing(data)
+    inferer = parser.get_parsed_content("inferer")
+    data["pred"] = inferer(inputs=data["image"][None], network=network)[0]
+    assert (postprocessing(data)["pred"][0].numpy() == own_mask(bundle, path)).all()
+
+
+@torch.no_grad()
+def test_monai_deploy_hands_over_tensors_by_the_names_of_the_metadata(bundle):
+    parser, network = parts_of(bundle)
+    inputs = parser["_meta_"]["network_data_format"]["inputs"]
+    tensors = {name: torch.rand(1, x["num_channels"], 8, 32, 32) for name, x in inputs.items()}
+    first, *others = tensors
+    further = {name: tensors[name] for name in others}
+    got = parser.get_parsed_content("inferer")(inputs=tensors[first], network=network, **further)
+    if bundle.name == "segmentation":
+        assert got.shape == tensors[first].shape  # label ids
+    else:
+        assert torch.equal(got, network(tensors[first], **further))
+
+
 @pytest.mark.parametrize("kind", ["train", "inference"])
 def test_properties_are_complete(bundle, kind, cohort, tmp_path, monkeypatch):
     monkeypatch.chdir(bundle)
@@ -298,6 +376,16 @@ def test_weights_of_another_network_are_refused(script, tmp_path):
 def test_a_folder_that_is_no_run_is_named(script, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no configs/train.yaml or .json.*training run"):
         script.main(["mrn", "--run", str(tmp_path), "--output", str(tmp_path / "x.zip")])
+
+
+def test_configs_of_a_run_may_be_yaml(script, tmp_path):
+    run = make_tiny("segmentation", tmp_path / "run")
+    config = json.loads((run / "configs" / "inference.json").read_text())
+    (run / "configs" / "inference.json").unlink()
+    (run / "configs" / "inference.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "configs").mkdir()
+    script.take_configs(run, tmp_path / "configs")
+    assert yaml.safe_load((tmp_path / "configs" / "inference.yaml").read_text()) == config
 
 
 def test_a_bundle_that_fails_elsewhere_is_not_kept(script, tmp_path, monkeypatch):

@@ -70,7 +70,9 @@ class NucleiUNet(nn.Module):
         Returns:
             Logits (B, 1 + K, D, H, W); channel 0 is background, channel i is label id i.
         """
-        with autocast(image.device, self.precision):
+        # ONNX has no convolution in bf16: exports compute in float32.
+        precision = "fp32" if torch.compiler.is_exporting() else self.precision
+        with autocast(image.device, precision):
             logits = self.folds[0](image)
             for fold in self.folds[1:]:
                 logits = logits + fold(image)

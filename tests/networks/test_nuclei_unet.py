@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from monai.networks.utils import convert_to_onnx
 from tiny_segmentation import make_plan
 
 from mrn_components.networks import NucleiUNet
@@ -50,3 +51,23 @@ def test_a_missing_or_wrong_plan_says_what_to_do(tmp_path):
     path.write_text("{")
     with pytest.raises(ValueError, match="is no valid JSON"):
         NucleiUNet(plan=path)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_onnx_agrees_at_three_sizes_whatever_the_precision():
+    runtime = pytest.importorskip("onnxruntime")
+    network = NucleiUNet(plan=make_plan(folds=2), precision="bf16").eval()
+    onnx = convert_to_onnx(
+        network,
+        [torch.rand(1, 1, 8, 16, 16)],
+        input_names=["image"],
+        use_trace=False,
+        dynamic_axes={"image": {2: "slices", 3: "rows", 4: "columns"}},
+    )
+    session = runtime.InferenceSession(onnx.SerializeToString())
+    network.precision = "fp32"
+    for size in ((4, 8, 8), (8, 16, 16), (12, 16, 32)):
+        image = torch.rand(1, 1, *size)
+        (got,) = session.run(None, {"image": image.numpy()})
+        torch.testing.assert_close(torch.from_numpy(got), network(image), atol=1e-4, rtol=1e-4)
