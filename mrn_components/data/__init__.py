@@ -3,7 +3,8 @@
 from mrn_components.data.dataset import ROIDataset, collate_subjects
 from mrn_components.data.folds import select_fold, split_folds
 from mrn_components.data.identities import DataLeakageError, identify_subjects
-from mrn_components.data.subjects import IMAGES, MASKS, Subject, load_subjects, read_labels
+from mrn_components.data.subjects import IMAGES, MASKS, load_subjects
+from mrn_components.data.tables import Subject, read_labels
 
 __all__ = [
     "IMAGES",
