@@ -67,3 +67,12 @@ def test_importing_the_package_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["biomarkers", "check", "tables"])
+def test_commands_without_a_network_do_not_wait_for_torch(command):
+    code = (
+        f"import sys, mrn_components.app.{command}; print({{'torch', 'monai'}} & {{*sys.modules}})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
