@@ -40,6 +40,10 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "pack_bundle.py"
 SCHEMA = Path(__file__).parent / "meta_schema_20240725.json"
 NAMES = sorted(path.name for path in (ROOT / "bundles").iterdir())
+TEMPLATE = [  # docs/readme_template.md of the Model Zoo
+    *("Authors", "Tags", "Model description", "Data", "Preprocessing", "Performance"),
+    *("Additional usage steps", "System configuration", "Limitations", "Citation", "References"),
+]
 CLASSIFIERS = [name for name in NAMES if name != "segmentation"]
 
 
@@ -142,6 +146,25 @@ def test_metadata_keeps_the_schema_and_is_complete(bundle):
     for key in ("name", "intended_use", "data_source", "eval_metrics", "references", "modality"):
         assert content[key], key
     assert "mrn-components" not in content["required_packages_version"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_readme_has_the_sections_of_the_zoos_template(name):
+    text = (ROOT / "bundles" / name / "docs" / "README.md").read_text()
+    sections = [line.strip("#* ") for line in text.splitlines() if line.startswith(("##", "###"))]
+    assert [section for section in sections if section in TEMPLATE] == TEMPLATE
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_measured_scores_have_intervals_and_say_of_whom(name):
+    card = json.loads((ROOT / "bundles" / name / "configs" / "metadata.json").read_text())
+    measured = card["eval_metrics"]["measured"]
+    assert "phantoms" in measured["what"]
+    scores = [score for score in measured.values() if isinstance(score, dict)]
+    assert scores
+    for score in scores:
+        low, high = score["interval_95"]
+        assert 0 <= low <= score["value"] <= high <= 1
 
 
 def test_metadata_off_the_schema_is_refused(bundle, tmp_path):
