@@ -64,11 +64,17 @@ def assemble(name: str, folder: Path, args: argparse.Namespace) -> None:
 def take_configs(run: Path, configs: Path) -> None:
     """Put the configs that a run was trained with, and that predict with it, in the bundle's place.
 
+    Folders of this machine (``--dataset_dir /data/patients``) are nobody else's: they stay out.
+
     Raises:
         FileNotFoundError: if ``run`` is no folder of a run.
     """
     for name in ("train", "inference"):
+        own = ConfigParser.load_config_file(str(configs / f"{name}.yaml"))
         config = ConfigParser.load_config_file(str(bundle_config(run, name)))
+        for key, value in config.items():
+            if isinstance(value, str) and Path(value).is_absolute():
+                config[key] = own.get(key)
         text = yaml.safe_dump(config, sort_keys=False, width=100)
         (configs / f"{name}.yaml").write_text(f"# As run {run.name} was trained.\n{text}")
     for plan in (run / "configs").glob("plan_*.json"):  # of nnU-Net

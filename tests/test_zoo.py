@@ -401,14 +401,30 @@ def test_a_folder_that_is_no_run_is_named(script, tmp_path):
         script.main(["mrn", "--run", str(tmp_path), "--output", str(tmp_path / "x.zip")])
 
 
-def test_configs_of_a_run_may_be_yaml(script, tmp_path):
+@pytest.fixture
+def configs(tmp_path):
+    """The configs of a bundle whose run is to be packed."""
+    return shutil.copytree(ROOT / "bundles" / "segmentation" / "configs", tmp_path / "configs")
+
+
+def test_configs_of_a_run_may_be_yaml(script, configs, tmp_path):
     run = make_tiny("segmentation", tmp_path / "run")
     config = json.loads((run / "configs" / "inference.json").read_text())
     (run / "configs" / "inference.json").unlink()
     (run / "configs" / "inference.yaml").write_text(yaml.safe_dump(config))
-    (tmp_path / "configs").mkdir()
-    script.take_configs(run, tmp_path / "configs")
-    assert yaml.safe_load((tmp_path / "configs" / "inference.yaml").read_text()) == config
+    script.take_configs(run, configs)
+    assert yaml.safe_load((configs / "inference.yaml").read_text()) == config
+
+
+def test_folders_of_this_machine_are_not_packed(script, configs, tmp_path):
+    run = make_tiny("segmentation", tmp_path / "run")
+    config = json.loads((run / "configs" / "train.json").read_text())
+    config |= {"dataset_dir": "/data/patients", "epochs": 3}
+    (run / "configs" / "train.json").write_text(json.dumps(config))
+    script.take_configs(run, configs)
+    packed = yaml.safe_load((configs / "train.yaml").read_text())
+    assert packed["dataset_dir"] == "data/phantom"
+    assert packed["epochs"] == 3
 
 
 def test_a_bundle_that_fails_elsewhere_is_not_kept(script, tmp_path, monkeypatch):
