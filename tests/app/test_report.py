@@ -133,8 +133,8 @@ def test_states_show_as_such(output):
     assert "The network was trained on this subject" in words(page(output, "SUBJ_002"))
     assert "class PD" not in words(page(output, "SUBJ_002"))
     failed = words(page(output, "SUBJ_003"))
-    assert "The subject could not be read." in failed
-    assert "NM: there is no such image." in failed
+    assert "The prediction failed, see the flags." in failed
+    assert "NM: there is no image." in failed
     assert "not above the threshold 0.5: class HC" in words(page(output, "SUBJ_001"))
     assert "Not computed." in words(page(output, "SUBJ_001"))
 
