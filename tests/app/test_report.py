@@ -197,12 +197,14 @@ def test_the_index_keeps_every_word_and_stays_small(cohort, tmp_path, monkeypatc
     flag = "a long reason " * 40 + "its end"
     records = [record(cohort, f"SUBJ_00{number}", flags=[flag]) for number in range(3)]
     folder = write_output(tmp_path / "out", records)
-    assert "its end" in words(write_reports(folder, cohort).read_text())  # for the search
-    thumbs = 2 * 5000
-    monkeypatch.setattr(index, "_MAX_BYTES", 3 * (1000 + 2 * len(flag)) + thumbs)
     html = write_reports(folder, cohort).read_text()
-    assert 0 < html.count("data:image/webp") < 6
-    assert "subjects have no pictures here, since the page would be too large" in words(html)
+    assert "its end" in words(html)  # for the search
+    thumbs = [len(uri) for uri in re.findall(r"data:image/webp[^\"]+", html)]
+    text = 3 * (1000 + 2 * len(flag))
+    monkeypatch.setattr(index, "_MAX_BYTES", text + sum(thumbs[:4]))  # of two subjects
+    html = write_reports(folder, cohort).read_text()
+    assert html.count("data:image/webp") == 4
+    assert "1 subject has no pictures here, since the page would be too large" in words(html)
 
 
 def test_contours_are_those_of_the_regions_nuclei(cohort, tmp_path):
@@ -233,7 +235,7 @@ def test_what_cannot_be_made_afterwards_is_said(cohort, tmp_path, caplog):
     assert "maps: the system gives no probability." in words(page(folder, "SUBJ_003"))
 
 
-def test_a_page_says_what_made_it_without_unfolding(cohort, tmp_path):
+def test_a_page_says_what_made_it_and_nothing_of_others(cohort, tmp_path):
     folder = write_output(tmp_path / "out", [record(cohort, "SUBJ_000")])
     manifest = {
         "written": "2026-11-24T20:00:00+00:00",
@@ -241,14 +243,17 @@ def test_a_page_says_what_made_it_without_unfolding(cohort, tmp_path):
         "weights": {"models/model.pt": "cd" * 32},
         "segmentation": None,
         "device": "cpu",
+        "inputs": {name: {"nm": "ef" * 32} for name in ("SUBJ_000", "SUBJ_001")},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     write_reports(folder, cohort)
-    shown = words(page(folder, "SUBJ_000").split("<details>")[-2] + page(folder, "SUBJ_000"))
-    line = (
+    html = page(folder, "SUBJ_000")
+    unfolded = words(re.sub(r"<details>.*?</details>", "", html, flags=re.DOTALL))
+    assert (
         "Predicted 2026-11-24T20:00:00+00:00 · bundle mrn · weights models/model.pt cdcdcdcdcdcd… "
-    )
-    assert line + "· computed on cpu" in shown
+        "· computed on cpu"
+    ) in unfolded
+    assert "SUBJ_001" not in html  # pages are mailed one by one
 
 
 def test_a_subject_outside_the_folder_has_a_row_and_no_page(cohort, tmp_path):

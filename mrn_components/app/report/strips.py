@@ -154,6 +154,7 @@ def _row(biomarker: Biomarker, nucleus: str, values: Mapping[str, float | None])
 
 def _mark(group: str, ends: Sequence[float], place: Callable[[float], float], digits: int) -> Mark:
     """A mark of (mean, low, high)."""
+    at, start, stop = map(place, ends)
     mean, low, high = (f"{end:.{digits}f}".replace("-", "−") for end in ends)
     text = f"{group.upper()} {mean}" + (f" ({low} to {high})" if low != high else "")
-    return Mark(group, *map(place, ends), text)
+    return Mark(group, at, start, stop, text)

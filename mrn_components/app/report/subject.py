@@ -77,7 +77,7 @@ def write_subject_report(
         made_with=_made_with(manifest or {}),
         inputs=_inputs(record),
         timings=list((record.get("timings_s") or {}).items()),
-        provenance=list(flatten(manifest or {})),
+        provenance=_provenance(manifest or {}),
     )
 
 
@@ -162,6 +162,11 @@ def _why_unexplained(record: Mapping[str, Any]) -> str:
         "`mrn predict INPUT OUTPUT --resume True --report True`, with the bundle and the options "
         "of the prediction, adds them."
     )
+
+
+def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rows of the manifest, without the other subjects: a page goes where they must not."""
+    return flatten({key: value for key, value in manifest.items() if key != "inputs"})
 
 
 def _made_with(manifest: Mapping[str, Any]) -> list[str]:
