@@ -391,18 +391,23 @@ def test_a_cohort_page_shows_figures_models_and_folds(tmp_path):
     assert "0.123 (0.045)" in words(html)
 
 
-def test_a_cross_validation_gets_its_page(tmp_path):
+def write_cross_validation(folder: Path) -> Path:
+    """The page of a cross-validation of two folds."""
     rng = np.random.default_rng(2)
     truth = np.arange(20) % 2
     prob = np.clip(rng.normal(0.4 + 0.2 * truth, 0.2), 0, 1).round(6)
     lines = ["subject,fold,prob_pd,class,label"]
     lines += [f"S{i:02d},{i // 10},{prob[i]},{int(prob[i] > 0.5)},{truth[i]}" for i in range(20)]
-    (tmp_path / "out_of_fold.csv").write_text("\n".join(lines) + "\n")
+    (folder / "out_of_fold.csv").write_text("\n".join(lines) + "\n")
     folds = [diagnosis_metrics(prob[part], truth[part]) for part in (slice(10), slice(10, 20))]
     summary = {name: {"mean": 0.5, "sd": 0.1} for name in folds[0]}
     content = {"folds": folds, "summary": summary, "overall": diagnosis_metrics(prob, truth)}
-    (tmp_path / "crossval.json").write_text(json.dumps(content))
-    path = crossval._write_report(tmp_path, "mrn")
+    (folder / "crossval.json").write_text(json.dumps(content))
+    return crossval._write_report(folder, "mrn")
+
+
+def test_a_cross_validation_gets_its_page(tmp_path):
+    path = write_cross_validation(tmp_path)
     assert path == tmp_path / "evaluation" / "report.html"
     text = words(path.read_text())
     assert "Cross-validation of mrn" in text

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from test_report import output  # noqa: F401  a fixture
+from test_report import output, write_cross_validation  # noqa: F401  a fixture
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
@@ -18,6 +18,13 @@ def browser():
     api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     with api.sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+
+
+@pytest.fixture(scope="module")
+def pages(output, tmp_path_factory):  # noqa: F811
+    """Of four subjects, of all of them, and of a cross-validation."""
+    cohort = write_cross_validation(tmp_path_factory.mktemp("crossval"))
+    return [*sorted(output.rglob("*.html")), cohort]
 
 
 @pytest.fixture
@@ -48,8 +55,8 @@ def outside(page, path):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_pages_ask_nothing_complain_of_nothing_and_fit(visit, output, width, scheme):  # noqa: F811
-    for path in sorted(output.rglob("*.html")):
+def test_pages_ask_nothing_complain_of_nothing_and_fit(visit, pages, width, scheme):
+    for path in pages:
         page = visit(path, width, scheme)
         assert outside(page, path) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -83,20 +90,20 @@ PALE = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_stands_out(visit, output, scheme):  # noqa: F811
-    for path in sorted(output.rglob("*.html")):
+def test_every_text_stands_out(visit, pages, scheme):
+    for path in pages:
         page = visit(path, 1280, scheme)
         assert page.evaluate(PALE) == []
     page.add_style_tag(content=".note{color:#888;background:#999}")  # it can fail
     assert page.evaluate(PALE)
 
 
-def test_what_is_tapped_on_a_phone_is_large_enough(visit, output):  # noqa: F811
+def test_what_is_tapped_on_a_phone_is_large_enough(visit, output, pages):  # noqa: F811
     small = """[...document.querySelectorAll("a,button,input,select,summary")]
       .filter((node) => node.getClientRects().length)
       .map((node) => (node.type === "checkbox" ? node.parentElement : node).getBoundingClientRect())
       .filter((box) => box.width < 44 || box.height < 40).length"""
-    for path in sorted(output.rglob("*.html")):
+    for path in pages:
         assert visit(path, 390).evaluate(small) == 0
     assert visit(output / "index.html", 1280).evaluate(small) > 0  # it can fail
 
