@@ -1,6 +1,8 @@
 """Reports: what a page says, that it says it truly, and that nothing gets in or out of it."""
 
+import base64
 import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 from test_evaluate import write_predictions
 from tiny_cohort import make_mask
 
@@ -22,7 +25,7 @@ from mrn_components.app.report.slices import canonical_box, draw_slice, grey, ra
 from mrn_components.app.report.strips import biomarker_rows, published_values
 from mrn_components.biomarkers import REFERENCES, biomarkers
 from mrn_components.metrics import diagnosis_metrics
-from mrn_components.volumes import read_volume
+from mrn_components.volumes import Volume, read_volume
 
 EVIL = "<script>alert(1)</script>"
 BOXES = {
@@ -318,6 +321,23 @@ def test_the_patients_right_is_left_and_anterior_on_top():
     plane[2, 1] = 1  # right, anterior
     assert radiological(plane)[0, 0] == 1
     assert radiological(plane).shape == (2, 3)
+
+
+def test_pictures_of_a_huge_matrix_shrink_and_nothing_in_them_moves(tmp_path):
+    """A picture has at most 640 pixels a side; sizes in mm and contours are those of the volume."""
+    array = np.zeros((1400, 1000, 1), np.float32)
+    array[700:, 500:] = 1  # right, anterior
+    volume = Volume(array, np.diag([0.2, 0.2, 2, 1]), "huge")
+    seen = Volume(array.astype(np.uint8), volume.affine, "mask")
+    picture = draw_slice(volume, seen, 0, nuclei={"SN": (1, 2)}, boxes={}, window=(0, 1))
+    content = base64.b64decode(picture.uri.split(",")[1])
+    pixels = np.asarray(Image.open(io.BytesIO(content)))
+    assert pixels.shape == (457, 640)
+    assert (picture.width, picture.height) == (280, 200)
+    assert pixels[:228, :319].min() == 255
+    assert pixels[230:, 321:].max() == 0
+    points = np.array(re.findall(r"([\d.]+) ([\d.]+)", picture.outlines[0].path), dtype=float)
+    np.testing.assert_allclose(points.max(0), (140, 100), atol=0.01)
 
 
 def test_grey_survives_what_is_not_finite():
