@@ -12,14 +12,8 @@ __version__ = "0.1.0"
 _REGISTER = {
     "batch": ["PrepareROIBatch"],
     "bundle": ["check_run", "existing_file", "locate_bundle", "save_run"],
-    "data": [
-        "ROIDataset",
-        "collate_subjects",
-        "identify_subjects",
-        "load_subjects",
-        "select_fold",
-        "split_folds",
-    ],
+    "data": ["identify_subjects", "load_subjects", "select_fold", "split_folds"],
+    "data.dataset": ["ROIDataset", "collate_subjects"],
     "handlers": [
         "EpochSummaryHandler",
         "FaultReportHandler",

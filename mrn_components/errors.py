@@ -1,10 +1,12 @@
 """How an error reaches a user: one message that says what to type, without pages of traceback."""
 
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import NoReturn
 
 
 class UntrustedBundleError(ValueError):
@@ -39,6 +41,20 @@ def install_messages() -> None:
     sys.excepthook = _print_message
 
 
+def end_by_signal(number: int, _frame: FrameType | None = None) -> NoReturn:
+    """End this process in one message; a handler of signals.
+
+    Raises:
+        SystemExit: with 128 and the signal's number, as shells count: 130, 143.
+    """
+    name = signal.Signals(number).name
+    sys.stderr.write(
+        f"\nstopped by {name}: what is finished stays; the same command goes on, with --resume "
+        "True where it has that option.\n"
+    )
+    raise SystemExit(128 + number)
+
+
 def user_message(error: BaseException) -> str | None:
     """The message of the first error behind ``error`` that our code raised for the user.
 
@@ -62,6 +78,8 @@ def _user_error(error: BaseException) -> BaseException | None:
 def _print_message(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
+    if isinstance(error, KeyboardInterrupt):
+        end_by_signal(signal.SIGINT)
     found = _user_error(error)
     if found is None:
         traceback.print_exception(kind, error, trace)

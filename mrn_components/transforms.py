@@ -13,11 +13,11 @@ from monai.networks import one_hot
 from monai.transforms import CropForeground, Orientation, Transform
 
 from mrn_components.boxes import Box
-from mrn_components.checks.geometry import MAX_SHIFT_MM, corner_shift_mm
 from mrn_components.checks.masks import unknown_values
 from mrn_components.labels import LABELS
 from mrn_components.placement import Missing, Placement, ROIPlacer
 from mrn_components.rois import ROI
+from mrn_components.volumes import MAX_SHIFT_MM, corner_shift_mm
 
 _logger = logging.getLogger(__name__)
 _MIN_CONTRAST = 1e-3  # standard deviation in an ROI, of intensities scaled to [0, 1]

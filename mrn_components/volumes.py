@@ -1,6 +1,7 @@
 """Volumes as files hold them: voxels, affine and name, for what measures without a network."""
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from mrn_components.labels import LABELS, ImageName
 
 VolumeSource = str | Path | SpatialImage
 
-_MAX_SHIFT_MM = 0.1  # between the corners of two volumes of one grid, as in CheckVolumesd
+MAX_SHIFT_MM = 0.1  # between the corners of an image and its mask
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,19 @@ def read_mask(source: VolumeSource, image: ImageName) -> Volume:
     return Volume(mask.array.astype(np.uint8), mask.affine, mask.name)
 
 
+def corner_shift_mm(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
+    """Largest distance between the corners of one box of voxels under two affines.
+
+    Args:
+        shape: voxels along each axis.
+        affine: (4, 4) from voxels to mm.
+        other: the other affine.
+    """
+    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)], dtype=float)
+    corners[:, :3] *= shape
+    return float(np.linalg.norm((corners @ (affine - other).T)[:, :3], axis=1).max())
+
+
 def check_same_grid(volume: Volume, mask: Volume) -> None:
     """Refuse a mask on another grid: its voxels would lie on other tissue.
 
@@ -119,12 +133,10 @@ def check_same_grid(volume: Volume, mask: Volume) -> None:
             f"{volume.array.shape} (axes as in RAS); masks are never resampled here, so bring it "
             "to this grid with nearest neighbours."
         )
-    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)], dtype=float)
-    corners[:, :3] *= volume.array.shape
-    apart = np.linalg.norm((corners @ (volume.affine - mask.affine).T)[:, :3], axis=1).max()
-    if apart > _MAX_SHIFT_MM:
+    apart = corner_shift_mm(volume.array.shape, volume.affine, mask.affine)
+    if apart > MAX_SHIFT_MM:
         raise ValueError(
             f"the corners of {mask.name} lie up to {apart:.2f} mm from those of {volume.name}, "
-            f"expected at most {_MAX_SHIFT_MM} mm; correct the affine, or draw the mask on this "
+            f"expected at most {MAX_SHIFT_MM} mm; correct the affine, or draw the mask on this "
             "image."
         )

@@ -1,5 +1,8 @@
 """Fixtures of every test that reads data."""
 
+import multiprocessing
+import os
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
@@ -37,3 +40,12 @@ def rois() -> dict[str, ROI]:
         "qsm2": ROI(image="qsm", nuclei=["STN", "SN", "RN"], size=28),
         "qsm3": ROI(image="qsm", nuclei=["DN"], size=28),
     }
+
+
+@pytest.fixture
+def processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ForkServerContext:
+    """Forks of a process that imported torch and trained nothing: torch trains in no others."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([request.module.__name__])
+    return context

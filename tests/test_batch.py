@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from torch.nn.functional import interpolate
 
 from mrn_components.batch import PrepareROIBatch
-from mrn_components.data import collate_subjects
+from mrn_components.data.dataset import collate_subjects
 from mrn_components.rois import ROI
 from mrn_components.transforms import DiagnosisOutputd, ROIMaskChannelsd
 

@@ -1,4 +1,3 @@
-import multiprocessing
 import os
 import pickle
 import random
@@ -8,7 +7,6 @@ import signal
 import subprocess
 import time
 from collections import namedtuple
-from pathlib import Path
 
 import pytest
 import torch
@@ -169,15 +167,6 @@ def train_and_die(directory, moment):
 
         checkpoint.torch.save = save_half
     trainer.run()
-
-
-@pytest.fixture
-def processes(monkeypatch):
-    """Forks of a process that imported torch and trained nothing; torch refuses to train in others."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
 
 
 @pytest.mark.parametrize("moment", ["mid-epoch", "mid-save"])

@@ -20,13 +20,12 @@ from tiny_cohort import SHAPE, make_subject, write_nifti
 
 from mrn_components.data import (
     DataLeakageError,
-    ROIDataset,
-    collate_subjects,
     load_subjects,
     read_labels,
     select_fold,
     split_folds,
 )
+from mrn_components.data.dataset import ROIDataset, collate_subjects
 from mrn_components.rois import ROI
 from mrn_components.transforms import MergeSidesd, ROICropd
 

@@ -1,4 +1,3 @@
-import multiprocessing
 import random
 from collections import deque
 
@@ -283,14 +282,13 @@ def run_rank(rank, world_size, folder, steps=8, batch=8):
         dist.destroy_process_group()
 
 
-def test_two_ranks_train_like_one_process(tmp_path):
+def test_two_ranks_train_like_one_process(tmp_path, processes):
     results = {}
     for world_size in (1, 2):
         folder = tmp_path / str(world_size)
         folder.mkdir()
-        context = multiprocessing.get_context("fork")
         ranks = [
-            context.Process(target=run_rank, args=(rank, world_size, folder))
+            processes.Process(target=run_rank, args=(rank, world_size, folder))
             for rank in range(world_size)
         ]
         for process in ranks:

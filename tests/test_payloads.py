@@ -17,7 +17,7 @@ from tiny_segmentation import make_plan, make_segmentation_bundle
 from mrn_components.app.inspect import inspect_bundle
 from mrn_components.app.predict import predict
 from mrn_components.app.segment import NucleiSegmenter
-from mrn_components.data import ROIDataset
+from mrn_components.data.dataset import ROIDataset
 from mrn_components.errors import DamagedFileError, UntrustedBundleError
 from mrn_components.handlers import FoldCheckpointLoader
 from mrn_components.networks import NucleiUNet, SliceEncoder, VolumeViT

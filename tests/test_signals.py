@@ -71,6 +71,27 @@ def test_a_signal_ends_a_run_at_its_next_step(number, cohort, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_command_in_one_message(number, tmp_path):
+    """To the whole group, as a terminal sends it: worker processes say nothing."""
+    command = [sys.executable, "-W", "ignore", "-m", "mrn_components.app.cli", "phantom", "cohort"]
+    process = subprocess.Popen(
+        [*command, "--subjects", "400", "--view", "midbrain", "--workers", "2"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(tmp_path / "cohort" / "PHAN1_001", process)
+    os.killpg(process.pid, number)
+    output, _ = process.communicate(timeout=60)
+    assert f"\nstopped by {number.name}: what is finished stays; the same command" in output
+    assert process.returncode == 128 + number
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
 def test_a_dead_process_ends_the_others(cohort, tmp_path):
     """Of two gloo processes the second is killed: the first ends soon, and nothing is lost."""
     values = names(tmp_path, cohort)

@@ -12,7 +12,7 @@ import mrn_components
 PACKAGE = Path(mrn_components.__file__).parent
 # Layers from the bottom: a module may import from its own layer and those below.
 LAYERS = [
-    {"boxes", "errors", "files", "hashes", "labels", "plan", "population", "shapley"},
+    {"boxes", "errors", "files", "hashes", "labels", "plan", "population", "shapley", "workers"},
     {"checks", "losses", "networks", "optim", "phantom", "rois", "volumes"},
     {"batch", "biomarkers", "data", "inferers", "metrics", "placement", "transforms"},
     {"bundle", "handlers", "ledger", "msupmoco", "predictions", "segmentation"},
@@ -67,3 +67,12 @@ def test_importing_the_package_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["biomarkers", "check", "tables"])
+def test_commands_without_a_network_do_not_wait_for_torch(command):
+    code = (
+        f"import sys, mrn_components.app.{command}; print({{'torch', 'monai'}} & {{*sys.modules}})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -12,7 +12,8 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImaged, Orientationd
 from tiny_cohort import AFFINE, SHAPE, make_mask, make_subject, write_nifti
 
-from mrn_components.data import ROIDataset, collate_subjects, load_subjects
+from mrn_components.data import load_subjects
+from mrn_components.data.dataset import ROIDataset, collate_subjects
 from mrn_components.labels import LABELS
 from mrn_components.rois import ROI
 from mrn_components.transforms import (

@@ -4,10 +4,8 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from mrn_components.checks import Examination, Finding, examine_subject
 from mrn_components.checks.cohort import class_findings, duplicate_findings, id_findings
 from mrn_components.checks.confounds import Confounds, confound_baseline, confound_findings
 from mrn_components.files import write_text
+from mrn_components.workers import worker_pool
 
 _MAX_PLACES = 10  # printed of one kind of fault; the JSON has them all
 _SUBJECTS_A_PROCESS = 4  # fewer do not repay its start
@@ -152,8 +151,7 @@ def _examine(subjects: Sequence[Mapping[str, Any]], workers: int | None) -> list
     bar = partial(tqdm, total=len(subjects), desc="Check", unit="subject", leave=False)
     if processes == 1:
         return list(bar(map(examine, subjects)))
-    # Spawned, not forked: the caller may hold threads (torch) that a fork would copy locked.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with worker_pool(processes) as pool:
         return list(bar(pool.map(examine, subjects)))
 
 

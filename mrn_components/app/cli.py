@@ -1,5 +1,6 @@
 """The ``mrn`` command: parse, call, print."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Literal
 import fire
 
 import mrn_components
-from mrn_components.errors import install_messages
+from mrn_components.errors import end_by_signal, install_messages
 
 
 def phantom(
@@ -413,6 +414,7 @@ def version() -> None:
 def main() -> None:
     """Entry point of the ``mrn`` command."""
     install_messages()
+    signal.signal(signal.SIGTERM, end_by_signal)
     commands = [phantom, components, predict, evaluate, contributions, crossval, reproduce, version]
     commands += [check, inspect, biomarkers, evaluate_masks, challenge, report]
     fire.Fire({command.__name__: command for command in commands}, name="mrn")

@@ -18,6 +18,7 @@ from mrn_components.app.inspect import require_trusted
 from mrn_components.bundle import bundle_config, check_key
 from mrn_components.files import check_digest, replacing
 from mrn_components.labels import LABELS, ImageName
+from mrn_components.ledger import read_ledgers
 
 _MARGIN_MM = 15.0  # NM and QSM of a subject lie up to 3 mm apart
 
@@ -76,6 +77,7 @@ class NucleiSegmenter:
                 f"every subject its {image.upper()}_mask.nii.gz."
             )
         self.weights = weights
+        self.ledgers = read_ledgers(weights)
         self.image = image
         self.device = torch.device(parser.get_parsed_content("device"))
         self.preprocessing = parser.get_parsed_content("preprocessing")

@@ -5,17 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mrn_components.checks import Finding
-from mrn_components.data.subjects import (
-    IMAGES,
-    MASKS,
+from mrn_components.data.subjects import IMAGES, MASKS, only_csv, subject_folders
+from mrn_components.data.tables import (
     LabelsError,
     Subject,
     check_entry,
     check_id,
-    only_csv,
     read_entries,
     read_table,
-    subject_folders,
 )
 
 _KEYS = ("subject", "label", "person", *IMAGES, *MASKS)

@@ -1,7 +1,7 @@
 """Where a file says its voxels are: orientation, and whether two files share a grid."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel
@@ -10,24 +10,11 @@ from nibabel.spatialimages import HeaderDataError
 
 from mrn_components.checks.finding import Finding, error, warning
 from mrn_components.checks.nifti import Header, Volume
+from mrn_components.volumes import MAX_SHIFT_MM, corner_shift_mm
 
-MAX_SHIFT_MM = 0.1  # between an image's corners and its mask's
 _MAX_FORMS_MM, _MAX_FORMS_DEGREES = 1.0, 1.0  # between sform and qform
 _MAX_OBLIQUE_DEGREES = 15.0
 _SPACING_MM = (0.1, 10.0)
-
-
-def corner_shift_mm(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
-    """Largest distance between the corners of one box of voxels under two affines.
-
-    Args:
-        shape: voxels along each axis.
-        affine: (4, 4) from voxels to mm.
-        other: the other affine.
-    """
-    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)], dtype=float)
-    corners[:, :3] *= shape
-    return float(np.linalg.norm((corners @ (affine - other).T)[:, :3], axis=1).max())
 
 
 def header_findings(path: Path, header: Header, *, strict: bool) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""NIfTI files read once, as a stream, with the checks that nibabel leaves out.
+"""NIfTI volumes whose checksum and size are right, which nibabel takes on trust.
 
 nibabel stops before the checksum at the end of a gzip file, so that flipped bits become wrong
 voxels; it trusts the size that a header claims. Both are checked here before an array is made.
@@ -6,9 +6,7 @@ voxels; it trusts the size that a header claims. Both are checked here before an
 
 import hashlib
 import math
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -19,14 +17,12 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.spatialimages import HeaderDataError
 
 from mrn_components.checks.finding import FaultyFileError, error
+from mrn_components.checks.stream import COPY, is_nifti, looks_like, read_content, reading
 
 MAX_LENGTH = 1024  # voxels along an axis
 MAX_VOXELS = 200_000_000
 _SLACK_BYTES = 1 << 20  # a file may hold this much more than its header declares
 _MAX_RATIO = 1032  # of deflate
-_CHUNK_BYTES = 1 << 18
-_GZIP = b"\x1f\x8b"
-_COPY = "Copy the file anew from where it came from, or export it again"
 
 Header = nibabel.Nifti1Header | nibabel.Nifti2Header
 
@@ -62,8 +58,8 @@ def read_header(path: Path) -> Header:
     Raises:
         FaultyFileError: for a file that is no NIfTI volume of a possible size, or too short.
     """
-    with _reading(path):
-        pieces = _content(path, lambda _: None)
+    with reading(path):
+        pieces = read_content(path, lambda _: None)
         return _parse(path, _first_bytes(path, pieces))
 
 
@@ -78,8 +74,8 @@ def read_volume(path: Path) -> Volume:
             checksum, or holds far more than its header declares.
     """
     digest = hashlib.sha256()
-    with _reading(path):
-        pieces = _content(path, digest.update)
+    with reading(path):
+        pieces = read_content(path, digest.update)
         content = bytearray(_first_bytes(path, pieces))
         header = _parse(path, bytes(content))
         declared = _declared_bytes(header)
@@ -92,7 +88,7 @@ def read_volume(path: Path) -> Volume:
                         path,
                         found=f"more than {len(content):,} bytes of content",
                         expected=f"{declared:,} bytes, as its header declares",
-                        fix="Do not open it; " + _COPY[0].lower() + _COPY[1:],
+                        fix="Do not open it; " + COPY[0].lower() + COPY[1:],
                     )
                 )
         if len(content) < declared:
@@ -102,7 +98,7 @@ def read_volume(path: Path) -> Volume:
                     path,
                     found=f"content that ends after {len(content):,} bytes",
                     expected=f"{declared:,} bytes, as its header declares",
-                    fix=_COPY,
+                    fix=COPY,
                 )
             )
     return Volume(
@@ -125,136 +121,6 @@ def hash_voxels(voxels: np.ndarray, affine: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what zlib and the operating system say of a file into a finding."""
-    try:
-        yield
-    except zlib.error as cause:
-        raise FaultyFileError(
-            error(
-                "damaged",
-                path,
-                found=f"a gzip stream that is damaged ({cause})",
-                expected="a stream that fits its checksum",
-                fix=_COPY,
-            )
-        ) from cause
-    except EOFError as cause:
-        raise FaultyFileError(
-            error(
-                "truncated",
-                path,
-                found=f"a gzip stream that stops before its end, at byte {_size(path):,}",
-                expected="a whole file",
-                fix=_COPY,
-            )
-        ) from cause
-    except FileNotFoundError as cause:
-        raise FaultyFileError(
-            error(
-                "missing-file",
-                path,
-                found="no such file",
-                expected="a NIfTI file",
-                fix="Add it, or take the subject out",
-            )
-        ) from cause
-    except OSError as cause:
-        raise FaultyFileError(
-            error(
-                "unreadable",
-                path,
-                found=f"a file that cannot be read ({cause.strerror or cause})",
-                expected="a readable file",
-                fix="Mend its rights or its link",
-            )
-        ) from cause
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
-
-
-def _content(path: Path, note: Callable[[bytes], object]) -> Iterator[bytes]:
-    """Yield the content, decompressed where it is compressed; ``note`` sees the stored bytes."""
-    with path.open("rb") as file:
-        chunk = file.read(_CHUNK_BYTES)
-        _check_name(path, chunk)
-        inflate = _Inflater() if chunk.startswith(_GZIP) else None
-        while chunk:
-            note(chunk)
-            if inflate is None:
-                yield chunk
-            else:
-                yield from inflate(chunk)
-            chunk = file.read(_CHUNK_BYTES)
-        if inflate is not None and not inflate.at_end:
-            raise EOFError
-
-
-class _Inflater:
-    """Decompress gzip piece by piece; zlib checks length and checksum at the end of a member."""
-
-    def __init__(self) -> None:
-        self.member = zlib.decompressobj(wbits=31)
-
-    @property
-    def at_end(self) -> bool:
-        return self.member.eof
-
-    def __call__(self, chunk: bytes) -> Iterator[bytes]:
-        while chunk:
-            if self.member.eof:
-                chunk = chunk.lstrip(b"\0")  # padding, which gzip allows
-                if not chunk:
-                    return
-                self.member = zlib.decompressobj(wbits=31)
-            yield self.member.decompress(chunk, _CHUNK_BYTES)  # a piece, however much it swells to
-            chunk = self.member.unused_data or self.member.unconsumed_tail
-
-
-def _check_name(path: Path, start: bytes) -> None:
-    """Refuse files whose name and first bytes contradict each other."""
-    named_gzip, is_gzip = path.name.lower().endswith(".gz"), start.startswith(_GZIP)
-    if named_gzip != is_gzip:
-        wanted = "gzip (its name ends in .gz)" if named_gzip else "no gzip (its name lacks .gz)"
-        raise FaultyFileError(
-            error(
-                "not-nifti",
-                path,
-                found=_looks_like(start),
-                expected=f"a NIfTI file, {wanted}",
-                fix=(
-                    "Rename it to .nii.gz"
-                    if is_gzip
-                    else "Rename it to .nii"
-                    if _is_nifti(start)
-                    else _COPY
-                ),
-            )
-        )
-
-
-def _is_nifti(start: bytes) -> bool:
-    return start[344:347] in (b"n+1", b"ni1") or start[4:7] in (b"n+2", b"ni2")
-
-
-def _looks_like(start: bytes) -> str:
-    if not start:
-        return "an empty file"
-    if start.startswith(_GZIP):
-        return "a gzip file"
-    if _is_nifti(start):
-        return "an uncompressed NIfTI file"
-    if start[128:132] == b"DICM":
-        return "a DICOM file"
-    text = start[:200].decode("ascii", errors="replace")
-    if all(letter.isprintable() or letter.isspace() for letter in text):
-        return f"text that starts with {text[:30]!r}"
-    return f"a file that starts with the bytes {start[:4].hex(' ')}"
-
-
 def _first_bytes(path: Path, pieces: Iterator[bytes]) -> bytes:
     """The start of the content, long enough for any NIfTI header."""
     start = b""
@@ -263,14 +129,14 @@ def _first_bytes(path: Path, pieces: Iterator[bytes]) -> bytes:
         if piece is None:
             break
         start += piece
-    if not _is_nifti(start):
+    if not is_nifti(start):
         raise FaultyFileError(
             error(
                 "not-nifti",
                 path,
-                found=_looks_like(start) + (" in it" if path.name.lower().endswith(".gz") else ""),
+                found=looks_like(start) + (" in it" if path.name.lower().endswith(".gz") else ""),
                 expected="a NIfTI file",
-                fix=_COPY,
+                fix=COPY,
             )
         )
     return start
@@ -292,12 +158,12 @@ def _parse(path: Path, start: bytes) -> Header:
                 path,
                 found=f"a header that contradicts itself ({cause})",
                 expected="a NIfTI header",
-                fix=_COPY,
+                fix=COPY,
             )
         ) from cause
     _check_shape(path, _shape(header))
     _check_type(path, header.get_data_dtype())
-    declared, size = _declared_bytes(header), _size(path)
+    declared, size = _declared_bytes(header), path.stat().st_size
     holds = size * (_MAX_RATIO if path.name.lower().endswith(".gz") else 1)
     if holds < declared:
         raise FaultyFileError(
@@ -306,7 +172,7 @@ def _parse(path: Path, start: bytes) -> Header:
                 path,
                 found=f"a file of {size:,} bytes",
                 expected=f"{declared:,} bytes of content, as its header declares",
-                fix=_COPY,
+                fix=COPY,
             )
         )
     return header
@@ -322,7 +188,7 @@ def _check_shape(path: Path, shape: tuple[int, ...]) -> None:
                 path,
                 found=f"a header that claims {axes} voxels",
                 expected=f"1 to {MAX_LENGTH} voxels an axis and at most {MAX_VOXELS:,} in all",
-                fix=_COPY,
+                fix=COPY,
             )
         )
     if len(shape) < 3 or math.prod(shape[3:]) != 1:
@@ -370,7 +236,7 @@ def _scaled(path: Path, content: bytearray, header: Header) -> np.ndarray:
                 path,
                 found=f"scale factors that are no numbers ({cause})",
                 expected="a finite scl_slope and scl_inter",
-                fix=_COPY,
+                fix=COPY,
             )
         ) from cause
     return voxels.reshape(voxels.shape[:3])

@@ -16,7 +16,8 @@ from monai.data.utils import pickle_hashing
 from monai.transforms import Compose
 from torch.utils.data import get_worker_info
 
-from mrn_components.data.subjects import IMAGES, MASKS, Subject
+from mrn_components.data.subjects import IMAGES, MASKS
+from mrn_components.data.tables import Subject
 
 _MAX_WORKERS = 256
 

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from mrn_components.data.identities import DataLeakageError, Identities, check_disjoint
-from mrn_components.data.subjects import Subject
+from mrn_components.data.tables import Subject
 from mrn_components.files import write_text
 
 

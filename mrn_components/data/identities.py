@@ -11,7 +11,8 @@ from nibabel.filebasedimages import ImageFileError
 from tqdm import tqdm
 
 from mrn_components.checks import hash_voxels
-from mrn_components.data.subjects import IMAGES, Subject
+from mrn_components.data.subjects import IMAGES
+from mrn_components.data.tables import Subject
 from mrn_components.files import write_text
 
 Identities = Mapping[str, frozenset[str]]  # subject: {"id SUBJ_000", "image 9f86d0...", ...}

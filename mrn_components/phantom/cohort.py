@@ -4,9 +4,7 @@ import gzip
 import json
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import nibabel as nib
@@ -16,6 +14,7 @@ from tqdm import tqdm
 from mrn_components.files import write_text
 from mrn_components.phantom.numbers import View
 from mrn_components.phantom.subject import Phantom, check_settings, draw_label, make_subject
+from mrn_components.workers import worker_pool
 
 _VERSION = 2  # raise when the same settings give other voxels or names
 _FILES = ("T1", "QSM", "NM", "NM_mask", "QSM_mask")
@@ -74,8 +73,7 @@ def make_cohort(
     if processes == 1:
         list(bar(map(write, missing)))
     else:
-        # Spawned, not forked: the caller may hold threads (torch) that a fork would copy locked.
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        with worker_pool(processes) as pool:
             list(bar(pool.map(write, missing)))
     rows = [f"{name},{draw_label(index, seed=seed)}\n" for index, name in enumerate(names)]
     write_text(output / "train_cases.csv", "".join(rows))

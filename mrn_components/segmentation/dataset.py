@@ -13,7 +13,7 @@ from nibabel.orientations import aff2axcodes, axcodes2ornt, io_orientation, ornt
 from tqdm import tqdm
 
 from mrn_components.data.folds import select_fold
-from mrn_components.data.subjects import Subject
+from mrn_components.data.tables import Subject
 from mrn_components.files import replacing, write_text
 from mrn_components.labels import LABELS, SIDES, ImageName
 from mrn_components.rois import ROI

@@ -15,7 +15,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from mrn_components.data.folds import select_fold
 from mrn_components.data.identities import Identities
-from mrn_components.data.subjects import Subject
+from mrn_components.data.tables import Subject
 from mrn_components.files import remove_unfinished, replacing, replacing_hashed, write_text
 from mrn_components.labels import ImageName
 from mrn_components.ledger import TrainingLedger

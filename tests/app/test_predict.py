@@ -381,5 +381,22 @@ def test_subjects_that_the_weights_were_trained_on_are_marked(run, few, tmp_path
     assert [row["trained_on"] for row in rows] == ["0", "1", "0"]
 
 
+def test_subjects_that_their_segmenter_was_trained_on_are_marked(run, segmentation, few, tmp_path):
+    from mrn_components.data import identify_subjects
+    from mrn_components.ledger import TrainingLedger
+
+    bundle = shutil.copytree(segmentation, tmp_path / "trained")
+    subjects = [
+        {"subject": name, "nm": few / name / "NM.nii.gz", "qsm": few / name / "QSM.nii.gz"}
+        for name in ("S0", "S1")
+    ]
+    ledger = TrainingLedger(subjects=subjects, identities=identify_subjects(subjects))
+    ledger.append_to(bundle / "models" / "model_nm.pt")
+    for name in ("S1", "S2"):
+        (few / name / "NM_mask.nii.gz").unlink()
+    rows = predictions(predict(few, tmp_path / "out", bundle=run, segmentation=str(bundle)))
+    assert [row["trained_on"] for row in rows] == ["0", "1", "0"]  # S0 brings its masks
+
+
 def test_labels_tell_how_many_nuclei_there_are():
     assert set(LABELS) == {"nm", "qsm"}  # what the record's keys rest on

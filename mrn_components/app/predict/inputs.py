@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from mrn_components.data.subjects import IMAGES, MASKS, check_id, read_datalist
+from mrn_components.data.subjects import IMAGES, MASKS
+from mrn_components.data.tables import check_id, read_datalist
 
 # Names of NM images in BIDS, which has no suffix for them; the first that matches decides.
 NM_FILTERS = ("*neuromelanin*", "*[_-]NM*", "*_MTw*")

@@ -39,7 +39,7 @@ class Pipeline:
     Args:
         classifier: the network and what is around it.
         segmenters: make the masks that a subject lacks.
-        ledgers: of the weights.
+        ledgers: of the classifier's weights.
         root: folder that paths are told relative to, in records as in messages.
         output_dir: folder of the results; segmented masks go to ``subjects/ID``.
         abstain: give no probability where the NM ROI or more than one ROI is missing.
@@ -79,9 +79,12 @@ class Pipeline:
             subject: dict[str, Any] = {"subject": case.subject}
             subject |= {"person": case.person} if case.person else {}
             subject |= {key: str(path) for key, path in files.items()}
-            trained_on = find_trained_on([subject], self.ledgers, self.cache_dir)
+        masks = self._segment(record, files)
+        with _timed(timer, "read"):
+            ledgers = [*self.ledgers, *self._ledgers_of_segmenters(record)]
+            trained_on = find_trained_on([subject], ledgers, self.cache_dir)
             record["trained_on"] = int(bool(trained_on))
-        subject |= self._segment(record, files)
+        subject |= masks
         with _timed(timer, "crop"):
             crops = self.classifier.crop(subject)
         for key in ("boxes", "estimated", "missing_rois"):
@@ -149,6 +152,12 @@ class Pipeline:
                 made[f"mask_{image}"] = str(path)
         record["mask_source"] = dict(sorted(record["mask_source"].items()))
         return made
+
+    def _ledgers_of_segmenters(self, record: Record) -> Iterator[Ledger]:
+        """Of those whose masks the subject has: a network knows the nuclei that it learned from."""
+        for image, source in record["mask_source"].items():
+            if source == "segmented":
+                yield from self.segmenters.load(image).ledgers
 
     @staticmethod
     def _measure(record: Record, subject: Mapping[str, Any]) -> None:

@@ -13,7 +13,8 @@ from monai.utils import ensure_tuple
 from mrn_components.app.inspect import require_trusted
 from mrn_components.app.report.explanation import Explanation, explain_subject
 from mrn_components.bundle import bundle_config, check_key
-from mrn_components.data import Subject, collate_subjects
+from mrn_components.data import Subject
+from mrn_components.data.dataset import collate_subjects
 from mrn_components.labels import ImageName
 from mrn_components.predictions import probability_columns
 
