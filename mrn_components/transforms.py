@@ -108,8 +108,8 @@ class ROICropd(Transform):
 
     - ``missing_rois``: names of the masked ROIs;
     - ``estimated``: ``{roi: ["left STN: mirrored from the right"]}``;
-    - ``boxes``: ``{roi: {"image": "qsm", "start": [x, y, z], "stop": [x, y, z]}}`` of the others,
-      in voxels of the volume, margin included; they may leave it;
+    - ``boxes`` of the others: ``{roi: {"image": "qsm", "nuclei": ["SN"], "start": [x, y, z],
+      "stop": [x, y, z]}}``, in voxels of the volume, margin included; they may leave it;
     - ``flags``: sentences on all of this, on nuclei of unusual size or place, and on those that
       the border of the image may cut.
 
@@ -150,7 +150,7 @@ class ROICropd(Transform):
                 d[name], d[f"mask_{name}"] = (torch.zeros(1, *place.shape) for _ in range(2))
             else:
                 d[name], d[f"mask_{name}"] = self._crops(data, image, place.box)
-            _note(report, name, image, place, fault)
+            _note(report, name, self.rois[name], place, fault)
         if self.placer.missing == "fallback":
             report["flags"] = [*data.get("flags", []), *report["flags"]]
             for text in report["flags"]:
@@ -266,7 +266,7 @@ def _fault(volume: MetaTensor, box: Box, image: str) -> str | None:
 
 
 def _note(
-    report: dict[Hashable, Any], name: str, image: str, place: Placement, fault: str | None
+    report: dict[Hashable, Any], name: str, roi: ROI, place: Placement, fault: str | None
 ) -> None:
     """Write down what became of an ROI."""
     if place.estimated:
@@ -277,7 +277,8 @@ def _note(
         report["flags"].append(f"{name}: masked, since it {fault}")
     elif place.box is not None:
         start, stop = (corner.tolist() for corner in place.box)
-        report["boxes"][name] = {"image": image, "start": start, "stop": stop}
+        nuclei = list(roi.nuclei)
+        report["boxes"][name] = {"image": roi.image, "nuclei": nuclei, "start": start, "stop": stop}
 
 
 def _check_3d(item: MetaTensor) -> None:

@@ -395,7 +395,8 @@ def test_the_fallback_gives_the_same_crops_where_nothing_is_missing():
             assert torch.equal(d[key].as_tensor(), strict[key].as_tensor())
             assert torch.equal(d[key].affine, strict[key].affine)
     assert (d["missing_rois"], d["estimated"]) == ([], {})
-    assert d["boxes"]["nm"] == {"image": "nm", "start": [2, 7, 3], "stop": [19, 17, 7]}
+    box = {"image": "nm", "nuclei": ["SN"], "start": [2, 7, 3], "stop": [19, 17, 7]}
+    assert d["boxes"]["nm"] == box
 
 
 def test_an_absent_image_becomes_zeros_and_is_flagged():

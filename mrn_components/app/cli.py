@@ -107,7 +107,7 @@ def predict(
         nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*".
         abstain: give no P(PD) where the NM region or more than one region is missing.
         resume: skip the subjects that are done; with other files, weights or settings none is.
-        report: write index.html and a page a subject too.
+        report: write index.html and a page a subject too; asks the network some 28 times more.
         trust_bundle: run a bundle that `mrn inspect` objects to.
         overrides: config keys, e.g. --ckpt_path FILE, --precision fp32, --tta True.
     """
@@ -377,6 +377,8 @@ def challenge(
 
 def report(output: str, input: str) -> None:  # noqa: A002
     """Write a page a subject and OUTPUT/index.html of what `mrn predict INPUT OUTPUT` left.
+
+    Without --report that leaves no Shapley values and occlusion maps, and the pages say so.
 
     Args:
         output: folder of the predictions.

@@ -225,6 +225,9 @@ def test_resume_repeats_what_changed_and_nothing_else(run, few, tmp_path, capsys
     image.write_bytes(whole[:-200])
     with pytest.raises(FailedSubjectsError, match=r"S1: S1 NM.nii.gz: a gzip stream that stops"):
         predict(few, tmp_path / "out", bundle=run)
+    inputs = json.loads((tmp_path / "out/subjects/S1/prediction.json").read_text())["inputs"]
+    assert inputs["nm"] == {"path": "S1/NM.nii.gz", "sha256": None}  # as far as it is known
+    assert len(inputs["qsm"]["sha256"]) == 64
     record = tmp_path / "out" / "subjects" / "S0" / "prediction.json"
     first = record.stat().st_mtime_ns
 
@@ -237,6 +240,9 @@ def test_resume_repeats_what_changed_and_nothing_else(run, few, tmp_path, capsys
     assert resumed() == "resume: 2 subjects are done; left: 1 failed before"
     assert record.stat().st_mtime_ns == first
     assert resumed() == "resume: 3 subjects are done; left: none"
+    lacking = "resume: 0 subjects are done; left: 3 without what --report shows"
+    assert resumed(report=True) == lacking
+    assert resumed(report=True) == "resume: 3 subjects are done; left: none"
     shutil.copyfile(few / "S0" / "NM.nii.gz", image)
     assert resumed() == "resume: 2 subjects are done; left: 1 with other files"
     assert (

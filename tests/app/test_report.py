@@ -1,6 +1,8 @@
 """Reports: what a page says, that it says it truly, and that nothing gets in or out of it."""
 
+import base64
 import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -8,11 +10,13 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 from test_evaluate import write_predictions
 from tiny_cohort import make_mask
 
 from mrn_components.app import cli, crossval
 from mrn_components.app.evaluate import evaluate
+from mrn_components.app.report import index
 from mrn_components.app.report.cohort import write_cohort_report
 from mrn_components.app.report.images import read_images
 from mrn_components.app.report.pages import environment
@@ -21,12 +25,12 @@ from mrn_components.app.report.slices import canonical_box, draw_slice, grey, ra
 from mrn_components.app.report.strips import biomarker_rows, published_values
 from mrn_components.biomarkers import REFERENCES, biomarkers
 from mrn_components.metrics import diagnosis_metrics
-from mrn_components.volumes import read_volume
+from mrn_components.volumes import Volume, read_volume
 
 EVIL = "<script>alert(1)</script>"
 BOXES = {
-    "nm": {"image": "nm", "start": [4, 5, 1], "stop": [20, 14, 8]},
-    "qsm2": {"image": "qsm", "start": [4, 4, 1], "stop": [20, 16, 8]},
+    "nm": {"image": "nm", "nuclei": ["SN"], "start": [4, 5, 1], "stop": [20, 14, 8]},
+    "qsm2": {"image": "qsm", "start": [4, 4, 1], "stop": [20, 16, 8]},  # of an earlier version
     "qsm3": {"image": "qsm", "start": [3, -2, 0], "stop": [21, 9, 5]},  # leaves the volume
 }
 EXPLANATION = {
@@ -84,7 +88,15 @@ def write_output(folder: Path, records: list[dict], explained=("SUBJ_000",)) -> 
 def output(cohort, tmp_path_factory):
     """Reports of a plain, a flagged, an abstained and a failed subject."""
     failed = {"status": "failed", "prob_pd": None, "error": f"NM.nii.gz is {EVIL}"}
-    failed |= {"boxes": {}, "inputs": {}, "biomarkers": {}, "prob_pd_folds": [], "mask_source": {}}
+    inputs = {"nm": {"path": "SUBJ_000/NM.nii.gz", "sha256": "ab" * 32}}
+    inputs["qsm"] = {"path": "SUBJ_000/QSM.nii.gz", "sha256": None}  # could not be read
+    failed |= {
+        "boxes": {},
+        "inputs": inputs,
+        "biomarkers": {},
+        "prob_pd_folds": [],
+        "mask_source": {},
+    }
     abstained = {"status": "abstained", "missing_rois": ["nm"], "trained_on": 1}
     records = [
         record(cohort, "SUBJ_000"),
@@ -116,7 +128,7 @@ def test_a_page_says_what_the_record_holds(output):
         "2 of 3 folds give this class",
         "No flag was raised",
         "from 0.50 with all regions hidden to 0.70 with all shown",
-        "nm +0.300 qsm2 −0.100 qsm3 0.000",
+        "nm SN +0.300 qsm2 −0.100 qsm3 0.000",
         "strongest cell +0.050",
         "substantia nigra",
         "abababababab…",
@@ -133,10 +145,19 @@ def test_states_show_as_such(output):
     assert "The network was trained on this subject" in words(page(output, "SUBJ_002"))
     assert "class PD" not in words(page(output, "SUBJ_002"))
     failed = words(page(output, "SUBJ_003"))
-    assert "The subject could not be read." in failed
-    assert "NM: there is no such image." in failed
+    assert "The prediction failed, see the flags." in failed
+    assert "QSM: the image could not be read, see the flags." in failed
+    assert "NM, slice" in failed
+    assert "SUBJ_000/QSM.nii.gz not read" in failed
     assert "not above the threshold 0.5: class HC" in words(page(output, "SUBJ_001"))
-    assert "Not computed." in words(page(output, "SUBJ_001"))
+    for subject, reason in {
+        "SUBJ_001": "the subject was predicted without --report. `mrn predict INPUT OUTPUT",
+        "SUBJ_003": "the prediction failed.",
+    }.items():
+        assert "no Shapley values and occlusion maps: " in words(page(output, subject))
+        assert reason in words(page(output, subject))
+    assert "predicted without --report" not in failed
+    assert "no Shapley values" not in words(page(output, "SUBJ_000"))
 
 
 def test_no_text_of_a_subject_becomes_markup(output):
@@ -169,8 +190,73 @@ def test_the_index_names_every_subject(output):
     html = (output / "index.html").read_text()
     for number in range(4):
         assert f'href="subjects/SUBJ_00{number}/report.html"' in html
-    assert html.count("data:image/webp") == 6  # two images of three subjects
+    assert html.count("data:image/webp") == 7  # two images of three subjects, one of the failed
+    assert 'alt="NM of SUBJ_003, middle slice"' in html
+    assert "no QSM" in words(html)
     assert "4 subjects 2 complete 1 abstained 1 failed 3 flagged" in words(html)
+
+
+def test_the_index_keeps_every_word_and_stays_small(cohort, tmp_path, monkeypatch):
+    flag = "a long reason " * 40 + "its end"
+    records = [record(cohort, f"SUBJ_00{number}", flags=[flag]) for number in range(3)]
+    folder = write_output(tmp_path / "out", records)
+    html = write_reports(folder, cohort).read_text()
+    assert "its end" in words(html)  # for the search
+    thumbs = [len(uri) for uri in re.findall(r"data:image/webp[^\"]+", html)]
+    text = 3 * (1000 + 2 * len(flag))
+    monkeypatch.setattr(index, "_MAX_BYTES", text + sum(thumbs[:4]))  # of two subjects
+    html = write_reports(folder, cohort).read_text()
+    assert html.count("data:image/webp") == 4
+    assert "1 subject has no pictures here, since the page would be too large" in words(html)
+
+
+def test_contours_are_those_of_the_regions_nuclei(cohort, tmp_path):
+    """The red nucleus and the STN lie in the box too; the record says whose box it is."""
+    box = BOXES["qsm2"] | {"nuclei": ["SN"]}
+    folder = write_output(tmp_path / "out", [record(cohort, "SUBJ_000", boxes={"qsm2": box})])
+    write_reports(folder, cohort)
+    region = page(folder, "SUBJ_000").split('<div class="roi">')[1].split("</section>")[0]
+    assert set(re.findall(r'outline n-(\w+)"', region)) == {"SN"}
+    assert "contours of SN" in region
+
+
+def test_what_cannot_be_made_afterwards_is_said(cohort, tmp_path, caplog):
+    impossible = {"flags": ["no explanation: the network has no ROI tokens"]}
+    records = [
+        record(cohort, "SUBJ_000"),
+        record(cohort, "SUBJ_001"),
+        record(cohort, "SUBJ_002", **impossible),
+        record(cohort, "SUBJ_003", status="abstained", prob_pd=None, prob_pd_folds=[]),
+    ]
+    folder = write_output(tmp_path / "out", records)
+    write_reports(folder, cohort)
+    warnings = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "1 of 4 pages lack Shapley values and occlusion maps" in warnings[0]
+    assert "--resume True --report True" in warnings[0]
+    assert "occlusion maps: the flags say why." in words(page(folder, "SUBJ_002"))
+    assert "maps: the system gives no probability." in words(page(folder, "SUBJ_003"))
+
+
+def test_a_page_says_what_made_it_and_nothing_of_others(cohort, tmp_path):
+    folder = write_output(tmp_path / "out", [record(cohort, "SUBJ_000")])
+    manifest = {
+        "written": "2026-11-24T20:00:00+00:00",
+        "settings": {"bundle": "mrn", "segmentation": "nuclei"},
+        "weights": {"models/model.pt": "cd" * 32},
+        "segmentation": None,
+        "device": "cpu",
+        "inputs": {name: {"nm": "ef" * 32} for name in ("SUBJ_000", "SUBJ_001")},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_reports(folder, cohort)
+    html = page(folder, "SUBJ_000")
+    unfolded = words(re.sub(r"<details>.*?</details>", "", html, flags=re.DOTALL))
+    assert (
+        "Predicted 2026-11-24T20:00:00+00:00 · bundle mrn · weights models/model.pt cdcdcdcdcdcd… "
+        "· computed on cpu"
+    ) in unfolded
+    assert "SUBJ_001" not in html  # pages are mailed one by one
 
 
 def test_a_subject_outside_the_folder_has_a_row_and_no_page(cohort, tmp_path):
@@ -237,6 +323,23 @@ def test_the_patients_right_is_left_and_anterior_on_top():
     assert radiological(plane).shape == (2, 3)
 
 
+def test_pictures_of_a_huge_matrix_shrink_and_nothing_in_them_moves(tmp_path):
+    """A picture has at most 640 pixels a side; sizes in mm and contours are those of the volume."""
+    array = np.zeros((1400, 1000, 1), np.float32)
+    array[700:, 500:] = 1  # right, anterior
+    volume = Volume(array, np.diag([0.2, 0.2, 2, 1]), "huge")
+    seen = Volume(array.astype(np.uint8), volume.affine, "mask")
+    picture = draw_slice(volume, seen, 0, nuclei={"SN": (1, 2)}, boxes={}, window=(0, 1))
+    content = base64.b64decode(picture.uri.split(",")[1])
+    pixels = np.asarray(Image.open(io.BytesIO(content)))
+    assert pixels.shape == (457, 640)
+    assert (picture.width, picture.height) == (280, 200)
+    assert pixels[:228, :319].min() == 255
+    assert pixels[230:, 321:].max() == 0
+    points = np.array(re.findall(r"([\d.]+) ([\d.]+)", picture.outlines[0].path), dtype=float)
+    np.testing.assert_allclose(points.max(0), (140, 100), atol=0.01)
+
+
 def test_grey_survives_what_is_not_finite():
     pixels = grey(np.array([[np.nan, -np.inf, 0.0, 5.0, 20.0]]), (0, 10))
     assert pixels.tolist() == [[0, 0, 0, 128, 255]]
@@ -276,6 +379,11 @@ def test_strips_place_values_in_proportion():
     mark = left.marks[0]  # 322, 297 to 347
     assert left.at < mark.low < mark.at < mark.high <= 100
     assert mark.low - left.at == pytest.approx(mark.at - mark.low, abs=0.05)  # both 25 mm3
+    assert mark.text == "HC 322 (297 to 347)"
+    assert row.in_numbers == ["HC 322 (297 to 347)"]  # the same for both sides
+    sides = next(row for row in rows["SN"] if row.name == "Mean susceptibility").in_numbers
+    assert [line.split(":")[0] for line in sides] == ["right", "left"]
+    assert all("HC" in line and "PD" in line for line in sides)
     asymmetric = biomarker_rows({"asymmetry_volume_mm3_SN": -0.25})["SN"][0]
     assert asymmetric.asymmetry == -0.25
 
@@ -303,18 +411,23 @@ def test_a_cohort_page_shows_figures_models_and_folds(tmp_path):
     assert "0.123 (0.045)" in words(html)
 
 
-def test_a_cross_validation_gets_its_page(tmp_path):
+def write_cross_validation(folder: Path) -> Path:
+    """The page of a cross-validation of two folds."""
     rng = np.random.default_rng(2)
     truth = np.arange(20) % 2
     prob = np.clip(rng.normal(0.4 + 0.2 * truth, 0.2), 0, 1).round(6)
     lines = ["subject,fold,prob_pd,class,label"]
     lines += [f"S{i:02d},{i // 10},{prob[i]},{int(prob[i] > 0.5)},{truth[i]}" for i in range(20)]
-    (tmp_path / "out_of_fold.csv").write_text("\n".join(lines) + "\n")
+    (folder / "out_of_fold.csv").write_text("\n".join(lines) + "\n")
     folds = [diagnosis_metrics(prob[part], truth[part]) for part in (slice(10), slice(10, 20))]
     summary = {name: {"mean": 0.5, "sd": 0.1} for name in folds[0]}
     content = {"folds": folds, "summary": summary, "overall": diagnosis_metrics(prob, truth)}
-    (tmp_path / "crossval.json").write_text(json.dumps(content))
-    path = crossval._write_report(tmp_path, "mrn")
+    (folder / "crossval.json").write_text(json.dumps(content))
+    return crossval._write_report(folder, "mrn")
+
+
+def test_a_cross_validation_gets_its_page(tmp_path):
+    path = write_cross_validation(tmp_path)
     assert path == tmp_path / "evaluation" / "report.html"
     text = words(path.read_text())
     assert "Cross-validation of mrn" in text

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from test_report import output  # noqa: F401  a fixture
+from test_report import output, write_cross_validation  # noqa: F401  a fixture
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
@@ -18,6 +18,13 @@ def browser():
     api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     with api.sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+
+
+@pytest.fixture(scope="module")
+def pages(output, tmp_path_factory):  # noqa: F811
+    """Of four subjects, of all of them, and of a cross-validation."""
+    cohort = write_cross_validation(tmp_path_factory.mktemp("crossval"))
+    return [*sorted(output.rglob("*.html")), cohort]
 
 
 @pytest.fixture
@@ -48,12 +55,65 @@ def outside(page, path):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_pages_ask_nothing_complain_of_nothing_and_fit(visit, output, width, scheme):  # noqa: F811
-    for path in sorted(output.rglob("*.html")):
+def test_pages_ask_nothing_complain_of_nothing_and_fit(visit, pages, width, scheme):
+    for path in pages:
         page = visit(path, width, scheme)
         assert outside(page, path) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert page.evaluate("[...document.images].every((i) => i.complete && i.naturalWidth > 0)")
+
+
+# Texts of less than 4.5 : 1 against what lies behind them (WCAG 2.2, 1.4.3), 3 : 1 where large.
+PALE = """() => {
+  const part = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
+  const rgba = (text) => text.match(/[\\d.]+/g).map(Number);
+  const behind = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = rgba(getComputedStyle(node).backgroundColor);
+      if (colour.length === 3 || colour[3] > 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const pale = [];
+  for (const node of document.body.querySelectorAll(":not(svg, svg *, script, style)")) {
+    const texts = [...node.childNodes].filter((child) => child.nodeType === 3);
+    const text = texts.map((child) => child.data).join("").trim();
+    if (!text || !node.getClientRects().length) continue;
+    const style = getComputedStyle(node);
+    const [a, b] = [light(rgba(style.color)), light(behind(node))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < (parseFloat(style.fontSize) >= 24 ? 3 : 4.5)) pale.push([text, ratio]);
+  }
+  return pale;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out(visit, pages, scheme):
+    for path in pages:
+        page = visit(path, 1280, scheme)
+        assert page.evaluate(PALE) == []
+    page.add_style_tag(content=".note{color:#888;background:#999}")  # it can fail
+    assert page.evaluate(PALE)
+
+
+def test_what_is_tapped_on_a_phone_is_large_enough(visit, output, pages):  # noqa: F811
+    small = """[...document.querySelectorAll("a,button,input,select,summary")]
+      .filter((node) => node.getClientRects().length)
+      .map((node) => (node.type === "checkbox" ? node.parentElement : node).getBoundingClientRect())
+      .filter((box) => box.width < 44 || box.height < 40).length"""
+    for path in pages:
+        assert visit(path, 390).evaluate(small) == 0
+    assert visit(output / "index.html", 1280).evaluate(small) > 0  # it can fail
+
+
+def test_print_unfolds_what_is_folded(visit, output):  # noqa: F811
+    page = visit(output / "subjects" / "SUBJ_000" / "report.html")
+    height = "document.querySelector('details').getBoundingClientRect().height"
+    folded = page.evaluate(height)
+    page.emulate_media(media="print")
+    assert page.evaluate(height) > folded + 50
 
 
 def test_a_listener_would_notice(visit, tmp_path):
@@ -80,6 +140,8 @@ def test_index_searches_filters_and_sorts(visit, output):  # noqa: F811
     page.fill("#search", "subj_001")
     assert page.evaluate(shown) == ["SUBJ_001"]
     assert page.inner_text("#count") == "1 of 4 shown"
+    page.fill("#search", "alert(1)")
+    assert page.evaluate(shown) == ["SUBJ_001", "SUBJ_003"]  # a flag, an error
     page.fill("#search", "")
     page.select_option("#show", "abstained")
     assert page.evaluate(shown) == ["SUBJ_002"]

@@ -18,6 +18,7 @@ from mrn_components.app.predict.records import (
 )
 from mrn_components.app.predict.segmentation import Segmenters
 from mrn_components.app.predict.workflow import Classifier
+from mrn_components.app.report.explanation import UNEXPLAINED
 from mrn_components.app.report.reports import EXPLANATION
 from mrn_components.app.segment import save_mask
 from mrn_components.biomarkers import biomarkers
@@ -122,8 +123,8 @@ class Pipeline:
             )
         examination = examine_subject({"subject": case.subject, **files}, deep=False)
         record["inputs"] = {
-            key: {"path": self._shown(str(files[key]), case), "sha256": digest}
-            for key, digest in examination.digests.items()
+            key: {"path": self._shown(str(path), case), "sha256": examination.digests.get(key)}
+            for key, path in files.items()  # without a hash: it could not be read
         }
         errors = [finding for finding in examination.findings if finding.severity == "error"]
         if errors:
@@ -171,7 +172,7 @@ class Pipeline:
         try:
             explanation = self.classifier.explain(crops)
         except ValueError as error:
-            record["flags"].append(f"no explanation: {error}")
+            record["flags"].append(f"{UNEXPLAINED}: {error}")
         else:
             path = subject_folder(self.output_dir, record["subject"]) / EXPLANATION
             write_text(path, json.dumps(explanation) + "\n")

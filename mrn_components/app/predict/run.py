@@ -31,7 +31,7 @@ from mrn_components.app.predict.records import (
 )
 from mrn_components.app.predict.segmentation import Segmenters
 from mrn_components.app.predict.workflow import Classifier, inference_workflow
-from mrn_components.app.report.reports import write_reports
+from mrn_components.app.report.reports import needs_explanation, write_reports
 from mrn_components.files import locked
 from mrn_components.hashes import file_hash
 from mrn_components.labels import ImageName
@@ -272,6 +272,8 @@ class _Run:
         folder = subject_folder(self.output_dir, case.subject)
         if not all((folder / MASK_FILES[image]).is_file() for image in masks):
             return "without their masks"
+        if self.report and needs_explanation(record, folder):
+            return "without what --report shows"
         known = {key: file["sha256"] for key, file in record["inputs"].items()}
         return None if self._hashes(case) == known else "with other files"
 

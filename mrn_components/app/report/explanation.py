@@ -16,6 +16,7 @@ from mrn_components.shapley import shapley_values
 
 # Cells along the longer side of a crop: of SN about 8 mm, the size of a nucleus's side.
 NUM_CELLS = 5
+UNEXPLAINED = "no explanation"  # how the flag begins of a subject that cannot be explained
 
 
 class Explanation(TypedDict):

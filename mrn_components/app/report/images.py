@@ -1,5 +1,6 @@
 """A subject's images as the pages show them: what could be read, and what could not and why."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ QSM_WINDOW = (-100.0, 250.0)  # ppb, what the bundles' preprocessing shows the n
 
 _EDGE_COLOUR = (230, 159, 0)  # Okabe and Ito's orange
 _THUMBNAIL_ZOOM = 2
+_LONGEST_THUMBNAIL = 90  # voxels, before the zoom
 
 
 @dataclass(frozen=True)
@@ -114,19 +116,22 @@ class SubjectImage:
         }
 
     def thumbnail(self, boxes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """A small picture of the substantia nigra's region, or of the first, for the index.
+        """A small picture of the substantia nigra's region, for the index.
+
+        Of the first region where there is no substantia nigra, of a whole slice without regions.
 
         Args:
             boxes: of the record.
 
         Returns:
-            {"name": of the image, "roi": the region, "uri": None without a picture}.
+            {"name": of the image, "shown": what of it, "uri": None without a picture}.
         """
-        thumb: dict[str, Any] = {"name": IMAGE_NAMES[self.name], "roi": "", "uri": None}
+        thumb: dict[str, Any] = {"name": IMAGE_NAMES[self.name], "shown": "", "uri": None}
+        if self.volume is None:
+            return thumb
         nigra = LABELS[self.name]["SN"]
         best = None
         for roi, box in self.boxes(boxes).items():
-            assert self.volume is not None
             low, high = np.clip(box, 0, self.volume.array.shape)
             if (low >= high).any():
                 continue
@@ -136,8 +141,11 @@ class SubjectImage:
             if best is None or rank > best[0]:
                 best = rank, roi, region
         if best is not None:
-            thumb |= {"roi": best[1], "uri": self._small(best[2], nigra)}
-        return thumb
+            return thumb | {"shown": f"region {best[1]}", "uri": self._small(best[2], nigra)}
+        # Without regions: the whole of it, in steps that leave it no larger than a region.
+        steps = [max(1, math.ceil(n / _LONGEST_THUMBNAIL)) for n in self.volume.array.shape[:2]]
+        whole = tuple(slice(None, None, max(steps)) for _ in steps)
+        return thumb | {"shown": "middle slice", "uri": self._small((*whole, slice(None)), ())}
 
     def _small(self, region: tuple[slice, ...], nigra: Sequence[int]) -> str:
         """The slice of a region with most of the substantia nigra, its edge in orange."""
@@ -156,18 +164,21 @@ class SubjectImage:
         return data_uri(encode(colours, "WEBP", quality=70), "webp")
 
 
-def read_images(files: Mapping[str, Path]) -> dict[str, SubjectImage]:
+def read_images(files: Mapping[str, Path], unread: Sequence[str] = ()) -> dict[str, SubjectImage]:
     """Read a subject's images; what cannot be read is a ``problem`` and no error.
 
     Args:
         files: of "nm", "qsm", "mask_nm" and "mask_qsm", those that there are.
+        unread: names of files that there are, but that ``mrn predict`` could not read.
     """
-    return {name: _read_image(name, files) for name in IMAGE_NAMES}
+    return {name: _read_image(name, files, unread) for name in IMAGE_NAMES}
 
 
-def _read_image(name: ImageName, files: Mapping[str, Path]) -> SubjectImage:
+def _read_image(name: ImageName, files: Mapping[str, Path], unread: Sequence[str]) -> SubjectImage:
     volume, mask, affine = None, None, np.eye(4)
-    problem = "" if name in files else "there is no such image."
+    problem = "" if name in files else "there is no image."
+    if name in unread:
+        problem = "the image could not be read, see the flags."
     try:
         if name in files:
             volume = read_volume(files[name])
@@ -176,6 +187,6 @@ def _read_image(name: ImageName, files: Mapping[str, Path]) -> SubjectImage:
             found = read_mask(files[f"mask_{name}"], name)
             check_same_grid(volume, found)
             mask = found
-    except (OSError, ValueError) as error:
-        problem = str(error)
+    except (OSError, ValueError, MemoryError) as error:  # a page less is no reason to stop
+        problem = str(error) or "the image needs more memory than there is."
     return SubjectImage(name, volume, mask, affine, problem)

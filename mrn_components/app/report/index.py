@@ -10,7 +10,8 @@ from mrn_components.app.report.pages import decision, write_page
 from mrn_components.metrics import THRESHOLD
 
 _HEIGHTS_PX = (28, 21, 35, 14, 42)  # of the dots, so that near ones do not hide each other
-_MAX_THUMBS_BYTES = 4 * 1024**2  # of a page: beyond, later subjects have none
+_MAX_BYTES = 4.5 * 1024**2  # of a page: beyond, later subjects have no thumbnails
+_BYTES_PER_SUBJECT = 1000  # of markup, without flags and thumbnails
 
 
 def write_index(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
@@ -35,6 +36,7 @@ def write_index(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         "index.html.j2",
         version=mrn_components.__version__,
         rows=rows,
+        without_thumbs=sum("thumbs_left_out" in row for row in rows),
         scored=scored,
         above=sum(row["prob_pd"] > THRESHOLD for row in scored),
         counts=counts,
@@ -65,9 +67,10 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _within_size(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Take thumbnails away where the page would be too large to open on a phone."""
-    room = _MAX_THUMBS_BYTES
+    text = sum(_BYTES_PER_SUBJECT + 2 * sum(map(len, row["reasons"])) for row in rows)
+    room = _MAX_BYTES - text
     for row in rows:
         room -= sum(len(thumb["uri"] or "") for thumb in row["thumbs"])
-        if room < 0:
-            row["thumbs"] = []
+        if room < 0 and row["thumbs"]:
+            row |= {"thumbs": [], "thumbs_left_out": True}
     return rows

@@ -41,7 +41,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"fixed": _fixed, "signed": _signed, "short": _short}
+    found.filters |= {"fixed": _fixed, "signed": _signed, "short": short}
     found.globals |= {"asset": _asset, "script_hash": _script_hash}
     return found
 
@@ -91,7 +91,7 @@ def _signed(value: float | None, digits: int = 2) -> str:
     return text[1:] if not float(text) else text.replace("-", "−")
 
 
-def _short(text: Any) -> str:
+def short(text: Any) -> str:
     """The first characters of a hash; other texts as they are."""
     text = str(text)
     is_hash = len(text) in (40, 64) and all(letter in "0123456789abcdef" for letter in text)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from mrn_components.app.report.explanation import UNEXPLAINED
 from mrn_components.app.report.images import read_images
 from mrn_components.app.report.index import write_index
 from mrn_components.app.report.subject import write_subject_report
@@ -25,7 +26,8 @@ def write_reports(output_dir: str | Path, input_dir: str | Path) -> Path:
 
     Everything is read from what ``mrn predict`` left: the subjects of ``predictions.csv``, each
     one's ``prediction.json``, with ``--report`` its ``explanation.json``, segmented masks, and
-    ``manifest.json``. Images that are no longer in ``input_dir`` are missing on the pages.
+    ``manifest.json``. What cannot be made afterwards, or is no longer in ``input_dir``, is missing
+    on the pages, which say so.
 
     Args:
         output_dir: of ``mrn predict``.
@@ -42,15 +44,28 @@ def write_reports(output_dir: str | Path, input_dir: str | Path) -> Path:
     root = source if source.is_dir() else source.parent
     manifest = _read_json(output / "manifest.json") or {}
     records = []
+    lacking = 0
     with predictions_file(output).open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
         folder = output / "subjects" / row["subject"]
         inside = folder.resolve().parent == (output / "subjects").resolve()
         record = _read_json(folder / "prediction.json") if inside else None
-        records.append(_of_row(row) if record is None else _report(record, folder, root, manifest))
+        if record is None:
+            records.append(_of_row(row))
+        else:
+            records.append(_report(record, folder, root, manifest))
+            lacking += needs_explanation(record, folder)
     path = output / "index.html"
     write_index(path, records)
+    if lacking:
+        _logger.warning(
+            "%d of %d pages lack Shapley values and occlusion maps, which need the network: "
+            "`mrn predict INPUT OUTPUT --resume True --report True`, with the bundle and the "
+            "options of the prediction, adds them.",
+            lacking,
+            len(records),
+        )
     _logger.info("reports of %d subjects: %s (research use only)", len(records), path)
     return path
 
@@ -59,15 +74,18 @@ def _report(
     record: Mapping[str, Any], folder: Path, root: Path, manifest: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write a subject's page; what the index shows of it."""
-    files = {}
+    files, unread = {}, []
     for name, file in (record.get("inputs") or {}).items():
+        if file.get("sha256") is None:  # faulty: not for a second reader
+            unread.append(name)
+            continue
         # INPUT may be the folder of one subject, whose paths start with its name.
         places = [folder / file["path"] for folder in (root, root.absolute().parent)]
         files[name] = next((place for place in places if place.is_file()), places[0])
     for name, file_name in _MASKS.items():
         if (folder / file_name).is_file():
             files[name] = folder / file_name
-    images = read_images(files)
+    images = read_images(files, unread)
     write_subject_report(
         folder / PAGE,
         record,
@@ -77,6 +95,17 @@ def _report(
     )
     thumbs = [image.thumbnail(record.get("boxes") or {}) for image in images.values()]
     return {**record, "page": f"subjects/{quote(folder.name)}/{PAGE}", "thumbs": thumbs}
+
+
+def needs_explanation(record: Mapping[str, Any], folder: Path) -> bool:
+    """Whether a subject was predicted without ``--report``, so that its page lacks something.
+
+    Args:
+        record: of the subject.
+        folder: of its files.
+    """
+    impossible = any(flag.startswith(UNEXPLAINED) for flag in record.get("flags") or [])
+    return record["status"] == "ok" and not impossible and not (folder / EXPLANATION).is_file()
 
 
 def _of_row(row: Mapping[str, str]) -> dict[str, Any]:

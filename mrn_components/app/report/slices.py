@@ -22,6 +22,7 @@ from mrn_components.volumes import Volume
 _CONTEXT_MM = 6.0  # tissue shown around an ROI's box
 _AREA_SHARES = (0.15, 0.5, 0.85)  # where the slices of an ROI lie in the area of its nuclei
 _WINDOW_PERCENTILES = (0.5, 99.5)
+_LONGEST_PX = 640  # of a picture: so pages of any matrix stay below 5 MB
 
 Span = tuple[float, float]
 Box = tuple[np.ndarray, np.ndarray]  # [start, stop) in voxels
@@ -167,7 +168,7 @@ def draw_slice(
             if path := _contour(np.isin(ids, labels), (dx, dy)):
                 outlines.append(Outline(name, path))
     return Picture(
-        uri=data_uri(encode(grey(pixels, window), "PNG"), "png"),
+        uri=data_uri(encode(_shrunk(grey(pixels, window)), "PNG"), "png"),
         width=round(width, 2),
         height=round(height, 2),
         number=int(z) + 1,
@@ -215,6 +216,15 @@ def grey(plane: np.ndarray, window: Span) -> np.ndarray:
     low, high = window
     scaled = (np.nan_to_num(plane, nan=low, posinf=low, neginf=low) - low) / max(high - low, 1e-9)
     return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+
+
+def _shrunk(pixels: np.ndarray) -> np.ndarray:
+    """Grey pixels (H, W), averaged where there are more of them than a page can hold."""
+    shrink = max(pixels.shape) / _LONGEST_PX
+    if shrink <= 1:
+        return pixels
+    height, width = (max(1, round(size / shrink)) for size in pixels.shape)
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX))
 
 
 def encode(pixels: np.ndarray, kind: str, **options: Any) -> bytes:

@@ -1,7 +1,7 @@
 """Biomarkers of a subject beside what was published, as rows of a table with a small strip."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mrn_components.biomarkers import BIOMARKERS, REFERENCES, Biomarker, Reference
@@ -29,12 +29,14 @@ class Mark:
         at: the mean or median.
         low: one standard deviation below, or the lower quartile; ``at`` where none is published.
         high: the same, above.
+        text: the same in numbers, for readers.
     """
 
     group: str
     at: float
     low: float
     high: float
+    text: str
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,14 @@ class Row:
     lanes: tuple[Lane, ...]
     asymmetry: float | None
     published: str
+
+    @property
+    def in_numbers(self) -> list[str]:
+        """What the marks show, a line a side; one line where both sides have the same."""
+        texts = {lane.side: " · ".join(mark.text for mark in lane.marks) for lane in self.lanes}
+        if len(set(texts.values())) == 1:
+            return [text for text in texts.values() if text][:1]
+        return [f"{side}: {text or 'nothing published'}" for side, text in texts.items()]
 
 
 def biomarker_rows(values: Mapping[str, float | None]) -> dict[str, list[Row]]:
@@ -120,12 +130,13 @@ def _row(biomarker: Biomarker, nucleus: str, values: Mapping[str, float | None])
         share = (value - low) / width if high > low else 0.5
         return round(100 * (_MARGIN + share * (1 - 2 * _MARGIN)), 2)
 
+    digits = _DIGITS.get(biomarker.unit, 3)
     lanes = tuple(
         Lane(
             side,
             value,
             None if value is None else place(value),
-            tuple(Mark(group, *map(place, ends)) for group, *ends in marks),
+            tuple(_mark(group, ends, place, digits) for group, *ends in marks),
         )
         for side, value, marks in zip(SIDES, found, published, strict=True)
     )
@@ -134,8 +145,16 @@ def _row(biomarker: Biomarker, nucleus: str, values: Mapping[str, float | None])
         name=_NAMES.get(biomarker.pattern, biomarker.pattern),
         unit=biomarker.unit,
         meaning=biomarker.meaning,
-        digits=_DIGITS.get(biomarker.unit, 3),
+        digits=digits,
         lanes=lanes,
         asymmetry=values.get(asymmetry),
         published="; ".join(sorted({part.source for parts in first for part in parts})),
     )
+
+
+def _mark(group: str, ends: Sequence[float], place: Callable[[float], float], digits: int) -> Mark:
+    """A mark of (mean, low, high)."""
+    at, start, stop = map(place, ends)
+    mean, low, high = (f"{end:.{digits}f}".replace("-", "−") for end in ends)
+    text = f"{group.upper()} {mean}" + (f" ({low} to {high})" if low != high else "")
+    return Mark(group, at, start, stop, text)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 import mrn_components
-from mrn_components.app.report.explanation import Explanation
+from mrn_components.app.report.explanation import UNEXPLAINED, Explanation
 from mrn_components.app.report.images import IMAGE_NAMES, QSM_WINDOW, SubjectImage
-from mrn_components.app.report.pages import decision, write_page
+from mrn_components.app.report.pages import decision, short, write_page
 from mrn_components.app.report.slices import Picture, roi_slices
 from mrn_components.app.report.strips import biomarker_rows
 
@@ -72,10 +72,12 @@ def write_subject_report(
         biomarkers=biomarkers,
         nucleus_names=NUCLEUS_NAMES,
         sources=sorted({row.published for rows in biomarkers.values() for row in rows} - {""}),
-        shapley=_shapley(explanation, record.get("prob_pd")) if explanation else None,
+        shapley=_shapley(explanation, record) if explanation else None,
+        unexplained="" if explanation else _why_unexplained(record),
+        made_with=_made_with(manifest or {}),
         inputs=_inputs(record),
         timings=list((record.get("timings_s") or {}).items()),
-        provenance=list(flatten(manifest or {})),
+        provenance=_provenance(manifest or {}),
     )
 
 
@@ -147,14 +149,51 @@ def _add_occlusion(rois: Sequence[dict[str, Any]], explanation: Explanation) -> 
     return scale
 
 
-def _shapley(explanation: Explanation, prob_pd: float | None) -> dict[str, Any]:
+def _why_unexplained(record: Mapping[str, Any]) -> str:
+    """Why there are no Shapley values and maps."""
+    if record["status"] == "failed":
+        return "the prediction failed."
+    if record.get("prob_pd") is None:
+        return "the system gives no probability."
+    if any(flag.startswith(UNEXPLAINED) for flag in record.get("flags") or []):
+        return "the flags say why."
+    return (
+        "they need the network, and the subject was predicted without --report. "
+        "`mrn predict INPUT OUTPUT --resume True --report True`, with the bundle and the options "
+        "of the prediction, adds them."
+    )
+
+
+def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rows of the manifest, without the other subjects: a page goes where they must not."""
+    return flatten({key: value for key, value in manifest.items() if key != "inputs"})
+
+
+def _made_with(manifest: Mapping[str, Any]) -> list[str]:
+    """What a reader must see of the manifest without unfolding it."""
+    settings = manifest.get("settings") or {}
+    weights = [f"{name} {short(text)}" for name, text in (manifest.get("weights") or {}).items()]
+    parts = {
+        "Predicted": manifest.get("written"),
+        "bundle": settings.get("bundle"),
+        "weights": ", ".join(weights),
+        "segmentation": settings.get("segmentation") if manifest.get("segmentation") else None,
+        "computed on": manifest.get("device"),
+    }
+    return [f"{name} {text}" for name, text in parts.items() if text]
+
+
+def _shapley(explanation: Explanation, record: Mapping[str, Any]) -> dict[str, Any]:
+    prob_pd = record.get("prob_pd")
+    boxes = record.get("boxes") or {}
     values = explanation["shapley"]
     largest = max((abs(value) for value in values.values()), default=0) or 1
     bars = []
     for name, value in values.items():
         width = round(50 * abs(value) / largest, 2)
         left = 50 if value > 0 else 50 - width
-        bars.append({"name": name, "value": value, "left": left, "width": width})
+        nuclei = ", ".join(boxes.get(name, {}).get("nuclei") or [])
+        bars.append({"name": name, "nuclei": nuclei, "value": value, "left": left, "width": width})
     differs = prob_pd is not None and abs(prob_pd - explanation["prob_pd"]) > 0.005
     return {
         "baseline": explanation["baseline"],
@@ -194,4 +233,6 @@ def _mask_text(record: Mapping[str, Any]) -> str:
 def _inputs(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Rows (name, path, hash) of the files."""
     files = (record.get("inputs") or {}).items()
-    return [(name, str(file["path"]), str(file.get("sha256", ""))) for name, file in files]
+    return [
+        (name, str(file["path"]), str(file.get("sha256") or "not read")) for name, file in files
+    ]
