@@ -2,14 +2,17 @@
 
 import contextlib
 import json
+import shutil
 import stat
 import warnings
 import zipfile
+from pathlib import Path
 
 import pytest
 from attacks import BUNDLE, FILES, RUNNING, STATIC, TOUCH, foreign_bundle, planted
 from monai.bundle import ComponentLocator, ConfigParser
 
+import mrn_components
 from mrn_components.app.inspect import archive, inspect_bundle, require_trusted
 from mrn_components.app.inspect.configs import config_problems
 from mrn_components.app.inspect.targets import READERS, WRITERS, is_allowed
@@ -162,6 +165,19 @@ def test_python_behind_a_link_is_found(tmp_path):
     (bundle / "nibabel").symlink_to(tmp_path / "elsewhere")
     (bundle / "configs" / "round").symlink_to(bundle)
     assert [problem.file for problem in inspect_bundle(bundle)] == ["nibabel/__init__.py"]
+
+
+def test_the_package_in_a_packed_bundle_is_known_byte_by_byte(tmp_path):
+    bundle = foreign_bundle(tmp_path / "bundle")
+    compiled = shutil.ignore_patterns("*.pyc")
+    package = Path(mrn_components.__file__).parent
+    copy = shutil.copytree(package, bundle / "mrn_components", ignore=compiled)
+    assert inspect_bundle(bundle) == []
+    with (copy / "labels.py").open("a") as file:
+        file.write("import os\n")
+    (copy / "os.py").touch()
+    files = [problem.file for problem in inspect_bundle(bundle)]
+    assert files == ["mrn_components/labels.py", "mrn_components/os.py"]
 
 
 def zipped(path, members, **options):

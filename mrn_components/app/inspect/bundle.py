@@ -14,6 +14,7 @@ import yaml
 from monai.bundle import ConfigParser
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
+import mrn_components
 from mrn_components.app.inspect.archive import archive_problems, unpack_bundle
 from mrn_components.app.inspect.configs import config_problems, metadata_problems
 from mrn_components.errors import UntrustedBundleError
@@ -132,8 +133,19 @@ def _code_problems(root: Path) -> Iterator[Problem]:
         seen.add(real)
         for name in sorted(files):
             if name.endswith(tuple(all_suffixes())):
-                file = Path(folder, name).relative_to(root).as_posix()
-                yield Problem(file, "", "Python code, which an import may run")
+                file = Path(folder, name).relative_to(root)
+                if not _is_ours(root, file):
+                    what = "Python code, which an import may run"
+                    yield Problem(file.as_posix(), "", what)
+
+
+def _is_ours(root: Path, file: Path) -> bool:
+    """Whether a file is a copy of one of the package that runs this, as packed bundles hold."""
+    installed = Path(mrn_components.__file__).parent.parent / file
+    of_package = file.parts[0] == "mrn_components" and file.suffix == ".py"
+    return (
+        of_package and installed.is_file() and installed.read_bytes() == (root / file).read_bytes()
+    )
 
 
 def _config_file_problems(root: Path, file: Path, configs: set[Path]) -> Iterator[Problem]:
