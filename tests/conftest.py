@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from monai.utils import set_determinism
 from tiny_cohort import make_subject
 
 from mrn_components.rois import ROI
+
+# A shell that starts the tests in the background has Ctrl-C ignored, in all their processes too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
