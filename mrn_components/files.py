@@ -178,7 +178,8 @@ def _explain(error: BaseException, path: Path) -> None:
         ) from error
     if cause.errno in _FORBIDDEN:
         raise UnwritableError(
-            f"{path} cannot be written ({cause.strerror}); name another folder by --output_dir."
+            f"{path} cannot be written ({cause.strerror}); name another folder by --output_dir, "
+            "for an `mrn` command as OUTPUT."
         ) from error
 
 

@@ -36,11 +36,14 @@ def names(folder, cohort):
 
 
 def fill(command, values):
-    """Words of a command; `mrn` and names in braces are replaced."""
-    words = []
-    for word in command.replace("mrn ", "{mrn} ", 1).split():
-        words += values[word[1:-1]] if word.startswith("{") else [word]
-    return words
+    """Words of a command; `mrn` in front and names in braces are replaced."""
+    program, *words = command.split()
+    filled = [*values["mrn"]] if program == "mrn" else fill_word(program, values)
+    return filled + [part for word in words for part in fill_word(word, values)]
+
+
+def fill_word(word, values):
+    return values[word[1:-1]] if word.startswith("{") else [word]
 
 
 def call(command, values, folder):

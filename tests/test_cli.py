@@ -29,6 +29,15 @@ def test_components_lists_the_register(monkeypatch, capsys):
     assert all(len(line.split()) > 2 for line in lines)
 
 
+@pytest.mark.parametrize("option", ["--subject", "--workesr=1", "--no-such"])
+def test_a_misspelt_option_is_refused_before_anything_is_done(
+    monkeypatch, capsys, tmp_path, option
+):
+    with pytest.raises(ValueError, match=rf"{option}: `mrn phantom` has no such .*--subjects"):
+        mrn(monkeypatch, capsys, "phantom", str(tmp_path / "cohort"), option, "2")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_phantom_makes_a_cohort(monkeypatch, capsys, tmp_path):
     out = tmp_path / "cohort"
     options = ["--subjects", "2", "--view", "midbrain", "--workers", "1"]

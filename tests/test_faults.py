@@ -114,7 +114,7 @@ def test_the_named_decision_is_written_down(row):
 def test_every_builder_belongs_to_a_row():
     used = {row["builder"] for row in COMMANDS}
     tools = {"make_sound_subject", "make_sound_cohort", "path", "read", "write"}
-    tools |= {"names", "fill", "call", "quoted"}
+    tools |= {"names", "fill", "fill_word", "call", "quoted"}
     made = {
         name
         for module in BUILDERS.values()

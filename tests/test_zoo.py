@@ -256,10 +256,8 @@ def parts_of(bundle):
 
 
 def own_mask(bundle, path):
-    """The mask that ``mrn predict`` makes; the zip holds Python code, hence trust."""
-    return NucleiSegmenter(str(bundle), "qsm", device="cpu", precision="fp32", trust_bundle=True)(
-        path
-    ).mask
+    """The mask that ``mrn predict`` makes, which knows the package in the zip."""
+    return NucleiSegmenter(str(bundle), "qsm", device="cpu", precision="fp32")(path).mask
 
 
 @torch.no_grad()

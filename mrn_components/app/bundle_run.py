@@ -136,7 +136,7 @@ def attempt(run: BundleRun, call: Callable[[], Any]) -> str | None:
 def _copy(process: subprocess.Popen, log: BinaryIO, show: bool) -> None:
     """Copy a process's output, as it comes, to the log and to the console."""
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-    while chunk := process.stdout.read1():  # type: ignore[union-attr]
+    while chunk := process.stdout.read1():  # type: ignore[union-attr]  # a pipe
         log.write(chunk)
         log.flush()
         if show:

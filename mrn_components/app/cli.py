@@ -2,7 +2,8 @@
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -417,9 +418,38 @@ def main() -> None:
     """Entry point of the ``mrn`` command."""
     install_messages()
     signal.signal(signal.SIGTERM, end_by_signal)
+    commands: list[Callable[..., Any]]
     commands = [phantom, components, predict, evaluate, contributions, crossval, reproduce, version]
     commands += [check, inspect, biomarkers, evaluate_masks, challenge, report]
-    fire.Fire({command.__name__: command for command in commands}, name="mrn")
+    by_name = {command.__name__: command for command in commands}
+    if len(sys.argv) > 1 and sys.argv[1] in by_name:
+        check_options(by_name[sys.argv[1]], sys.argv[2:])
+    fire.Fire(by_name, name="mrn")
+
+
+def check_options(command: Callable[..., Any], words: Sequence[str]) -> None:
+    """Refuse an option that a command does not have; fire says so when the work is done, or never.
+
+    Args:
+        command: the function.
+        words: what is typed after its name.
+
+    Raises:
+        ValueError: naming the option and those there are.
+    """
+    parameters = signature(command).parameters
+    if any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values()):
+        return  # keys of a config, which is read later
+    for word in words:
+        if word == "--":
+            return  # what follows is fire's own
+        name = word.removeprefix("--").split("=")[0].replace("-", "_")
+        known = {name, name.removeprefix("no")} & {*parameters, "help"}
+        if word.startswith("--") and not known:
+            options = ", ".join(f"--{name}" for name in parameters)
+            raise ValueError(
+                f"{word}: `mrn {command.__name__}` has no such option; it has {options}."
+            )
 
 
 if __name__ == "__main__":

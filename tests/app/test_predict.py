@@ -398,5 +398,19 @@ def test_subjects_that_their_segmenter_was_trained_on_are_marked(run, segmentati
     assert [row["trained_on"] for row in rows] == ["0", "1", "0"]  # S0 brings its masks
 
 
+def test_results_are_never_written_between_the_images(run, few):
+    before = sorted(few.rglob("*"))
+    for source, output in ((few, few), (few / "S0", few / "S0"), (few, few / "S1")):
+        with pytest.raises(ValueError, match="holds the images, and results are never"):
+            predict(source, output, bundle=run)
+    assert sorted(few.rglob("*")) == before
+
+
+def test_folders_that_differ_in_case_are_refused(run, few, tmp_path):
+    shutil.copytree(few / "S0", few / "s0")
+    with pytest.raises(ValueError, match=r"the ids S0, s0; .*Rename one"):
+        predict(few, tmp_path / "out", bundle=run)
+
+
 def test_labels_tell_how_many_nuclei_there_are():
     assert set(LABELS) == {"nm", "qsm"}  # what the record's keys rest on

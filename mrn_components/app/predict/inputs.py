@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from mrn_components.checks.cohort import id_findings
 from mrn_components.data.subjects import IMAGES, MASKS
 from mrn_components.data.tables import check_id, read_datalist
 
@@ -63,7 +64,8 @@ def find_inputs(input_dir: str | Path, nm_filter: str | None = None) -> Inputs:
 
     Raises:
         FileNotFoundError: if there is nothing of the kind.
-        ValueError: for a faulty datalist, or an id that files cannot be named after.
+        ValueError: for a faulty datalist, an id that files cannot be named after, or folders whose
+            names differ in case only.
     """
     root = Path(input_dir)
     if not root.exists():
@@ -96,7 +98,29 @@ def _folders(root: Path) -> Inputs:
             f"{str(root)!r} has no subjects: expected {root}/SUBJECT/{{NM,QSM}}.nii.gz, or "
             "sub-*/[ses-*/]anat/*_Chimap.nii.gz of BIDS."
         )
+    for finding in id_findings([case.subject for case in cases]):
+        raise ValueError(str(finding))
     return Inputs(root, "a folder of subjects", tuple(cases))
+
+
+def check_output(inputs: Inputs, input_dir: str | Path, output_dir: str | Path) -> None:
+    """Refuse to write results between the images: their tables would be taken for labels.
+
+    Args:
+        inputs: the subjects.
+        input_dir: where they were looked for.
+        output_dir: folder of the results.
+
+    Raises:
+        ValueError: if it is the input, or a folder that holds an image.
+    """
+    output = Path(output_dir).resolve()
+    folders = {file.parent for case in inputs.cases for file in case.files.values()}
+    if output in {folder.resolve() for folder in (Path(input_dir), *folders)}:
+        raise ValueError(
+            f"{output_dir} holds the images, and results are never written beside them; name "
+            "another folder as OUTPUT."
+        )
 
 
 def _folder_case(folder: Path) -> Case:

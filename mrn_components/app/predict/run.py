@@ -10,7 +10,7 @@ import ignite.distributed as idist
 from tqdm import tqdm
 
 import mrn_components
-from mrn_components.app.predict.inputs import Case, Inputs, find_inputs
+from mrn_components.app.predict.inputs import Case, Inputs, check_output, find_inputs
 from mrn_components.app.predict.manifest import (
     hash_content,
     hash_files,
@@ -83,8 +83,9 @@ def predict(
 
     Raises:
         FileNotFoundError: if a path is missing or ``bundle`` is no bundle.
-        ValueError: for an override that the config does not know, a faulty datalist, or if every
-            subject lacks masks and they cannot be made.
+        ValueError: for an override that the config does not know, a faulty datalist, an
+            ``output_dir`` that holds the images, or if every subject lacks masks and they cannot be
+            made.
         UntrustedBundleError: if a bundle could run code of its own, or was changed.
         RuntimeError: if another process uses ``output_dir``.
         FailedSubjectsError: at the end, if subjects failed; names them and the reasons.
@@ -96,6 +97,7 @@ def predict(
         )
     with joined_processes() as (rank, world):
         inputs = find_inputs(input_dir, nm_filter)
+        check_output(inputs, input_dir, output_dir)
         run = _Run(
             inputs,
             Path(output_dir),
