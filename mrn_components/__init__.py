@@ -8,64 +8,74 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# The register: module -> the names a config may write as mrn_components.NAME.
+# The register: what a config may write as mrn_components.NAME, and the module that has it.
 _REGISTER = {
-    "batch": ["PrepareROIBatch"],
-    "bundle": ["check_run", "existing_file", "locate_bundle", "save_run"],
-    "data": ["identify_subjects", "load_subjects", "select_fold", "split_folds"],
-    "data.dataset": ["ROIDataset", "collate_subjects"],
-    "handlers": [
-        "EpochSummaryHandler",
-        "FaultReportHandler",
-        "FiniteLossHandler",
-        "FoldCheckpointLoader",
-        "InterruptHandler",
-        "PhaseValidationHandler",
-        "PretrainPhaseHandler",
-        "RunCheckpointHandler",
-        "SeedHandler",
-        "WarmupCosineHandler",
-    ],
-    "inferers": ["TTAInferer"],
-    "ledger": ["TrainingLedger", "check_training_subjects"],
-    "losses": ["MRNLoss", "NucleiLoss", "PatientContrastiveLoss"],
-    "msupmoco": ["CategoryBank", "MSupMoCoHandler", "ProjectionHead"],
-    "networks": [
-        "DPTHead",
-        "FFA",
-        "FoldEnsemble",
-        "MRN",
-        "NucleiUNet",
-        "PatientClassifier",
-        "RES",
-        "SERes10",
-        "SFA",
-        "SliceEncoder",
-        "VolumeViT",
-        "fast_fp32_matmul",
-        "keep_freed_memory",
-    ],
-    "optim": ["param_groups"],
-    "predictions": ["PredictionsHandler"],
-    "rois": ["ROI"],
-    "segmentation": ["NNUNetTraining", "NormalizeByPland", "NucleiRegionInferer"],
-    "transforms": [
-        "CheckVolumesd",
-        "DiagnosisOutputd",
-        "MergeSidesd",
-        "ROICropd",
-        "ROIMaskChannelsd",
-    ],
+    "CategoryBank": "training.msupmoco",
+    "CheckVolumesd": "regions.transforms",
+    "Classes": "data.target",
+    "DPTHead": "networks.dpt",
+    "DiagnosisOutputd": "regions.transforms",
+    "EpochSummaryHandler": "training.handlers.summary",
+    "FFA": "networks.ffa",
+    "FaultReportHandler": "training.handlers.faults",
+    "FiniteLossHandler": "training.handlers.finite_loss",
+    "FoldCheckpointLoader": "training.handlers.fold_checkpoints",
+    "FoldEnsemble": "networks.ensemble",
+    "Image": "images.image",
+    "InterruptHandler": "training.handlers.interrupt",
+    "MRN": "networks.mrn",
+    "MRNLoss": "training.losses",
+    "MSupMoCoHandler": "training.msupmoco",
+    "MergeSidesd": "regions.transforms",
+    "NNUNetTraining": "segmentation.training",
+    "NormalizeByPland": "segmentation.normalization",
+    "NucleiLoss": "training.losses",
+    "NucleiRegionInferer": "segmentation.inferer",
+    "NucleiUNet": "segmentation.nuclei_unet",
+    "PatientClassifier": "networks.patient",
+    "PatientContrastiveLoss": "training.losses",
+    "PhaseValidationHandler": "training.handlers.phases",
+    "PredictionsHandler": "training.handlers.predictions",
+    "PrepareROIBatch": "regions.batch",
+    "PretrainPhaseHandler": "training.handlers.phases",
+    "ProjectionHead": "training.msupmoco",
+    "RES": "networks.res",
+    "ROI": "regions.roi",
+    "ROICropd": "regions.transforms",
+    "ROIDataset": "data.dataset",
+    "ROIMaskChannelsd": "regions.transforms",
+    "RunCheckpointHandler": "training.handlers.checkpoint",
+    "SERes10": "networks.seres10",
+    "SFA": "networks.sfa",
+    "Score": "data.target",
+    "SeedHandler": "training.handlers.seed",
+    "SliceEncoder": "networks.slice_encoder",
+    "TTAInferer": "networks.inferers",
+    "TrainingLedger": "data.ledger",
+    "VolumeViT": "networks.volume_vit",
+    "WarmupCosineHandler": "training.handlers.schedule",
+    "check_run": "bundle",
+    "check_training_subjects": "data.ledger",
+    "collate_subjects": "data.dataset",
+    "existing_file": "system.files",
+    "fast_fp32_matmul": "networks.precision",
+    "identify_subjects": "data.identities",
+    "keep_freed_memory": "system.memory",
+    "load_subjects": "data.subjects",
+    "locate_bundle": "bundle",
+    "param_groups": "training.optim",
+    "save_run": "bundle",
+    "select_fold": "data.folds",
+    "split_folds": "data.folds",
 }
-_MODULE_OF = {name: module for module, names in _REGISTER.items() for name in names}
 
-__all__ = sorted(_MODULE_OF)
+__all__ = sorted(_REGISTER)
 
 
 def __getattr__(name: str) -> Any:
     """Import the component ``name`` from its module."""
-    if name in _MODULE_OF:
-        return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    if name in _REGISTER:
+        return getattr(import_module(f"{__name__}.{_REGISTER[name]}"), name)
     raise AttributeError(
         f"mrn_components has no component {name!r}; `mrn components` lists those it has."
     )

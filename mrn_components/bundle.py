@@ -21,8 +21,8 @@ import fire
 from monai.bundle import ConfigParser, update_kwargs
 from monai.utils import ensure_tuple
 
-from mrn_components.errors import install_messages
-from mrn_components.files import check_digest, write_text
+from mrn_components.system.errors import install_messages
+from mrn_components.system.files import write_text
 
 # Blocks of a training config that decide what a trained network can be fed with.
 NETWORK_BLOCKS = ("image_size", "rois", "preprocessing", "mask_channels", "network_def")
@@ -97,23 +97,6 @@ def locate_bundle(*, name: str) -> str:
         if (candidate / "configs" / "metadata.json").is_file():
             return str(candidate)
     return "."
-
-
-def existing_file(*, path: str, hint: str) -> str:
-    """Return ``path`` if it is a file, undamaged as far as a SHA-256 beside it tells.
-
-    Args:
-        path: file that the config is about to read.
-        hint: what to type when it is missing.
-
-    Raises:
-        FileNotFoundError: with the hint.
-        DamagedFileError: if the file is not the one that was written.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} is not there. {hint}")
-    check_digest(Path(path))
-    return path
 
 
 def check_run() -> None:

@@ -31,9 +31,9 @@ from packaging.requirements import Requirement
 from safetensors.torch import save_file
 
 from mrn_components.bundle import bundle_config
-from mrn_components.files import replacing
-from mrn_components.hashes import LARGE_FILES, file_hash, write_hashes
-from mrn_components.ledger import read_ledger
+from mrn_components.data.ledger import read_ledger
+from mrn_components.system.files import replacing
+from mrn_components.system.hashes import LARGE_FILES, file_hash, write_hashes
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "mrn-components"

@@ -4,8 +4,11 @@ A payload touches the file TRACE. Strings hold the word, which ``plant`` replace
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
+
+import torch
 
 BUNDLE = Path(__file__).parents[1] / "bundles" / "mrn"
 TOUCH = "__import__('pathlib').Path('TRACE').touch()"
@@ -237,3 +240,19 @@ def foreign_bundle(folder: Path, **files: str) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     return folder
+
+
+class Payload:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, trace):
+        self.trace = str(trace)
+
+    def __reduce__(self):
+        return os.system, (f"touch '{self.trace}'",)
+
+
+def poison(path, trace):
+    torch.save({"network": Payload(trace)}, path)
+    Path(f"{path}.sha256").unlink(missing_ok=True)  # as who forges a file would do
+    return str(path)

@@ -10,7 +10,7 @@ import pytest
 from monai.utils import set_determinism
 from tiny_cohort import make_subject
 
-from mrn_components.rois import ROI
+from mrn_components.regions.roi import ROI
 
 # A shell that starts the tests in the background has Ctrl-C ignored, in all their processes too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -49,7 +49,8 @@ def rois() -> dict[str, ROI]:
 @pytest.fixture
 def processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ForkServerContext:
     """Forks of a process that imported torch and trained nothing: torch trains in no others."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    folders = (Path(__file__).parent, request.path.parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)), prepend=os.pathsep)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([request.module.__name__])
     return context

@@ -14,7 +14,7 @@ import nibabel
 import numpy as np
 from tiny_cohort import AFFINE, SHAPE, make_mask, write_nifti
 
-from mrn_components.labels import LABELS
+from mrn_components.images.labels import LABELS
 
 NAMES = ("NM", "QSM", "NM_mask", "QSM_mask")
 FIRST = "SUBJ_000"

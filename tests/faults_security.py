@@ -8,8 +8,7 @@ import sys
 import zipfile
 from contextlib import contextmanager
 
-from attacks import SHELL, foreign_bundle, planted
-from test_payloads import poison
+from attacks import SHELL, foreign_bundle, planted, poison
 from tiny_run import make_run
 
 

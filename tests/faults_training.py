@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from test_bundles_run import BUNDLES, TINY
+from tiny_bundles import BUNDLES, TINY
 
-from mrn_components.files import locked
+from mrn_components.system.files import locked
 
 CONFIGS = BUNDLES / "mrn" / "configs"
 

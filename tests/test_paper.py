@@ -138,7 +138,9 @@ def test_inference_of_the_baseline_has_the_same_network(baseline):
 MAP = (TRAIN.parents[3] / "docs" / "paper_map.md").read_text()
 
 
-@pytest.mark.parametrize("symbol", sorted(set(re.findall(r"`((?:[a-z_]+\.)+[A-Za-z_]+)`", MAP))))
+@pytest.mark.parametrize(
+    "symbol", sorted(set(re.findall(r"`((?:[a-z_]+\.)+[A-Za-z_]+|[A-Z]+[a-z]\w*)`", MAP)))
+)
 def test_the_map_names_symbols_that_exist(symbol):
     if not symbol.endswith(".yaml"):
         assert locate(f"mrn_components.{symbol}") is not None

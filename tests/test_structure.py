@@ -12,10 +12,13 @@ import mrn_components
 PACKAGE = Path(mrn_components.__file__).parent
 # Layers from the bottom: a module may import from its own layer and those below.
 LAYERS = [
-    {"boxes", "errors", "files", "hashes", "labels", "plan", "population", "shapley", "workers"},
-    {"checks", "losses", "networks", "optim", "phantom", "rois", "volumes"},
-    {"batch", "biomarkers", "data", "inferers", "metrics", "placement", "transforms"},
-    {"bundle", "handlers", "ledger", "msupmoco", "predictions", "segmentation"},
+    {"system"},
+    {"images"},
+    {"regions"},
+    {"biomarkers", "checks", "metrics", "networks", "phantom"},
+    {"data"},
+    {"segmentation", "training"},
+    {"bundle"},
     {"app"},
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

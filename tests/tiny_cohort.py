@@ -1,14 +1,17 @@
 """A tiny hand-made cohort in the challenge layout."""
 
+from itertools import permutations, product
 from pathlib import Path
 
 import nibabel
 import numpy as np
 
-from mrn_components.labels import LABELS
+from mrn_components.images.labels import LABELS
 
 SHAPE = (24, 24, 12)  # voxels
 AFFINE = np.diag([-0.6667, 0.6667, 2.0, 1.0])  # LAS, as the challenge's
+
+AXCODES = ["".join(codes) for axes in permutations(("RL", "AP", "SI")) for codes in product(*axes)]
 
 # Voxel box of the left side of each nucleus, (x, y, z) start and stop; x rises to the left.
 _LEFT = {

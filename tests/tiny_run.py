@@ -1,5 +1,6 @@
 """Folders of runs as training leaves them, with weights that were never trained."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -57,3 +58,9 @@ def make_datalist(cohort: Path, path: Path, count: int = 4) -> str:
     ]
     path.write_text(json.dumps(entries))
     return str(path)
+
+
+def read_rows(table: Path) -> list[dict[str, str]]:
+    """Read the rows of a csv with a header."""
+    with table.open() as file:
+        return list(csv.DictReader(file))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from mrn_components.labels import LABELS
-from mrn_components.networks import NucleiUNet
+from mrn_components import NucleiUNet
+from mrn_components.images.labels import LABELS
 
 CONFIGS = Path(__file__).parent.parent / "bundles" / "segmentation" / "configs"
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from mrn_components.files import locked
+from mrn_components.system.files import locked
 
 
 @dataclass(frozen=True)

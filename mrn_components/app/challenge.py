@@ -13,10 +13,10 @@ from mrn_components.app.predict import FailedSubjectsError, predict
 from mrn_components.app.predict.records import MASK_FILES, read_record, subject_folder
 from mrn_components.app.segment import save_mask
 from mrn_components.checks import FaultyFileError
-from mrn_components.checks.nifti import read_volume
 from mrn_components.data.subjects import IMAGES, MASKS
-from mrn_components.files import write_text
-from mrn_components.labels import LABELS
+from mrn_components.images.labels import LABELS
+from mrn_components.images.nifti import read_volume
+from mrn_components.system.files import write_text
 
 Format = Literal["docker", "email", "baseline"]
 

@@ -15,8 +15,8 @@ from mrn_components.app.survey import Survey, survey
 from mrn_components.checks import Examination, Finding, examine_subject
 from mrn_components.checks.cohort import class_findings, duplicate_findings, id_findings
 from mrn_components.checks.confounds import Confounds, confound_baseline, confound_findings
-from mrn_components.files import write_text
-from mrn_components.workers import worker_pool
+from mrn_components.system.files import write_text
+from mrn_components.system.workers import worker_pool
 
 _MAX_PLACES = 10  # printed of one kind of fault; the JSON has them all
 _SUBJECTS_A_PROCESS = 4  # fewer do not repay its start

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import fire
 
 import mrn_components
-from mrn_components.errors import end_by_signal, install_messages
+from mrn_components.system.errors import end_by_signal, install_messages
 
 
 def phantom(

@@ -16,10 +16,10 @@ from mrn_components.app.states import (
     state_metrics,
     state_name,
 )
-from mrn_components.files import write_text
-from mrn_components.inferers import masked_states
+from mrn_components.metrics.shapley import shapley_values
+from mrn_components.networks.inferers import masked_states
 from mrn_components.networks.masking import MaskMode
-from mrn_components.shapley import shapley_values
+from mrn_components.system.files import write_text
 
 _logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from mrn_components.app.out_of_fold import write_results
 from mrn_components.app.report.cohort import write_cohort_report
 from mrn_components.bundle import RunArguments, check_key
 from mrn_components.data import Subject
-from mrn_components.files import write_text
+from mrn_components.system.files import write_text
 
 # Keys of a config that differ between folds or have an argument of their own.
 _OWN_KEYS = ("dataset_dir", "output_dir", "num_folds", "fold", "run_name", "ckpt_dir", "resume")

@@ -9,8 +9,8 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from mrn_components.bundle import NETWORK_BLOCKS, bundle_config, differences, existing_file
-from mrn_components.files import replacing_hashed
+from mrn_components.bundle import NETWORK_BLOCKS, bundle_config, differences
+from mrn_components.system.files import existing_file, replacing_hashed
 
 
 def save_ensemble(runs: Sequence[Path], output_dir: Path) -> Path:

@@ -19,7 +19,6 @@ from mrn_components.app.tables import (
     read_any_labels,
     read_predictions,
 )
-from mrn_components.files import write_text
 from mrn_components.metrics import (
     CONFIDENCE,
     NUM_RESAMPLES,
@@ -31,6 +30,7 @@ from mrn_components.metrics import (
     format_comparison,
     format_metrics,
 )
+from mrn_components.system.files import write_text
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "statsmodels", "matplotlib")
 

@@ -12,12 +12,12 @@ from tqdm import tqdm
 
 import mrn_components
 from mrn_components.data import MASKS, Subject, load_subjects
-from mrn_components.files import write_text
-from mrn_components.labels import LABELS, SIDES, ImageName
+from mrn_components.images.labels import LABELS, SIDES, ImageName
+from mrn_components.images.volumes import check_same_grid, read_mask
 from mrn_components.metrics import CONFIDENCE, NUM_RESAMPLES, Metric
 from mrn_components.metrics.intervals import bootstrap_interval, undefined_interval
 from mrn_components.metrics.segmentation import score_masks
-from mrn_components.volumes import check_same_grid, read_mask
+from mrn_components.system.files import write_text
 
 Row = dict[str, Any]  # {"subject", "image", "nucleus", "side", "label"} and a MaskScore
 

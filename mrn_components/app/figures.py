@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import ConfusionMatrixDisplay, RocCurveDisplay, roc_curve
 
-from mrn_components.files import replacing
 from mrn_components.metrics import CONFIDENCE, NUM_BINS, Metric, reliability_bins, wilson_interval
+from mrn_components.system.files import replacing
 
 _STYLES: list[dict[str, Any]] = [
     {"color": "#0072B2", "linestyle": "-", "marker": "o"},

@@ -10,8 +10,8 @@ import numpy as np
 
 from mrn_components.app.bundle_run import BundleRun
 from mrn_components.data import DataLeakageError, Subject
-from mrn_components.files import write_text
 from mrn_components.metrics import Metric, diagnosis_metrics
+from mrn_components.system.files import write_text
 
 _SHOWN = ("accuracy", "roc_auc", "f1_macro")  # the paper's; crossval.json has all
 

@@ -16,9 +16,9 @@ from nibabel.affines import apply_affine
 
 from mrn_components.app.inspect import require_trusted
 from mrn_components.bundle import bundle_config, check_key
-from mrn_components.files import check_digest, replacing
-from mrn_components.labels import LABELS, ImageName
-from mrn_components.ledger import read_ledgers
+from mrn_components.data.ledger import read_ledgers
+from mrn_components.images.labels import LABELS, ImageName
+from mrn_components.system.files import check_digest, replacing
 
 _MARGIN_MM = 15.0  # NM and QSM of a subject lie up to 3 mm apart
 

@@ -8,8 +8,8 @@ from monai.engines import IterationEvents
 
 from mrn_components.app.paper import load_table
 from mrn_components.app.predict import inference_workflow
-from mrn_components.inferers import MaskedStatesInferer, masked_states
 from mrn_components.metrics import ZERO_VARIANCE, diagnosis_metrics
+from mrn_components.networks.inferers import MaskedStatesInferer, masked_states
 from mrn_components.networks.masking import MaskMode
 
 METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC", "f1_macro": "macro F1"}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mrn_components.labels import LABELS, SIDES
+from mrn_components.images.labels import LABELS, SIDES
 
 NIGROSOME_BELOW_PPB = 70.0  # Kim 2018
 REFERENCE_MM = (2.0, 6.0)  # nearest and farthest tissue of the NM reference from the SN

@@ -11,8 +11,14 @@ from mrn_components.biomarkers.catalogue import (
     REFERENCE_CONE_DEGREES,
     REFERENCE_MM,
 )
-from mrn_components.labels import LABELS, SIDES
-from mrn_components.volumes import Volume, VolumeSource, check_same_grid, read_mask, read_volume
+from mrn_components.images.labels import LABELS, SIDES
+from mrn_components.images.volumes import (
+    Volume,
+    VolumeSource,
+    check_same_grid,
+    read_mask,
+    read_volume,
+)
 
 Measured = dict[str, float | None]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mrn_components.biomarkers.catalogue import COLUMNS, describe_biomarkers
-from mrn_components.files import write_text
+from mrn_components.system.files import write_text
 
 TABLE = "biomarkers.csv"
 

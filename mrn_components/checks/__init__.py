@@ -4,14 +4,14 @@ Nothing here raises at the first fault or needs torch: ``mrn check`` runs all of
 headers' part, prediction a subject's cheap part.
 """
 
-from mrn_components.checks.finding import FaultyFileError, Finding
-from mrn_components.checks.nifti import hash_voxels
 from mrn_components.checks.subject import (
     Examination,
     check_headers,
     check_subject,
     examine_subject,
 )
+from mrn_components.images.finding import FaultyFileError, Finding
+from mrn_components.images.nifti import hash_voxels
 
 __all__ = [
     "Examination",

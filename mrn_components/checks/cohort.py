@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mrn_components.checks.finding import Finding
 from mrn_components.checks.subject import Examination
+from mrn_components.images.finding import Finding
 
 _MIN_CLASS = 5  # people of a class, for five folds (section 4.1.1)
 _MIN_SHARE = 0.1  # of the rarer class

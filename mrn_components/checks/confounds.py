@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mrn_components.checks.finding import Finding
+from mrn_components.images.finding import Finding
 
 MAX_AUC = 0.65
 _NUM_FOLDS = 5

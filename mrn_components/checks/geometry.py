@@ -8,9 +8,9 @@ import nibabel
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from mrn_components.checks.finding import Finding, error, warning
-from mrn_components.checks.nifti import Header, Volume
-from mrn_components.volumes import MAX_SHIFT_MM, corner_shift_mm
+from mrn_components.images.finding import Finding, error, warning
+from mrn_components.images.nifti import Header, Volume
+from mrn_components.images.volumes import MAX_SHIFT_MM, corner_shift_mm
 
 _MAX_FORMS_MM, _MAX_FORMS_DEGREES = 1.0, 1.0  # between sform and qform
 _MAX_OBLIQUE_DEGREES = 15.0

@@ -8,11 +8,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from mrn_components.boxes import Box, enclosing_box, label_boxes, voxel_spacing
-from mrn_components.checks.finding import Finding, error, warning
-from mrn_components.checks.nifti import Volume
-from mrn_components.labels import LABELS, SIDES
-from mrn_components.rois import ROI
+from mrn_components.images.boxes import Box, enclosing_box, label_boxes, voxel_spacing
+from mrn_components.images.finding import Finding, error, warning
+from mrn_components.images.labels import LABELS, SIDES, unknown_values
+from mrn_components.images.nifti import Volume
+from mrn_components.regions.roi import ROI
 
 # The paper's regions (section 3.3), as the bundles have them.
 REGIONS = {
@@ -25,18 +25,6 @@ _IRON = ("GP", "SN", "RN")  # nuclei that no healthy or ill brain has without ir
 _MAX_STRAY_MM = 5.0
 _MIN_SLICES, _MAX_SLICES = 3, 64
 _MAX_SN_SHIFT_MM = 5.0
-
-
-def unknown_values(values: np.ndarray, image: str) -> list[float]:
-    """Values of a mask that are no label id of the image, sorted.
-
-    Args:
-        values: of any shape.
-        image: image that the mask belongs to.
-    """
-    ids = [0, *(label for pair in LABELS[image].values() for label in pair)]
-    nonzero = values[values != 0]  # few: sorting the whole volume takes long
-    return np.setdiff1d(nonzero, ids).tolist()
 
 
 @dataclass(frozen=True, kw_only=True)

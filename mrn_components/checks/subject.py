@@ -8,7 +8,6 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from mrn_components.checks.finding import FaultyFileError, Finding, error
 from mrn_components.checks.geometry import grid_findings, header_findings, pair_findings
 from mrn_components.checks.images import unit_findings, voxel_findings
 from mrn_components.checks.masks import (
@@ -19,8 +18,9 @@ from mrn_components.checks.masks import (
     sign_findings,
     value_findings,
 )
-from mrn_components.checks.nifti import Header, Volume, hash_voxels, read_header, read_volume
-from mrn_components.labels import LABELS
+from mrn_components.images.finding import FaultyFileError, Finding, error
+from mrn_components.images.labels import LABELS
+from mrn_components.images.nifti import Header, Volume, hash_voxels, read_header, read_volume
 
 FILES = (*LABELS, *(f"mask_{image}" for image in LABELS))  # keys of a subject's files
 

@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from mrn_components.data.identities import DataLeakageError, Identities, check_disjoint
 from mrn_components.data.tables import Subject
-from mrn_components.files import write_text
+from mrn_components.system.files import write_text
 
 
 def split_folds(

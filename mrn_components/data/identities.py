@@ -13,7 +13,7 @@ from tqdm import tqdm
 from mrn_components.checks import hash_voxels
 from mrn_components.data.subjects import IMAGES
 from mrn_components.data.tables import Subject
-from mrn_components.files import write_text
+from mrn_components.system.files import write_text
 
 Identities = Mapping[str, frozenset[str]]  # subject: {"id SUBJ_000", "image 9f86d0...", ...}
 

@@ -11,10 +11,10 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
-from mrn_components.files import write_text
 from mrn_components.phantom.numbers import View
 from mrn_components.phantom.subject import Phantom, check_settings, draw_label, make_subject
-from mrn_components.workers import worker_pool
+from mrn_components.system.files import write_text
+from mrn_components.system.workers import worker_pool
 
 _VERSION = 2  # raise when the same settings give other voxels or names
 _FILES = ("T1", "QSM", "NM", "NM_mask", "QSM_mask")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mrn_components.labels import LABELS
+from mrn_components.images.labels import LABELS
 from mrn_components.phantom.anatomy import Region, brain_mask, draw_anatomy, paint_tissues
 from mrn_components.phantom.numbers import GRIDS, SHAPES, Grid, View
 from mrn_components.phantom.signal import render_nm, render_qsm, render_t1

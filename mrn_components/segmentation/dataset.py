@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from mrn_components.data.folds import select_fold
 from mrn_components.data.tables import Subject
-from mrn_components.files import replacing, write_text
-from mrn_components.labels import LABELS, SIDES, ImageName
-from mrn_components.rois import ROI
-from mrn_components.transforms import CheckVolumesd
+from mrn_components.images.labels import LABELS, SIDES, ImageName
+from mrn_components.regions.roi import ROI
+from mrn_components.regions.transforms import CheckVolumesd
+from mrn_components.system.files import replacing, write_text
 
 DATASET = "Dataset001_nuclei"
 _AXES = ("L", "A", "S")  # of the challenge's files; plan.ORIENTATION read backwards

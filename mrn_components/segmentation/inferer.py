@@ -17,7 +17,7 @@ from monai.inferers import Inferer
 from monai.transforms import KeepLargestConnectedComponent
 from torch import Tensor
 
-from mrn_components.plan import read_plan
+from mrn_components.segmentation.plan import read_plan
 
 _logger = logging.getLogger(__name__)
 

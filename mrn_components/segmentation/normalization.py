@@ -9,7 +9,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type
 
-from mrn_components.plan import read_plan
+from mrn_components.segmentation.plan import read_plan
 
 
 class NormalizeByPland(MapTransform):

@@ -15,12 +15,12 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from mrn_components.data.folds import select_fold
 from mrn_components.data.identities import Identities
+from mrn_components.data.ledger import TrainingLedger
 from mrn_components.data.tables import Subject
-from mrn_components.files import remove_unfinished, replacing, replacing_hashed, write_text
-from mrn_components.labels import ImageName
-from mrn_components.ledger import TrainingLedger
-from mrn_components.plan import CONFIGURATION, export_plan
+from mrn_components.images.labels import ImageName
 from mrn_components.segmentation.dataset import DATASET, write_dataset
+from mrn_components.segmentation.plan import CONFIGURATION, export_plan
+from mrn_components.system.files import remove_unfinished, replacing, replacing_hashed, write_text
 
 _logger = logging.getLogger(__name__)
 _PLANS = "nnUNetPlans"

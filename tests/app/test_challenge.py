@@ -8,9 +8,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from test_bundles_run import predictions
 from tiny_cohort import make_subject
-from tiny_run import make_run
+from tiny_run import make_run, read_rows
 from tiny_segmentation import make_segmentation_bundle
 
 from mrn_components.app import cli
@@ -58,7 +57,7 @@ def test_docker(mount, bundles):
         "RJPD_001/PD_pred.txt",
         "RJPD_001/QSM_pred.nii.gz",
     ]
-    rows = predictions(predict(mount / "inputs", mount / "predicted", abstain=False, **bundles))
+    rows = read_rows(predict(mount / "inputs", mount / "predicted", abstain=False, **bundles))
     for row in rows:
         assert files[f"{row['subject']}/PD_pred.txt"] == row["class"].encode()
         for image in ("NM", "QSM"):

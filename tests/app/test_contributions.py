@@ -7,15 +7,14 @@ import sys
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
-from test_bundles_run import predictions
-from tiny_run import make_datalist, make_run
+from tiny_run import make_datalist, make_run, read_rows
 
 from mrn_components.app import cli
 from mrn_components.app.contributions import contributions
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.predict import predict
 from mrn_components.app.states import StateScores, leakage, score_states, state_metrics
-from mrn_components.inferers import masked_states
+from mrn_components.networks.inferers import masked_states
 from mrn_components.networks.masking import MASK_MODES
 
 ROIS = ("nm", "qsm1", "qsm2", "qsm3")
@@ -35,11 +34,11 @@ def subjects(cohort, tmp_path_factory):
 def test_files_of_labelled_subjects(run, subjects, tmp_path):
     path = contributions(subjects, str(tmp_path), bundle=str(run), require_labels=True)
     assert path == tmp_path / "contributions.csv"
-    states = predictions(tmp_path / "states.csv")
+    states = read_rows(tmp_path / "states.csv")
     assert list(states[0]) == ["subject", *STATES]
-    rows = predictions(path)
+    rows = read_rows(path)
     assert list(rows[0]) == ["subject", "prob_pd", "baseline", *ROIS]
-    predicted = predictions(tmp_path / "predictions.csv")
+    predicted = read_rows(tmp_path / "predictions.csv")
     for row, state, prediction in zip(rows, states, predicted, strict=True):
         assert row["subject"] == state["subject"] == prediction["subject"]
         assert (row["prob_pd"], row["baseline"]) == (state["none"], state[STATES[-1]])
@@ -51,7 +50,7 @@ def test_files_of_labelled_subjects(run, subjects, tmp_path):
     assert summary["subjects"] == 4
     mean = np.mean([abs(float(row["nm"])) for row in rows])
     assert summary["mean_absolute_shapley"]["nm"] == pytest.approx(mean, abs=1e-6)
-    table = predictions(tmp_path / "table.csv")
+    table = read_rows(tmp_path / "table.csv")
     assert [row["masked"] for row in table] == STATES
     assert table[0]["paper_accuracy"] == "0.83000000"
     last = [float(row[STATES[-1]]) for row in states]
@@ -74,7 +73,7 @@ def test_a_state_is_what_predict_gives_with_these_rois_masked(mode, run, subject
     alone = predict(
         subjects, str(tmp_path), bundle=str(run), masked_rois=list(masked), mask_mode=mode
     )
-    expected = [float(row["prob_pd"]) for row in predictions(alone)]
+    expected = [float(row["prob_pd"]) for row in read_rows(alone)]
     index = masked_states(ROIS).index(masked)
     got = [states[index] for states in scores.prob_pd.values()]
     assert got == pytest.approx(expected, abs=2e-6)  # predictions.csv has six decimals
@@ -87,7 +86,7 @@ def test_an_ensemble_and_other_rois(subjects, tmp_path):
     ensemble = save_ensemble(runs, tmp_path / "ensemble")
     each = [score_states(subjects, str(tmp_path), bundle=str(bundle)) for bundle in runs]
     path = contributions(subjects, str(tmp_path / "out"), bundle=str(ensemble))
-    rows = predictions(path.with_name("states.csv"))
+    rows = read_rows(path.with_name("states.csv"))
     assert list(rows[0]) == ["subject", "none", "nm", "qsm2", "nm+qsm2"]
     for row in rows:
         mean = np.mean([scores.prob_pd[row["subject"]] for scores in each], axis=0)

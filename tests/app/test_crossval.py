@@ -11,15 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
-from test_bundles_run import BUNDLES, TINY, predictions
+from tiny_bundles import BUNDLES, TINY
+from tiny_run import read_rows
 
-from mrn_components import files
 from mrn_components.app import crossval as module
 from mrn_components.app.bundle_run import BundleRun
 from mrn_components.app.crossval import crossval, plan_folds, run_here, submit
 from mrn_components.app.out_of_fold import write_results
 from mrn_components.app.predict import predict
 from mrn_components.data import DataLeakageError, load_subjects
+from mrn_components.system import files
 
 BUNDLE = BUNDLES / "mrn"
 # A "training" of two epochs and a "prediction", which note how they were called.
@@ -328,6 +329,6 @@ def test_killed_in_the_second_fold_and_started_again_it_ends_the_same(cohort, tm
     assert len((tmp_path / "killed" / "out_of_fold.csv").read_text().splitlines()) == 11
 
     ensemble = tmp_path / "killed" / "ensemble"
-    rows = predictions(predict(str(cohort), str(tmp_path), bundle=str(ensemble), num_workers=0))
+    rows = read_rows(predict(str(cohort), str(tmp_path), bundle=str(ensemble), num_workers=0))
     assert {row["trained_on"] for row in rows} == {"1"}  # by one fold or the other
     assert {"prob_pd_fold0", "prob_pd_fold1"} <= rows[0].keys()

@@ -10,7 +10,7 @@ from tiny_cohort import AFFINE, make_mask, make_subject, write_nifti
 
 from mrn_components.app import cli
 from mrn_components.app.evaluate_masks import evaluate_masks
-from mrn_components.labels import LABELS
+from mrn_components.images.labels import LABELS
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from monai.engines import SupervisedTrainer
 from mrn_components.app.paper import METRICS, TABLES, load_table
 from mrn_components.app.reproduce.plan import Planner
 from mrn_components.bundle import RunArguments
-from mrn_components.inferers import masked_states
+from mrn_components.networks.inferers import masked_states
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 ROWS = [(number, row) for number in TABLES for row in load_table(number).rows if row.ours]

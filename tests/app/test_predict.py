@@ -11,9 +11,8 @@ import nibabel
 import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
-from test_bundles_run import predictions
 from tiny_cohort import make_subject, write_nifti
-from tiny_run import make_datalist, make_run
+from tiny_run import make_datalist, make_run, read_rows
 from tiny_segmentation import make_segmentation_bundle
 
 from mrn_components.app import cli
@@ -22,8 +21,8 @@ from mrn_components.app.predict import FailedSubjectsError, inference_workflow, 
 from mrn_components.app.predict.records import read_record
 from mrn_components.app.tables import read_predictions
 from mrn_components.biomarkers import read_biomarkers
-from mrn_components.files import locked
-from mrn_components.labels import LABELS
+from mrn_components.images.labels import LABELS
+from mrn_components.system.files import locked
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +65,8 @@ def test_the_numbers_are_those_of_the_bundles_workflow(cohort, tmp_path):
     subjects = make_datalist(cohort, tmp_path / "subjects.json")
     workflow = inference_workflow(subjects, str(tmp_path / "workflow"), **options)
     workflow.run()
-    ours = predictions(predict(subjects, tmp_path / "ours", **options))
-    theirs = predictions(tmp_path / "workflow" / "predictions.csv")
+    ours = read_rows(predict(subjects, tmp_path / "ours", **options))
+    theirs = read_rows(tmp_path / "workflow" / "predictions.csv")
     assert len(ours) == 4
     numbers = ("subject", "prob_pd", "class", "prob_pd_fold0", "prob_pd_fold1", "trained_on")
     for column in (*numbers, "fold_agreement", "fold_std", "tta_std"):
@@ -77,7 +76,7 @@ def test_the_numbers_are_those_of_the_bundles_workflow(cohort, tmp_path):
 
 def test_files_of_a_cohort(run, cohort, tmp_path):
     table = predict(make_datalist(cohort, tmp_path / "subjects.json"), tmp_path / "out", bundle=run)
-    rows = predictions(table)
+    rows = read_rows(table)
     columns = ["subject", "status", "prob_pd", "class", "trained_on", "mask_source"]
     assert list(rows[0]) == [*columns, "missing_rois", "flags", "error"]
     assert {(row["status"], row["mask_source"], row["error"]) for row in rows} == {
@@ -110,7 +109,7 @@ def test_masks_are_made_where_they_are_missing(run, segmentation, few, tmp_path)
     remove_masks(few / "S1")
     (few / "S2" / "QSM_mask.nii.gz").unlink()
     options = {"bundle": run, "segmentation": segmentation, "abstain": False}
-    rows = predictions(predict(few, tmp_path / "out", **options))
+    rows = read_rows(predict(few, tmp_path / "out", **options))
     sources = ["given", "segmented", "nm given, qsm segmented"]
     assert [row["mask_source"] for row in rows] == sources
     assert all(row["status"] == "ok" for row in rows)
@@ -142,7 +141,7 @@ def test_orientation_does_not_matter(masks, run, segmentation, few, tmp_path):
         remove_masks(turned)
     options = {"bundle": run, "segmentation": segmentation, "abstain": False}
     table = predict(turned, tmp_path / "out", **options)
-    prob_pd = [float(row["prob_pd"]) for row in predictions(table)]
+    prob_pd = [float(row["prob_pd"]) for row in read_rows(table)]
     assert prob_pd == pytest.approx([prob_pd[0]] * 4, abs=1e-4)
     for file in tmp_path.glob("out/subjects/*/*_mask.nii.gz"):
         image = nibabel.load(turned / file.parent.name / file.name.replace("_mask", ""))
@@ -178,7 +177,7 @@ def test_faulty_subjects_are_named_and_the_others_predicted(run, tmp_path, capsy
     faults = make_faulty(tmp_path / "cohort")
     with pytest.raises(FailedSubjectsError) as caught:
         predict(tmp_path / "cohort", tmp_path / "out", bundle=run)
-    rows = {row["subject"]: row for row in predictions(tmp_path / "out" / "predictions.csv")}
+    rows = {row["subject"]: row for row in read_rows(tmp_path / "out" / "predictions.csv")}
     statuses = {name: row["status"] for name, row in rows.items()}
     assert statuses == {
         "cut": "failed",
@@ -212,7 +211,7 @@ def test_faulty_subjects_are_named_and_the_others_predicted(run, tmp_path, capsy
 
 def test_a_missing_region_gives_a_number_when_asked_for(run, few, tmp_path):
     (few / "S0" / "NM.nii.gz").unlink()
-    rows = predictions(predict(few, tmp_path / "out", bundle=run, abstain=False))
+    rows = read_rows(predict(few, tmp_path / "out", bundle=run, abstain=False))
     assert rows[0]["missing_rois"] == "nm"
     assert rows[0]["status"] == "ok"
     assert 0 < float(rows[0]["prob_pd"]) < 1
@@ -248,7 +247,7 @@ def test_resume_repeats_what_changed_and_nothing_else(run, few, tmp_path, capsys
     assert (
         resumed(tta=True) == "resume: 0 subjects are done; left: 3 with other weights or settings"
     )
-    rows = predictions(tmp_path / "out" / "predictions.csv")
+    rows = read_rows(tmp_path / "out" / "predictions.csv")
     assert [row["status"] for row in rows] == ["ok"] * 3
     (record.parent / "prediction.json").unlink()
     assert resumed(tta=True) == "resume: 2 subjects are done; left: 1 new"
@@ -257,7 +256,7 @@ def test_resume_repeats_what_changed_and_nothing_else(run, few, tmp_path, capsys
 
 
 def test_one_folder_serves_one_process(run, few, tmp_path, monkeypatch):
-    monkeypatch.setattr("mrn_components.files._PATIENCE_S", 0)
+    monkeypatch.setattr("mrn_components.system.files._PATIENCE_S", 0)
     with locked(tmp_path / "out"), pytest.raises(RuntimeError, match="out is in use by process"):
         predict(few, tmp_path / "out", bundle=run)
 
@@ -310,7 +309,7 @@ def test_flags_and_errors_are_one_cell_and_no_formula(run, few, tmp_path, monkey
     monkeypatch.setattr("mrn_components.app.predict.pipeline.examine_subject", fail)
     with pytest.raises(FailedSubjectsError):
         predict(few, tmp_path / "out", bundle=run)
-    rows = predictions(tmp_path / "out" / "predictions.csv")
+    rows = read_rows(tmp_path / "out" / "predictions.csv")
     assert len(rows) == 3
     assert rows[0]["error"].endswith("=cmd() second line, with a comma")
     assert not rows[0]["error"].startswith("=")
@@ -370,20 +369,20 @@ def test_the_command_prints_where_the_table_is(run, few, tmp_path, monkeypatch, 
 
 def test_subjects_that_the_weights_were_trained_on_are_marked(run, few, tmp_path):
     from mrn_components.data import identify_subjects
-    from mrn_components.ledger import TrainingLedger
+    from mrn_components.data.ledger import TrainingLedger
 
     bundle = shutil.copytree(run, tmp_path / "trained")
     subject = {"subject": "another", "nm": few / "S1/NM.nii.gz", "qsm": few / "S1/QSM.nii.gz"}
     ledger = TrainingLedger(subjects=[subject], identities=identify_subjects([subject]))
     ledger.append_to(bundle / "models" / "model.pt")
     (few / "S0" / "NM.nii.gz").unlink()
-    rows = predictions(predict(few, tmp_path / "out", bundle=str(bundle)))
+    rows = read_rows(predict(few, tmp_path / "out", bundle=str(bundle)))
     assert [row["trained_on"] for row in rows] == ["0", "1", "0"]
 
 
 def test_subjects_that_their_segmenter_was_trained_on_are_marked(run, segmentation, few, tmp_path):
     from mrn_components.data import identify_subjects
-    from mrn_components.ledger import TrainingLedger
+    from mrn_components.data.ledger import TrainingLedger
 
     bundle = shutil.copytree(segmentation, tmp_path / "trained")
     subjects = [
@@ -394,7 +393,7 @@ def test_subjects_that_their_segmenter_was_trained_on_are_marked(run, segmentati
     ledger.append_to(bundle / "models" / "model_nm.pt")
     for name in ("S1", "S2"):
         (few / name / "NM_mask.nii.gz").unlink()
-    rows = predictions(predict(few, tmp_path / "out", bundle=run, segmentation=str(bundle)))
+    rows = read_rows(predict(few, tmp_path / "out", bundle=run, segmentation=str(bundle)))
     assert [row["trained_on"] for row in rows] == ["0", "1", "0"]  # S0 brings its masks
 
 

@@ -24,8 +24,8 @@ from mrn_components.app.report.reports import write_reports
 from mrn_components.app.report.slices import canonical_box, draw_slice, grey, radiological
 from mrn_components.app.report.strips import biomarker_rows, published_values
 from mrn_components.biomarkers import REFERENCES, biomarkers
+from mrn_components.images.volumes import Volume, read_volume
 from mrn_components.metrics import diagnosis_metrics
-from mrn_components.volumes import Volume, read_volume
 
 EVIL = "<script>alert(1)</script>"
 BOXES = {

@@ -15,7 +15,7 @@ from mrn_components.app.reproduce.report import Report
 from mrn_components.app.reproduce.run import reproduce
 from mrn_components.app.reproduce.scores import score_rows
 from mrn_components.data import load_subjects
-from mrn_components.files import write_text
+from mrn_components.system.files import write_text
 
 LABELS = np.array([0, 1] * 30)
 BUNDLES = str(Path(__file__).parents[2] / "bundles")

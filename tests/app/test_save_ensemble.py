@@ -6,13 +6,12 @@ import shutil
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
-from test_bundles_run import predictions
-from tiny_run import CONFIGS, make_datalist, make_run
+from tiny_run import CONFIGS, make_datalist, make_run, read_rows
 
 from mrn_components import FoldCheckpointLoader, FoldEnsemble
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.predict import predict
-from mrn_components.errors import user_message
+from mrn_components.system.errors import user_message
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +31,12 @@ def subjects(cohort, tmp_path_factory):
 
 
 def test_it_predicts_the_mean_of_its_runs(runs, ensemble, subjects, tmp_path):
-    rows = predictions(predict(subjects, str(tmp_path / "all"), bundle=str(ensemble)))
+    rows = read_rows(predict(subjects, str(tmp_path / "all"), bundle=str(ensemble)))
     folds = [f"prob_pd_fold{fold}" for fold in range(3)]
     columns = ["subject", "status", "prob_pd", "class", *folds, "fold_agreement", "fold_std"]
     assert list(rows[0])[:-5] == columns
     for fold, run in enumerate(runs):
-        alone = predictions(predict(subjects, str(tmp_path / run.name), bundle=str(run)))
+        alone = read_rows(predict(subjects, str(tmp_path / run.name), bundle=str(run)))
         for row, expected in zip(rows, alone, strict=True):
             got, wanted = float(row[f"prob_pd_fold{fold}"]), float(expected["prob_pd"])
             assert got == pytest.approx(wanted, abs=2e-6)
@@ -62,7 +61,7 @@ def test_it_evaluates_and_mirrors(ensemble, subjects, tmp_path):
     workflow.initialize()
     assert workflow.check_properties() == []
     workflow.run()
-    (first, *_) = predictions(tmp_path / "predictions.csv")
+    (first, *_) = read_rows(tmp_path / "predictions.csv")
     columns = ["fold_std", "tta_std", "trained_on", "missing_rois", "flags", "label"]
     assert list(first)[-6:] == columns
     assert float(first["tta_std"]) > 0

@@ -2,7 +2,7 @@ import pytest
 import torch
 from tiny import ROIS, TINY
 
-from mrn_components.networks import FFA, MRN, RES, SFA, DPTHead, SliceEncoder
+from mrn_components import FFA, MRN, RES, SFA, DPTHead, SliceEncoder
 
 
 @pytest.fixture(autouse=True)

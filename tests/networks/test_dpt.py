@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from mrn_components.networks import DPTHead
+from mrn_components import DPTHead
 from mrn_components.networks.packing import VolumeGrid
 
 WIDTHS = [8, 16, 32, 64]

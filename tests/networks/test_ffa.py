@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mrn_components.networks import FFA
+from mrn_components import FFA
 from mrn_components.networks.packing import VolumeGrid, slice_tokens, unpack
 
 GRIDS = [VolumeGrid(3, 2, 2), VolumeGrid(2, 1, 3)]

@@ -7,7 +7,7 @@ import torch
 from tiny import ROIS
 
 from mrn_components import FoldEnsemble
-from mrn_components.inferers import MaskedStatesInferer, masked_states
+from mrn_components.networks.inferers import MaskedStatesInferer, masked_states
 from mrn_components.networks.masking import MASK_MODES, mask_images
 
 THREE = ROIS | {"qsm2": SimpleNamespace(num_classes=4)}

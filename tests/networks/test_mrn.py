@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import ROIS
 
-from mrn_components.networks import FFA, MRN, RES, SFA, DPTHead, SliceEncoder
+from mrn_components import FFA, MRN, RES, SFA, DPTHead, SliceEncoder
 
 # (FFA, SFA, DPT) beside DINOv2: the eight networks of Table 2's ten rows, two of which differ from
 # others only in mSupMoCo, a handler; and Table 8's global features.

@@ -2,7 +2,7 @@ import pytest
 import torch
 from tiny import ROIS
 
-from mrn_components.networks import PatientClassifier, SERes10, VolumeViT
+from mrn_components import PatientClassifier, SERes10, VolumeViT
 
 VIT = {"img_size": (4, 16, 16), "patch_size": (2, 8, 8), "hidden_size": 16, "mlp_dim": 32}
 ENCODERS = {

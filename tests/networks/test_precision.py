@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mrn_components.networks import fast_fp32_matmul
+from mrn_components import fast_fp32_matmul
 from mrn_components.networks.precision import bf16_pays
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mrn_components.networks import FFA, RES, SFA, DPTHead
+from mrn_components import FFA, RES, SFA, DPTHead
 
 
 @pytest.fixture

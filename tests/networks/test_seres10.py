@@ -3,7 +3,7 @@ import torch
 from monai.networks.blocks import ChannelSELayer
 from monai.networks.nets import resnet10
 
-from mrn_components.networks import SERes10
+from mrn_components import SERes10
 from mrn_components.networks.seres10 import _stack_centred
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mrn_components.networks import SFA
+from mrn_components import SFA
 
 
 @pytest.fixture

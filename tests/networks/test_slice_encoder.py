@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from tiny import TINY
 
-from mrn_components.networks import SliceEncoder
+from mrn_components import SliceEncoder
 
 NAME = "vit_base_patch14_reg4_dinov2.lvd142m"
 DINOV3 = "vit_small_patch16_dinov3.lvd1689m"

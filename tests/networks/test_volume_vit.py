@@ -4,7 +4,7 @@ from monai.networks.nets import ViT
 from safetensors.torch import save_file
 from torch.nn.functional import interpolate
 
-from mrn_components.networks import VolumeViT
+from mrn_components import VolumeViT
 
 TINY = {
     "img_size": (4, 16, 16),

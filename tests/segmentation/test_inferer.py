@@ -6,7 +6,7 @@ import torch
 from monai.data import MetaTensor
 from tiny_segmentation import make_plan
 
-from mrn_components.segmentation import NucleiRegionInferer
+from mrn_components import NucleiRegionInferer
 
 SPACING = (2.0, 0.6667, 0.6667)
 

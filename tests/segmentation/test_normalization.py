@@ -5,7 +5,7 @@ from monai.data import MetaTensor
 from monai.transforms import CropForegroundd
 from tiny_segmentation import make_plan
 
-from mrn_components.segmentation import NormalizeByPland
+from mrn_components import NormalizeByPland
 
 
 @pytest.mark.parametrize("scheme", ["ZScoreNormalization", "CTNormalization"])

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from mrn_components import NNUNetTraining
 from mrn_components.app.segment import NucleiSegmenter
 from mrn_components.data import load_subjects, split_folds
-from mrn_components.ledger import read_ledger
-from mrn_components.segmentation import NNUNetTraining
+from mrn_components.data.ledger import read_ledger
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "bundles" / "segmentation" / "configs"

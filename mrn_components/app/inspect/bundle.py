@@ -17,8 +17,8 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 import mrn_components
 from mrn_components.app.inspect.archive import archive_problems, unpack_bundle
 from mrn_components.app.inspect.configs import config_problems, metadata_problems
-from mrn_components.errors import UntrustedBundleError
-from mrn_components.hashes import verify_hashes
+from mrn_components.system.errors import UntrustedBundleError
+from mrn_components.system.hashes import verify_hashes
 
 _logger = logging.getLogger(__name__)
 _CONFIGS = (".json", ".yaml", ".yml")

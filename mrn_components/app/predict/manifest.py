@@ -13,8 +13,8 @@ import torch
 
 import mrn_components
 from mrn_components.app.predict.records import Record
-from mrn_components.files import write_text
-from mrn_components.hashes import file_hash
+from mrn_components.system.files import write_text
+from mrn_components.system.hashes import file_hash
 
 _PACKAGES = ("monai", "torch", "timm", "pytorch-ignite", "nibabel", "numpy", "nnunetv2")
 

@@ -23,11 +23,11 @@ from mrn_components.app.report.reports import EXPLANATION
 from mrn_components.app.segment import save_mask
 from mrn_components.biomarkers import biomarkers
 from mrn_components.checks import examine_subject
+from mrn_components.data.ledger import Ledger, find_trained_on
 from mrn_components.data.subjects import IMAGES, MASKS
-from mrn_components.errors import user_message
-from mrn_components.files import write_text
-from mrn_components.labels import ImageName
-from mrn_components.ledger import Ledger, find_trained_on
+from mrn_components.images.labels import ImageName
+from mrn_components.system.errors import user_message
+from mrn_components.system.files import write_text
 
 _logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mrn_components.app.report.reports import EXPLANATION, PAGE
 from mrn_components.biomarkers import write_biomarkers
-from mrn_components.files import csv_cell, write_text
+from mrn_components.system.files import csv_cell, write_text
 
 Record = dict[str, Any]  # prediction.json; its keys are in the bundle's docs
 

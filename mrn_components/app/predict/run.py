@@ -32,10 +32,10 @@ from mrn_components.app.predict.records import (
 from mrn_components.app.predict.segmentation import Segmenters
 from mrn_components.app.predict.workflow import Classifier, inference_workflow
 from mrn_components.app.report.reports import needs_explanation, write_reports
-from mrn_components.files import locked
-from mrn_components.hashes import file_hash
-from mrn_components.labels import ImageName
-from mrn_components.ledger import read_ledgers
+from mrn_components.data.ledger import read_ledgers
+from mrn_components.images.labels import ImageName
+from mrn_components.system.files import locked
+from mrn_components.system.hashes import file_hash
 
 _NUMBERS = ("weights", "config")  # what decides the numbers of a subject with masks
 # Keys of a config that have an argument of their own, or that belong to an evaluation.

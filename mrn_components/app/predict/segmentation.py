@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from mrn_components.app.segment import NucleiSegmenter
-from mrn_components.errors import UntrustedBundleError
-from mrn_components.labels import ImageName
+from mrn_components.images.labels import ImageName
+from mrn_components.system.errors import UntrustedBundleError
 
 
 class Segmenters:

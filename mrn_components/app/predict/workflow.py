@@ -15,8 +15,8 @@ from mrn_components.app.report.explanation import Explanation, explain_subject
 from mrn_components.bundle import bundle_config, check_key
 from mrn_components.data import Subject
 from mrn_components.data.dataset import collate_subjects
-from mrn_components.labels import ImageName
-from mrn_components.predictions import probability_columns
+from mrn_components.images.labels import ImageName
+from mrn_components.training.handlers.predictions import probability_columns
 
 _PARTS = ("checkpoint", "dataset", "inferer", "network", "postprocessing", "prepare_batch")
 

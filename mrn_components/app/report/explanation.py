@@ -9,10 +9,10 @@ import torch
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
 
-from mrn_components.inferers import MaskedStatesInferer, masked_states
+from mrn_components.metrics.shapley import shapley_values
 from mrn_components.networks.ensemble import merge_logits
+from mrn_components.networks.inferers import MaskedStatesInferer, masked_states
 from mrn_components.networks.masking import token_blocks
-from mrn_components.shapley import shapley_values
 
 # Cells along the longer side of a crop: of SN about 8 mm, the size of a nucleus's side.
 NUM_CELLS = 5

@@ -21,8 +21,8 @@ from mrn_components.app.report.slices import (
     percentile_window,
     radiological,
 )
-from mrn_components.labels import LABELS, ImageName
-from mrn_components.volumes import Volume, check_same_grid, read_mask, read_volume
+from mrn_components.images.labels import LABELS, ImageName
+from mrn_components.images.volumes import Volume, check_same_grid, read_mask, read_volume
 
 IMAGE_NAMES: dict[ImageName, str] = {"nm": "NM", "qsm": "QSM"}
 QSM_WINDOW = (-100.0, 250.0)  # ppb, what the bundles' preprocessing shows the network

@@ -14,8 +14,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mrn_components.files import write_text
 from mrn_components.metrics import THRESHOLD
+from mrn_components.system.files import write_text
 
 NUM_SHOWN_HASH = 12  # characters
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from mrn_components.app.report.pages import data_uri
-from mrn_components.volumes import Volume
+from mrn_components.images.volumes import Volume
 
 _CONTEXT_MM = 6.0  # tissue shown around an ROI's box
 _AREA_SHARES = (0.15, 0.5, 0.85)  # where the slices of an ROI lie in the area of its nuclei

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mrn_components.biomarkers import BIOMARKERS, REFERENCES, Biomarker, Reference
-from mrn_components.labels import SIDES
+from mrn_components.images.labels import SIDES
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _NAMES = {

@@ -8,8 +8,8 @@ from typing import Literal
 
 from mrn_components.app.paper import Cohort
 from mrn_components.data import Subject, load_subjects
-from mrn_components.files import write_text
 from mrn_components.phantom import make_cohort
+from mrn_components.system.files import write_text
 
 Scale = Literal["small", "paper"]
 

@@ -16,7 +16,7 @@ from mrn_components.app.reproduce.plan import Plan, Planner
 from mrn_components.app.reproduce.report import Report
 from mrn_components.app.reproduce.scores import Score, score_rows
 from mrn_components.data import load_subjects
-from mrn_components.files import write_text
+from mrn_components.system.files import write_text
 
 
 def reproduce(

@@ -1,0 +1,174 @@
+"""The leakage ledger: whom a network was trained on, kept inside its weight files.
+
+A ledger holds salted hashes of what identifies the training subjects (ids, people, voxels of the
+images), so that weights tell whether they have seen a given subject, and no list of subjects. It
+is no encryption: who guesses an id can confirm it.
+"""
+
+import hashlib
+import json
+import logging
+import secrets
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from mrn_components.data import DataLeakageError, Subject, identify_subjects
+from mrn_components.data.identities import Identities, marks_of
+from mrn_components.system.files import existing_file
+
+_logger = logging.getLogger(__name__)
+_RECORD = "training_subjects.json"
+
+Ledger = tuple[str, frozenset[str]]  # the salt, and the salted hashes
+
+
+class TrainingLedger:
+    """The subjects that a run trains on, as salted hashes; every run has a salt of its own.
+
+    Args:
+        subjects: the training subjects.
+        identities: what ``identify_subjects`` returns for them.
+    """
+
+    def __init__(self, *, subjects: Sequence[Subject], identities: Identities) -> None:
+        self.marks = marks_of((subject["subject"] for subject in subjects), identities)
+        self.salt = secrets.token_hex(16)
+        self.hashes = _hash_marks(self.marks, self.salt)
+
+    def differs_from(self, path: Path) -> bool:
+        """Whether the weights at ``path`` were trained on other subjects, as far as they say."""
+        earlier = read_ledger(path)
+        return earlier is not None and _hash_marks(self.marks, earlier[0]) != earlier[1]
+
+    def resume(self, path: Path) -> None:
+        """Take over the ledger of the weights at ``path``, which training goes on from."""
+        earlier = read_ledger(path)
+        if earlier is not None:
+            self.salt, hashes = earlier
+            self.hashes = hashes | _hash_marks(self.marks, self.salt)
+
+    def append_to(self, path: Path) -> None:
+        """Append the ledger to a file that ``torch.save`` wrote.
+
+        They are zip archives; the ledger is one more record, which ``torch.load`` passes over.
+        """
+        with zipfile.ZipFile(path, "a") as archive:
+            root = archive.namelist()[0].split("/")[0]
+            record = {"salt": self.salt, "sha256": sorted(self.hashes)}
+            archive.writestr(f"{root}/{_RECORD}", json.dumps(record, indent=1))
+
+
+def read_ledger(path: str | Path) -> Ledger | None:
+    """Read the salt and the hashes from a weight file; None if it carries no ledger."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith(f"/{_RECORD}"):
+                    record = json.loads(archive.read(name))
+                    return record["salt"], frozenset(record["sha256"])
+    except zipfile.BadZipFile:  # another format than torch's; what loads it may object
+        pass
+    return None
+
+
+def trained_on(
+    subjects: Sequence[Subject],
+    ckpt_paths: str | Path | Sequence[str | Path],
+    cache_dir: str | Path | None = None,
+) -> set[str]:
+    """Find the subjects that any of some weight files was trained on.
+
+    Args:
+        subjects: what ``load_subjects`` returns.
+        ckpt_paths: one weight file or several. One without a ledger is warned of.
+        cache_dir: folder that remembers the hashes of images.
+
+    Returns:
+        Names of the subjects whose id, person or voxels of an image are in a ledger.
+
+    Raises:
+        FileNotFoundError: if a weight file is missing.
+    """
+    return find_trained_on(subjects, read_ledgers(ckpt_paths), cache_dir)
+
+
+def read_ledgers(ckpt_paths: str | Path | Sequence[str | Path]) -> list[Ledger]:
+    """Read the ledgers of one weight file or several; one without a ledger is warned of.
+
+    Raises:
+        FileNotFoundError: if a weight file is missing.
+    """
+    paths = [ckpt_paths] if isinstance(ckpt_paths, str | Path) else ckpt_paths
+    hint = "Train first, or name the weights by --ckpt_path FILE."
+    ledgers = {path: read_ledger(existing_file(path=str(path), hint=hint)) for path in paths}
+    for path in (path for path, ledger in ledgers.items() if ledger is None):
+        _logger.warning(
+            "%s does not say whom it was trained on: make sure yourself that none of these "
+            "subjects is among them before you call this an evaluation.",
+            path,
+        )
+    return [ledger for ledger in ledgers.values() if ledger is not None]
+
+
+def find_trained_on(
+    subjects: Sequence[Subject], ledgers: Sequence[Ledger], cache_dir: str | Path | None = None
+) -> set[str]:
+    """Find the subjects that are in any of some ledgers.
+
+    Args:
+        subjects: as of ``trained_on``; an image may be missing.
+        ledgers: what ``read_ledgers`` returns.
+        cache_dir: as of ``trained_on``.
+    """
+    if not ledgers:
+        return set()
+    identities = identify_subjects(subjects, cache_dir)
+    return {
+        name
+        for name, marks in identities.items()
+        if any(_hash_marks(marks, salt) & hashes for salt, hashes in ledgers)
+    }
+
+
+def check_training_subjects(
+    *,
+    subjects: Sequence[Subject],
+    ckpt_paths: str | Path | Sequence[str | Path],
+    evaluation: bool,
+    allow: bool = False,
+    cache_dir: str | Path | None = None,
+) -> set[str]:
+    """Find the subjects that the weights were trained on, and refuse to evaluate on them.
+
+    Args:
+        subjects: what ``load_subjects`` returns.
+        ckpt_paths: one weight file or several.
+        evaluation: whether metrics are wanted, which training subjects would make too good.
+        allow: evaluate on training subjects nevertheless.
+        cache_dir: folder that remembers the hashes of images.
+
+    Returns:
+        What ``trained_on`` returns.
+
+    Raises:
+        DataLeakageError: for an evaluation with training subjects in it, with their names.
+    """
+    found = trained_on(subjects, ckpt_paths, cache_dir)
+    if found and evaluation:
+        message = (
+            f"these weights were trained on {len(found)} of the {len(subjects)} subjects, by id, "
+            f"person or the voxels of an image: {', '.join(sorted(found))}."
+        )
+        if not allow:
+            raise DataLeakageError(
+                f"{message} Take them out of the data set (their folders and their lines of the "
+                "csv), or evaluate other weights. To see numbers that are too good, add "
+                "--allow_training_subjects True."
+            )
+        _logger.warning("THESE METRICS ARE TOO GOOD: %s", message)
+    return found
+
+
+def _hash_marks(marks: frozenset[str], salt: str) -> frozenset[str]:
+    return frozenset(hashlib.sha256(f"{salt} {mark}".encode()).hexdigest() for mark in marks)

@@ -1,0 +1,151 @@
+"""Image: what a subject has of one modality, and all that is known of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mrn_components.images.quantities import GENERAL, QUANTITIES, Quantity
+
+SIDES = ("right", "left")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """A modality: its files, its unit, and the nuclei that its masks hold.
+
+    Every fact of a modality stands here or, where it holds for all images of a quantity, in
+    ``images.quantities``. A config names its images once and refers to them (``@images#nm``).
+
+    Args:
+        file: stem of the file in a subject's folder: NM for ``SUBJECT/NM.nii.gz``.
+        name: key in data and datalists; "" takes ``file`` in lower case.
+        mask: stem of the file of its mask; None for an image without one, whose regions are whole.
+        nuclei: ids in the mask, ``{"SN": [1, 2]}``: of the patient's right, then left side.
+        quantity: what it shows: neuromelanin, susceptibility, or any other word, which has the
+            general checks, scaling and measurements.
+        unit: of its voxels, for columns and messages; "" for arbitrary units.
+        window: values that become 0 and 1 for the network, black and white on pages; None takes
+            each volume's own ``percentiles``.
+        percentiles: lower and upper percentile of a volume, without a window.
+        bids: globs of its file names in BIDS; none takes those of the quantity.
+
+    Raises:
+        ValueError: for nuclei without a mask or with ids that are no two distinct numbers from 1 to
+            255, a window or percentiles that are no range.
+    """
+
+    file: str
+    name: str = ""
+    mask: str | None = None
+    nuclei: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    quantity: str = ""
+    unit: str = ""
+    window: Sequence[float] | None = None
+    percentiles: Sequence[float] = (0.5, 99.5)
+    bids: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        set_(self, "name", self.name or self.file.lower())
+        ids = [number for pair in self.nuclei.values() for number in pair]
+        pairs = all(len(pair) == len(SIDES) for pair in self.nuclei.values())
+        known = all(isinstance(i, int) and 1 <= i <= 255 for i in ids)
+        if not pairs or not known or len(set(ids)) < len(ids):
+            raise ValueError(
+                f"image {self.name!r}: nuclei must have two ids each, [right, left], all distinct "
+                f"and from 1 to 255, got {dict(self.nuclei)}."
+            )
+        if self.nuclei and self.mask is None:
+            raise ValueError(
+                f"image {self.name!r} names nuclei {list(self.nuclei)} and no mask that holds "
+                "them; add mask: STEM, the name of its file without .nii.gz."
+            )
+        for key in ("window", "percentiles"):
+            span = getattr(self, key)
+            if span is not None and not (len(span) == 2 and span[0] < span[1]):
+                raise ValueError(
+                    f"image {self.name!r}: {key} must be [low, high] with low < high, got {span}."
+                )
+        set_(self, "nuclei", {nucleus: tuple(pair) for nucleus, pair in self.nuclei.items()})
+
+    @property
+    def mask_name(self) -> str:
+        """Key of its mask in data and datalists."""
+        return f"mask_{self.name}"
+
+    @property
+    def title(self) -> str:
+        """How messages and pages call it: the name of its file."""
+        return self.file
+
+    @property
+    def facts(self) -> Quantity:
+        """What is known of its quantity."""
+        return QUANTITIES.get(self.quantity, GENERAL)
+
+    @property
+    def bids_globs(self) -> tuple[str, ...]:
+        """Globs of its file names in BIDS."""
+        return tuple(self.bids) or self.facts.bids or (f"*_{self.file}.nii*",)
+
+    @property
+    def ids(self) -> dict[int, tuple[str, str]]:
+        """{id in the mask: (nucleus, side)}."""
+        return {
+            number: (nucleus, side)
+            for nucleus, pair in self.nuclei.items()
+            for side, number in zip(SIDES, pair, strict=True)
+        }
+
+    def unknown_values(self, values: np.ndarray) -> list[float]:
+        """Return the values of a mask that are neither 0 nor an id, sorted.
+
+        Args:
+            values: of any shape.
+        """
+        nonzero = values[values != 0]  # few: sorting the whole volume takes long
+        return np.setdiff1d(nonzero, list(self.ids)).tolist()
+
+
+def by_name(images: Mapping[str, Image]) -> dict[str, Image]:
+    """Return the images, whose keys in a config must be their names.
+
+    Raises:
+        ValueError: for a key that is not the image's name, or two images of one name.
+    """
+    for key, image in images.items():
+        if key != image.name:
+            raise ValueError(
+                f"images: {key!r} is an image of the name {image.name!r}, which data and datalists "
+                f"use; call it {image.name!r} in the config, or add name: {key}."
+            )
+    return dict(images)
+
+
+# The challenge's images (PDCADxFoundation label table), for what runs without a bundle.
+CHALLENGE_IMAGES = {
+    "nm": Image(
+        file="NM",
+        mask="NM_mask",
+        quantity="neuromelanin",
+        nuclei={"SN": (1, 2)},  # substantia nigra as neuromelanin shows it
+    ),
+    "qsm": Image(
+        file="QSM",
+        mask="QSM_mask",
+        quantity="susceptibility",
+        unit="ppb",
+        window=(-100.0, 250.0),
+        nuclei={
+            "CN": (1, 2),  # caudate nucleus
+            "PUT": (3, 4),  # putamen
+            "GP": (5, 6),  # globus pallidus
+            "TH": (7, 8),  # thalamus
+            "STN": (9, 10),  # subthalamic nucleus
+            "SN": (11, 12),  # substantia nigra
+            "RN": (13, 14),  # red nucleus
+            "DN": (15, 16),  # dentate nucleus
+        },
+    ),
+}

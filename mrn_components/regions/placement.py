@@ -1,0 +1,298 @@
+"""Where the ROIs of a subject lie: around their nuclei, or around what stands in for lost ones."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+from monai.data import MetaTensor
+
+from mrn_components.images.boxes import (
+    Box,
+    BoxMm,
+    enclosing_box,
+    label_boxes,
+    voxel_spacing,
+    world_axes,
+)
+from mrn_components.images.labels import LABELS, SIDES
+from mrn_components.regions.population import POPULATION, USUAL_SPACING_MM, UsualBox
+from mrn_components.regions.roi import ROI
+
+_logger = logging.getLogger(__name__)
+_SIZE_RANGE = (0.5, 2.0)  # times the usual; phantoms 0.7 to 1.3
+_MAX_DISTANCE_MM = 15.0  # from where the other nuclei put it; phantoms up to 7
+
+Missing = Literal["error", "fallback"]
+Nucleus = tuple[str, str, str]  # image, nucleus, side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where an ROI lies, and what must be known about that.
+
+    Args:
+        box: its voxels, margin included; None for an ROI without a place or an image.
+        fault: why there is no box.
+        shape: (D, H, W) of the population's box, with "fallback".
+        estimated: "left STN: mirrored from the right" of each nucleus that the mask lacks.
+        flags: sentences for the user.
+    """
+
+    box: Box | None
+    fault: str | None = None
+    shape: tuple[int, int, int] = (0, 0, 0)
+    estimated: list[str] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
+
+
+class ROIPlacer:
+    """Place the ROIs in a subject's volumes.
+
+    An ROI's box holds its nuclei, of each label the largest 26-connected component, and
+    ``roi.margin_mm`` on every side. With ``missing="fallback"`` a nucleus that the mask lacks takes
+    the box of its other side, reflected about the subject's mid-sagittal plane, or else the box of
+    the population. Plane and population are put where the nuclei of both masks say, since the
+    images share a world. An ROI has no place without an image, or if no mask has any nucleus.
+
+    Args:
+        rois: the regions of interest by name.
+        missing: "error" refuses an ROI without any nucleus, and makes do with those it has.
+
+    Raises:
+        ValueError: for another ``missing``.
+    """
+
+    def __init__(self, *, rois: Mapping[str, ROI], missing: Missing = "error") -> None:
+        if missing not in get_args(Missing):
+            raise ValueError(f"missing must be one of {list(get_args(Missing))}, got {missing!r}.")
+        self.rois = dict(rois)
+        self.missing = missing
+        self.population = POPULATION  # as state, on which cached crops depend
+
+    def __call__(self, data: Mapping[Any, Any]) -> dict[str, Placement]:
+        """Place every ROI.
+
+        Args:
+            data: volumes ``nm, qsm, mask_nm, mask_qsm`` (1, X, Y, Z) as loaded; "fallback" can do
+                without any of them.
+
+        Raises:
+            ValueError: with "error", for a mask with none of an ROI's nuclei.
+        """
+        if self.missing == "error":
+            images = {roi.image for roi in self.rois.values()}
+            of_image = {image: _boxes_of(data[f"mask_{image}"]) for image in images}
+            return {
+                name: _place_strictly(name, roi, of_image[roi.image], data[f"mask_{roi.image}"])
+                for name, roi in self.rois.items()
+            }
+        seen = _seen_nuclei(data)
+        found = {
+            nucleus: box.to_mm(data[f"mask_{nucleus[0]}"].affine.numpy())
+            for nucleus, box in seen.items()
+        }
+        head = _Head(found, self.population)
+        return {name: self._place(roi, data, seen, head) for name, roi in self.rois.items()}
+
+    def _place(
+        self,
+        roi: ROI,
+        data: Mapping[Any, Any],
+        seen: Mapping[Nucleus, Box],
+        head: "_Head",
+    ) -> Placement:
+        volume, image = data.get(roi.image), roi.image.upper()
+        shape = self._usual_shape(roi, volume)
+        if volume is None or not seen:
+            fault = (
+                f"has no {image} image"
+                if volume is None
+                else "has no place: no nucleus in any mask"
+            )
+            return Placement(box=None, fault=fault, shape=shape)
+        affine = volume.affine.numpy()
+        boxes: dict[Nucleus, Box] = {}
+        sources: dict[str, list[str]] = {}  # of the boxes of nuclei that the mask lacks
+        for nucleus in _nuclei(roi):
+            if nucleus in seen:
+                boxes[nucleus] = seen[nucleus]
+            else:
+                box, source = head.estimate(nucleus)
+                boxes[nucleus] = box.to_voxels(affine)
+                sources.setdefault(source, []).append(_text(nucleus))
+        texts = [
+            f"the {image} mask lacks {', '.join(names)} ({source})"
+            for source, names in sources.items()
+        ]
+        texts += head.doubts(_nuclei(roi))
+        texts += _border(boxes, seen, volume.shape[1:])
+        grid = data.get(f"mask_{roi.image}", volume)
+        return Placement(
+            box=_roi_box(list(boxes.values()), roi, grid.affine.numpy()),
+            shape=shape,
+            estimated=[f"{one}: {source}" for source, names in sources.items() for one in names],
+            flags=texts,
+        )
+
+    def _usual_shape(self, roi: ROI, volume: MetaTensor | None) -> tuple[int, int, int]:
+        """(D, H, W) of the population's box, in voxels of the image or else of usual ones."""
+        spacing = np.array(USUAL_SPACING_MM)
+        if volume is not None:
+            affine = volume.affine.numpy()
+            spacing[world_axes(affine)] = voxel_spacing(affine)
+        affine = np.diag([*spacing, 1.0])
+        table = self.population[roi.image]
+        boxes = [_usual(table[name], side).to_voxels(affine) for _, name, side in _nuclei(roi)]
+        start, stop = _roi_box(boxes, roi, affine)
+        width, height, depth = (stop - start).tolist()
+        return depth, height, width
+
+
+class _Head:
+    """What the nuclei that were found tell about where the others lie.
+
+    Args:
+        found: their boxes in mm.
+        population: usual boxes about the origin.
+    """
+
+    def __init__(
+        self,
+        found: Mapping[Nucleus, BoxMm],
+        population: Mapping[str, Mapping[str, UsualBox]],
+    ) -> None:
+        self.found = found
+        self.population = population
+        shifts = [box.centre - self._unshifted(nucleus).centre for nucleus, box in found.items()]
+        self.shift = np.median(shifts, axis=0) if shifts else np.zeros(3)  # no stray moves it
+        sound = {nucleus: box for nucleus, box in found.items() if self._is_near(nucleus)}
+        pairs = [
+            (box.centre, sound[_opposite(nucleus)].centre)
+            for nucleus, box in sound.items()
+            if nucleus[2] == "right" and _opposite(nucleus) in sound
+        ]
+        # The mid-sagittal plane: the points p with p @ normal == offset. Without pairs it is
+        # upright, and where the shift has the population's.
+        across = np.sum([right - left for right, left in pairs], axis=0)
+        if not np.any(across):
+            across = np.eye(3)[0]
+        middles = [(right + left) / 2 for right, left in pairs] or [self.shift]
+        self.normal = across / np.linalg.norm(across)
+        self.offset = np.median(np.array(middles) @ self.normal)
+
+    def estimate(self, nucleus: Nucleus) -> tuple[BoxMm, str]:
+        """Box of a nucleus that was not found, and where it comes from."""
+        other = self.found.get(_opposite(nucleus))
+        if other is None or not self._is_near(_opposite(nucleus)):
+            return self._expected(nucleus), "population box"
+        beyond = other.centre @ self.normal - self.offset
+        mirrored = BoxMm(other.centre - 2 * beyond * self.normal, other.half_size)
+        return mirrored, f"mirrored from the {_opposite(nucleus)[2]}"
+
+    def doubts(self, nuclei: Sequence[Nucleus]) -> list[str]:
+        """Sentences on found nuclei of a size, or in a place, that is not a nucleus'."""
+        texts = []
+        for nucleus in nuclei:
+            if nucleus in self.found:
+                box, usual = self.found[nucleus], self._expected(nucleus)
+                ratio = box.half_size / usual.half_size
+                if ratio.min() < _SIZE_RANGE[0] or ratio.max() > _SIZE_RANGE[1]:
+                    texts.append(f"{_text(nucleus)} measures {_size(box)}, usual is {_size(usual)}")
+                if not self._is_near(nucleus):
+                    texts.append(
+                        f"{_text(nucleus)} lies {self._distance(nucleus):.0f} mm from where other "
+                        "nuclei put it"
+                    )
+        return texts
+
+    def _is_near(self, nucleus: Nucleus) -> bool:
+        """Whether a found nucleus lies about where the others put it."""
+        return self._distance(nucleus) <= _MAX_DISTANCE_MM
+
+    def _distance(self, nucleus: Nucleus) -> float:
+        return float(np.linalg.norm(self.found[nucleus].centre - self._expected(nucleus).centre))
+
+    def _expected(self, nucleus: Nucleus) -> BoxMm:
+        box = self._unshifted(nucleus)
+        return BoxMm(box.centre + self.shift, box.half_size)
+
+    def _unshifted(self, nucleus: Nucleus) -> BoxMm:
+        image, name, side = nucleus
+        return _usual(self.population[image][name], side)
+
+
+def _seen_nuclei(data: Mapping[Any, Any]) -> dict[Nucleus, Box]:
+    """Boxes of the nuclei in a subject's masks."""
+    seen = {}
+    for image, table in LABELS.items():
+        boxes = _boxes_of(data[f"mask_{image}"]) if f"mask_{image}" in data else {}
+        for name, labels in table.items():
+            for side, label in zip(SIDES, labels, strict=True):
+                if label in boxes:
+                    seen[image, name, side] = boxes[label]
+    return seen
+
+
+def _boxes_of(mask: MetaTensor) -> dict[int, Box]:
+    return label_boxes(mask.numpy()[0].astype(np.uint8))
+
+
+def _nuclei(roi: ROI) -> list[Nucleus]:
+    return [(roi.image, name, side) for name in roi.nuclei for side in SIDES]
+
+
+def _opposite(nucleus: Nucleus) -> Nucleus:
+    image, name, side = nucleus
+    return image, name, SIDES[1 - SIDES.index(side)]
+
+
+def _text(nucleus: Nucleus) -> str:
+    return f"{nucleus[2]} {nucleus[1]}"
+
+
+def _size(box: BoxMm) -> str:
+    return " x ".join(f"{2 * half:.0f}" for half in box.half_size) + " mm"
+
+
+def _usual(box: UsualBox, side: str) -> BoxMm:
+    """The population's box, about the origin of the world."""
+    right = 1 if side == "right" else -1
+    return BoxMm(np.array(box.centre) * (right, 1, 1), np.array(box.half_size))
+
+
+def _border(
+    boxes: Mapping[Nucleus, Box], seen: Mapping[Nucleus, Box], shape: Sequence[int]
+) -> list[str]:
+    """Sentences on nuclei that the image may not hold as a whole."""
+    texts = []
+    for nucleus, (start, stop) in boxes.items():
+        if nucleus in seen and ((start <= 0) | (stop >= shape)).any():
+            texts.append(f"{_text(nucleus)} touches the border of the image and may be cut off")
+        elif ((start < 0) | (stop > shape)).any():
+            texts.append(f"{_text(nucleus)} is expected beyond the border of the image")
+    return texts
+
+
+def _roi_box(boxes: Sequence[Box], roi: ROI, affine: np.ndarray) -> Box:
+    return enclosing_box(boxes, roi.margin_voxels(voxel_spacing(affine).tolist()))
+
+
+def _place_strictly(name: str, roi: ROI, boxes: Mapping[int, Box], mask: MetaTensor) -> Placement:
+    """Place an ROI around those of its nuclei that the mask has."""
+    found = [boxes[label] for label in roi.label_ids if label in boxes]
+    lacking = [
+        _text(nucleus)
+        for nucleus, label in zip(_nuclei(roi), roi.label_ids, strict=True)
+        if label not in boxes
+    ]
+    path = mask.meta.get("filename_or_obj", "the volume")
+    if not found:
+        raise ValueError(
+            f"{path} has none of the nuclei {list(roi.nuclei)} of ROI {name!r}; complete "
+            f"the mask, or leave the ROI out (--rois#{name}#_disabled_ True)."
+        )
+    if lacking:
+        _logger.warning("%s lacks %s.", path, ", ".join(lacking))
+    return Placement(box=_roi_box(found, roi, mask.affine.numpy()))

@@ -1,0 +1,317 @@
+"""From volumes to regions of interest, and from predictions to what stock metrics read.
+
+Shapes: X Y Z voxels of a volume; D slices, H rows, W columns of a crop.
+"""
+
+import logging
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.networks import one_hot
+from monai.transforms import CropForeground, Orientation, Transform
+
+from mrn_components.images.boxes import Box
+from mrn_components.images.labels import LABELS, unknown_values
+from mrn_components.images.volumes import MAX_SHIFT_MM, corner_shift_mm
+from mrn_components.regions.placement import Missing, Placement, ROIPlacer
+from mrn_components.regions.roi import ROI
+
+_logger = logging.getLogger(__name__)
+_MIN_CONTRAST = 1e-3  # standard deviation in an ROI, of intensities scaled to [0, 1]
+
+
+class CheckVolumesd(Transform):
+    """Refuse volumes and masks that would give wrong crops.
+
+    Comes right after the volumes are read, because intensity scaling hides what is checked here.
+    Non-finite voxels outside every ROI, which QSM often has around the brain, become 0.
+
+    Args:
+        rois: the regions of interest by name.
+        missing: "fallback" lets volumes and masks be absent, as of ``ROICropd``.
+
+    Raises:
+        ValueError: for a volume that is absent or not 3D, a mask on another grid than its image
+            (corners more than 0.1 mm apart), mask values that are not label ids, or a non-finite
+            voxel in an ROI.
+    """
+
+    def __init__(self, *, rois: Mapping[str, ROI], missing: Missing = "error") -> None:
+        self.rois = dict(rois)
+        self.placer = ROIPlacer(rois=rois, missing=missing)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check the volumes and masks of the images that the ROIs need."""
+        d = dict(data)
+        images = sorted({roi.image for roi in self.rois.values()})
+        for image in images:
+            self._check_presence(d, image)
+            pair = [d[key] for key in (image, f"mask_{image}") if key in d]
+            for item in pair:
+                _check_3d(item)
+            if len(pair) == 2:
+                _check_grid(*pair)
+            if f"mask_{image}" in d:
+                _check_labels(d[f"mask_{image}"], image)
+        for image in images:
+            if image in d and not bool(torch.isfinite(d[image]).all()):
+                self._fill_outside(d, image)
+        return d
+
+    def _check_presence(self, d: Mapping[Hashable, Any], image: str) -> None:
+        absent = [key for key in (image, f"mask_{image}") if key not in d]
+        if absent and self.placer.missing == "error":
+            raise ValueError(
+                f"the subject lacks {' and '.join(absent)}; add the files, or let the network do "
+                "without them (--missing_nuclei fallback)."
+            )
+
+    def _fill_outside(self, d: dict[Hashable, Any], image: str) -> None:
+        """Set non-finite voxels of an image to 0, provided that none lies in an ROI."""
+        volume = d[image]
+        finite = torch.isfinite(volume.as_tensor())
+        for name, place in self.placer(d).items():
+            if self.rois[name].image == image and place.box is not None:
+                count = int((~finite[0][_inside(place.box)]).sum())
+                if count:
+                    raise ValueError(
+                        f"{_file(volume)} has {count} non-finite voxels (NaN or infinite) in ROI "
+                        f"{name!r}, expected none; reconstruct the image anew."
+                    )
+        count = int((~finite).sum())
+        _logger.warning(
+            "%s has %d non-finite voxels outside the ROIs; they become 0.", _file(volume), count
+        )
+        d[image] = torch.where(finite, volume, 0.0)
+        if self.placer.missing == "fallback":
+            text = f"{count} voxels of {image.upper()} outside the ROIs are not finite, taken as 0"
+            d["flags"] = [*d.get("flags", []), text]
+
+
+class ROICropd(Transform):
+    """Crop every ROI out of its volume, per patient and at native resolution (section 3.3).
+
+    The box holds the ROI's nuclei, of each label the largest 26-connected component, and
+    ``roi.margin_mm`` on every side. Where it leaves the volume it is padded with the image's
+    minimum, and with background in the mask. Volumes of any orientation give the same crops.
+
+    The volumes ``nm, qsm, mask_nm, mask_qsm`` (1, X, Y, Z) give way to ``NAME`` and ``mask_NAME``
+    of each ROI: (1, D, H, W), with the affine from (d, h, w) to mm. The first slice is the lowest,
+    the first row anterior, the first column at the patient's right. Masks keep their label ids.
+
+    With ``missing="fallback"`` no absence raises: boxes of nuclei that a mask lacks are estimated
+    (``ROIPlacer``), and an ROI without image, place or contrast is masked as in Table 4, by zeros
+    in the shape of the population's box. Nothing of this is silent; the data gain
+
+    - ``missing_rois``: names of the masked ROIs;
+    - ``estimated``: ``{roi: ["left STN: mirrored from the right"]}``;
+    - ``boxes`` of the others: ``{roi: {"image": "qsm", "nuclei": ["SN"], "start": [x, y, z],
+      "stop": [x, y, z]}}``, in voxels of the volume, margin included; they may leave it;
+    - ``flags``: sentences on all of this, on nuclei of unusual size or place, and on those that
+      the border of the image may cut.
+
+    Args:
+        rois: the regions of interest by name.
+        missing: "error", or "fallback" for prediction.
+
+    Raises:
+        ValueError: with "error", for a mask that has none of an ROI's nuclei, and for an ROI
+            without contrast.
+    """
+
+    def __init__(self, *, rois: Mapping[str, ROI], missing: Missing = "error") -> None:
+        self.rois = dict(rois)
+        self.placer = ROIPlacer(rois=rois, missing=missing)
+        self.crop = CropForeground(allow_smaller=False)
+        self.to_slices = Orientation(axcodes="SPL", labels=None)  # (X, Y, Z) -> (D, H, W)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Crop the ROIs."""
+        volumes = {f"{kind}{image}" for image in LABELS for kind in ("", "mask_")}
+        d = {key: value for key, value in data.items() if key not in volumes}
+        report: dict[Hashable, Any] = {
+            "boxes": {},
+            "estimated": {},
+            "missing_rois": [],
+            "flags": [],
+        }
+        for name, place in self.placer(data).items():
+            image = self.rois[name].image
+            fault = place.fault if place.box is None else _fault(data[image], place.box, image)
+            if fault is not None and self.placer.missing == "error":
+                raise ValueError(
+                    f"ROI {name!r} {fault} ({_file(data[image])}); check the image and its units, "
+                    f"or leave the ROI out (--rois#{name}#_disabled_ True)."
+                )
+            if place.box is None or fault is not None:
+                d[name], d[f"mask_{name}"] = (torch.zeros(1, *place.shape) for _ in range(2))
+            else:
+                d[name], d[f"mask_{name}"] = self._crops(data, image, place.box)
+            _note(report, name, self.rois[name], place, fault)
+        if self.placer.missing == "fallback":
+            report["flags"] = [*data.get("flags", []), *report["flags"]]
+            for text in report["flags"]:
+                _logger.warning("%s: %s.", data.get("subject", "a subject"), text)
+            d |= report
+        return d
+
+    def _crops(
+        self, data: Mapping[Hashable, Any], image: str, box: Box
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """An ROI of an image and of its mask, which may be absent: all background then."""
+        volume = data[image]
+        crop = self._crop(volume, box, fill=float(volume.min()))
+        if f"mask_{image}" not in data:
+            return crop, torch.zeros_like(crop)
+        return crop, self._crop(data[f"mask_{image}"], box, fill=0.0)
+
+    def _crop(self, volume: MetaTensor, box: Box, fill: float) -> torch.Tensor:
+        crop = self.to_slices(self.crop.crop_pad(volume, *box, value=fill))
+        # A copy: saving a view into the cache would save the whole volume.
+        return crop.clone(memory_format=torch.contiguous_format)
+
+
+class MergeSidesd(Transform):
+    """Turn label ids into classes: background 0, then the ROI's nuclei, left and right merged.
+
+    Nuclei of other ROIs become background (section 3.4).
+
+    Args:
+        rois: the regions of interest by name.
+    """
+
+    def __init__(self, *, rois: Mapping[str, ROI]) -> None:
+        self.rois = dict(rois)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Merge the sides in the ROIs' masks."""
+        d = dict(data)
+        for name, roi in self.rois.items():
+            ids = d[f"mask_{name}"]
+            classes = torch.zeros_like(ids, dtype=torch.uint8)
+            for index, nucleus in enumerate(roi.nuclei, start=1):
+                for label in LABELS[roi.image][nucleus]:
+                    classes[ids == label] = index
+            d[f"mask_{name}"] = classes
+        return d
+
+
+class ROIMaskChannelsd(Transform):
+    """Append the one-hot mask of every ROI, background included, to its image (section 4.2).
+
+    Comes after augmentation, which treats images and masks apart. ``NAME`` (1, D, H, W) becomes
+    (1 + K, D, H, W): the image, background, then the ROI's nuclei. All channels of an ROI that
+    ``ROICropd`` masked are zeros, as Table 4's masking makes them.
+
+    Args:
+        rois: the regions of interest by name.
+    """
+
+    def __init__(self, *, rois: Mapping[str, ROI]) -> None:
+        self.rois = dict(rois)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Append the masks."""
+        d = dict(data)
+        for name, roi in self.rois.items():
+            channels = one_hot(d[f"mask_{name}"], roi.num_classes, d[name].dtype, dim=0)
+            if name in d.get("missing_rois", ()):
+                channels = torch.zeros_like(channels)
+            d[name] = torch.cat([d[name], channels])
+        return d
+
+
+class DiagnosisOutputd(Transform):
+    """Adapt an evaluator's output, decollated or not, to stock metrics.
+
+    ``pred`` (the network's dict, or its logits) becomes class probabilities (..., 2), ``prob_pd``
+    the probability of Parkinson's disease (...), ``label`` the diagnosis (...), where there is one.
+    An ensemble adds ``prob_pd_folds`` (..., F), test-time augmentation ``prob_pd_views`` (..., V).
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Adapt the output."""
+        d = dict(data)
+        output = d["pred"] if isinstance(d["pred"], Mapping) else {"logits": d["pred"]}
+        d["pred"] = _probabilities(output["logits"])
+        d["prob_pd"] = d["pred"][..., 1]
+        for members in ("fold", "view"):
+            if f"{members}_logits" in output:
+                d[f"prob_pd_{members}s"] = _probabilities(output[f"{members}_logits"])[..., 1]
+        if "label" in d.get("label", ()):
+            d["label"] = d["label"]["label"]
+        return d
+
+
+def _probabilities(logits: torch.Tensor) -> torch.Tensor:
+    return logits.float().softmax(dim=-1)
+
+
+def _inside(box: Box) -> tuple[slice, ...]:
+    """The part of a box that lies in a volume."""
+    return tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(*box, strict=True))
+
+
+def _fault(volume: MetaTensor, box: Box, image: str) -> str | None:
+    """Why a volume shows nothing in an ROI's box, or None."""
+    voxels = volume.as_tensor()[0][_inside(box)].float()
+    if voxels.numel() == 0:
+        return f"lies outside the {image.upper()} image"
+    if float(voxels.std(correction=0)) < _MIN_CONTRAST:
+        return f"has no contrast in the {image.upper()} image"
+    return None
+
+
+def _note(
+    report: dict[Hashable, Any], name: str, roi: ROI, place: Placement, fault: str | None
+) -> None:
+    """Write down what became of an ROI."""
+    if place.estimated:
+        report["estimated"][name] = place.estimated
+    report["flags"] += [f"{name}: {text}" for text in place.flags]
+    if fault is not None:
+        report["missing_rois"].append(name)
+        report["flags"].append(f"{name}: masked, since it {fault}")
+    elif place.box is not None:
+        start, stop = (corner.tolist() for corner in place.box)
+        nuclei = list(roi.nuclei)
+        report["boxes"][name] = {"image": roi.image, "nuclei": nuclei, "start": start, "stop": stop}
+
+
+def _check_3d(item: MetaTensor) -> None:
+    if item.ndim != 4 or item.shape[0] != 1:
+        raise ValueError(
+            f"{_file(item)} must be one 3D volume, found {item.shape[0]} of the shape "
+            f"{tuple(item.shape[1:])}; extract one."
+        )
+
+
+def _check_grid(volume: MetaTensor, mask: MetaTensor) -> None:
+    if volume.shape != mask.shape:
+        raise ValueError(
+            f"{_file(mask)} has the shape {tuple(mask.shape[1:])}, expected that of "
+            f"{_file(volume)}, {tuple(volume.shape[1:])}; draw the mask on this image."
+        )
+    shift_mm = corner_shift_mm(volume.shape[1:], volume.affine.numpy(), mask.affine.numpy())
+    if shift_mm > MAX_SHIFT_MM:
+        raise ValueError(
+            f"the corners of {_file(mask)} lie up to {shift_mm:.2f} mm from those of "
+            f"{_file(volume)}, expected at most {MAX_SHIFT_MM} mm; correct the affine, or draw "
+            "the mask on this image."
+        )
+
+
+def _check_labels(mask: MetaTensor, image: str) -> None:
+    table = {i: nucleus for nucleus, ids in LABELS[image].items() for i in ids}
+    wrong = unknown_values(mask.numpy(), image)
+    if wrong:
+        raise ValueError(
+            f"{_file(mask)} holds the values {wrong[:5]}, expected 0 and the ids of {image} masks, "
+            f"{table}; masks must be resampled with nearest neighbours only."
+        )
+
+
+def _file(item: MetaTensor) -> str:
+    return str(item.meta.get("filename_or_obj", "the volume"))

@@ -1,0 +1,221 @@
+"""Files that appear whole or not at all, that can be checked, in folders of one process."""
+
+import errno
+import fcntl
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TextIO
+
+from mrn_components.system.errors import DamagedFileError, ResourceError, UnwritableError
+
+_UNFINISHED = ".unfinished."
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # of spreadsheets (OWASP: CSV injection)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+_PATIENCE_S = 10.0  # a killed process's children need some seconds to notice
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that becomes ``path`` when the block ends without an error.
+
+    The temporary file lies in the same folder and keeps the suffix; it is flushed to the disk
+    before it takes the name, so that a killed process or a full disk leaves the old file.
+
+    Args:
+        path: file to write or replace; its folder is made.
+
+    Raises:
+        FileExistsError: if ``path`` is a symbolic link, which could lead anywhere.
+        ResourceError: if the disk is full.
+        UnwritableError: if the folder cannot be written to.
+    """
+    if path.is_symlink():
+        raise FileExistsError(
+            f"{path} is a symbolic link (to {path.readlink()}); remove it, or name another "
+            "folder for the results."
+        )
+    temporary = path.with_name(f"{_UNFINISHED}{os.getpid()}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # whatever has that name, a link included
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _flush_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        _explain(error, path)
+        raise
+    finally:
+        with suppress(OSError):  # it may never have been made
+            temporary.unlink()
+
+
+@contextmanager
+def replacing_hashed(path: Path) -> Iterator[Path]:
+    """``replacing``, with the file's SHA-256 beside it, which ``check_digest`` compares.
+
+    The old digest goes before the new file comes: a process killed in between leaves a file
+    without a digest, never one with another's.
+
+    Args:
+        path: as of ``replacing``; the digest is ``path`` + ".sha256", as ``sha256sum -c`` reads.
+    """
+    with replacing(path) as temporary:
+        yield temporary
+        digest = _sha256(temporary)
+        digest_path(path).unlink(missing_ok=True)
+    write_text(digest_path(path), f"{digest}  {path.name}\n")
+
+
+def digest_path(path: Path) -> Path:
+    """The file that holds the SHA-256 of ``path``."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def check_digest(path: Path) -> None:
+    """Compare a file with the SHA-256 beside it; a file without one passes.
+
+    Raises:
+        DamagedFileError: if it is not the file that was written.
+    """
+    if not digest_path(path).is_file():
+        return
+    expected = digest_path(path).read_text(encoding="utf-8").split()[:1]
+    stat = path.stat()
+    found = _known_sha256(path.resolve(), stat.st_size, stat.st_mtime_ns)
+    if [found] != expected:
+        raise DamagedFileError(
+            f"{path} is damaged: its SHA-256 begins with {found[:12]}, and "
+            f"{digest_path(path).name} says {''.join(expected)[:12] or 'nothing'}. Copy it again, "
+            "or use another file. If you changed it on purpose, delete the .sha256 file."
+        )
+
+
+def existing_file(*, path: str, hint: str) -> str:
+    """Return ``path`` if it is a file, undamaged as far as a SHA-256 beside it tells.
+
+    Args:
+        path: file that the config is about to read.
+        hint: what to type when it is missing.
+
+    Raises:
+        FileNotFoundError: with the hint.
+        DamagedFileError: if the file is not the one that was written.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is not there. {hint}")
+    check_digest(Path(path))
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as the whole of ``path`` (UTF-8)."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def csv_cell(value: Any) -> Any:
+    """``value`` for a cell of a csv: a quote goes before a text that a spreadsheet would compute.
+
+    For texts from outside: names of files, messages of errors. Numbers stay as they are.
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left below ``folder``; only for a folder nobody writes to."""
+    for path in folder.rglob(f"{_UNFINISHED}*"):
+        path.unlink()
+
+
+def lock(folder: Path) -> TextIO:
+    """Claim a folder for this process and those it starts, until the returned file is closed.
+
+    Args:
+        folder: is made if it is not there.
+
+    Raises:
+        RuntimeError: if another process has it.
+        UnwritableError: if the folder cannot be written to.
+    """
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        _explain(error, path)
+        raise
+    give_up = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as error:
+            if time.monotonic() > give_up:
+                file.seek(0)
+                owner = file.read() or "another process"
+                file.close()
+                raise RuntimeError(
+                    f"{folder} is in use by {owner}, or by a process that it started; wait until "
+                    "it ends, or end it."
+                ) from error
+            time.sleep(0.2)
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[int]:
+    """``lock`` a folder for a block; yields the descriptor, which a child may inherit."""
+    with lock(folder) as file:
+        yield file.fileno()
+
+
+def _explain(error: BaseException, path: Path) -> None:
+    """Raise what the user can act on, if the cause is the disk or a permission."""
+    cause: BaseException | None = error  # torch's writer hides the error of the disk behind its own
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None or isinstance(cause, ResourceError | UnwritableError):
+        return
+    if cause.errno in _FULL:
+        raise ResourceError(
+            f"{path} cannot be written ({cause.strerror}); what was there before is kept. Free "
+            "some space and type the same command again, for a training with --resume True."
+        ) from error
+    if cause.errno in _FORBIDDEN:
+        raise UnwritableError(
+            f"{path} cannot be written ({cause.strerror}); name another folder by --output_dir, "
+            "for an `mrn` command as OUTPUT."
+        ) from error
+
+
+def _flush_folder(folder: Path) -> None:
+    """Flush a folder's names to the disk, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _known_sha256(path: Path, _size: int, _changed_ns: int) -> str:
+    """The SHA-256 of a file that may be asked for again: gigabytes take seconds."""
+    return _sha256(path)

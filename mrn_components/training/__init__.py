@@ -1,0 +1,1 @@
+"""Objectives, mSupMoCo, optimiser groups and the handlers of a training."""

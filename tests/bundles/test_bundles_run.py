@@ -1,0 +1,231 @@
+"""The bundles, trained and used for prediction in miniature, with regions and parts swapped."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_bundles import BUNDLES, SMALL, TINY, equal
+from tiny_run import read_rows
+
+from mrn_components import VolumeViT
+from mrn_components.app.predict import predict
+from mrn_components.bundle import inference_config
+
+TINY_VIT = {
+    "_target_": "mrn_components.VolumeViT",
+    "weights": "@encoder_weights",
+    "img_size": [4, 16, 16],
+    "patch_size": [2, 8, 8],
+    "hidden_size": 48,
+    "mlp_dim": 48,
+    "num_layers": 1,
+    "num_heads": 2,
+}
+
+
+def train(cohort, run, bundle="mrn", overlays=(), tiny=None, **overrides):
+    """Train in miniature; the trainer, and the run's folder made a bundle."""
+    files = [str(BUNDLES / bundle / "configs" / f"{name}.yaml") for name in ("train", *overlays)]
+    workflow = ConfigWorkflow(
+        files,
+        workflow_type="train",
+        logging_file=False,
+        dataset_dir=str(cohort),
+        bundle_root=str(run.parent),
+        output_dir=str(run),
+        **(tiny or TINY[bundle]) | overrides,
+    )
+    config = {key: value for key, value in workflow.parser.get().items() if key != "_meta_"}
+    workflow.initialize()
+    workflow.run()
+    (run / "configs").mkdir()  # what save_run writes in a process of its own
+    inference = json.dumps(inference_config(config, BUNDLES / bundle))
+    (run / "configs" / "inference.json").write_text(inference)
+    return workflow.parser.get_parsed_content("train#trainer")
+
+
+def read_curves(run):
+    curves = set()
+    for file in (run / "tensorboard").glob("events*"):
+        curves |= set(EventAccumulator(str(file)).Reload().Tags()["scalars"])
+    return curves
+
+
+MINE = {"_target_": "mrn_components.ROI", "image": "qsm", "nuclei": ["SN", "RN"], "size": 28}
+
+
+@pytest.mark.parametrize("bundle", TINY)
+@pytest.mark.parametrize(
+    ("overrides", "classes"),
+    [
+        ({}, {"nm": 2, "qsm1": 5, "qsm2": 4, "qsm3": 2}),
+        ({"rois#qsm3#_disabled_": True}, {"nm": 2, "qsm1": 5, "qsm2": 4}),
+        ({"rois#mine": MINE}, {"nm": 2, "qsm1": 5, "qsm2": 4, "qsm3": 2, "mine": 3}),
+        ({f"rois#qsm{i}#_disabled_": True for i in (1, 2, 3)}, {"nm": 2}),
+    ],
+    ids=["paper", "without qsm3", "with a new one", "nm only"],
+)
+def test_regions_are_swapped_by_config_alone(cohort, tmp_path, bundle, overrides, classes):
+    """Crops, class counts, heads, mask channels and predictions follow the config."""
+    run = tmp_path / "run"
+    trainer = train(cohort, run, bundle, **overrides)
+    output = trainer.state.output["pred"]
+    if bundle == "mrn":
+        assert {roi: len(masks[0]) for roi, masks in output["masks"].items()} == classes
+    else:
+        stems = trainer.network.encoder.stems.items()
+        assert {roi: stem[0].in_channels - 1 for roi, stem in stems} == classes
+    assert output["patient"].shape[1] == 48 * len(classes)
+    assert math.isfinite(trainer.state.metrics["loss"])
+
+    rows = read_rows(predict(str(cohort), str(tmp_path / "out"), bundle=str(run), num_workers=0))
+    assert {row["status"] for row in rows} == {"ok"}
+    assert len(rows) == 10
+    assert all(0 <= float(row["prob_pd"]) <= 1 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["network_def#res#ffa", "network_def#res#sfa", "network_def#res#dpt", "handlers#msupmoco"],
+)
+def test_parts_are_dropped_by_config_alone(cohort, tmp_path, part):
+    metrics = train(cohort, tmp_path / "run", **{f"{part}#_disabled_": True}).state.metrics
+    assert math.isfinite(metrics["loss"])
+    assert ("contrastive" in metrics) == (part != "handlers#msupmoco")
+    assert ("segmentation" in metrics) == (part != "network_def#res#dpt")
+
+
+def test_seres10_without_msupmoco_is_classification_from_the_first_epoch(cohort, tmp_path):
+    plain = {"handlers#msupmoco#_disabled_": True, "pretrain_epochs": 0}
+    trainer = train(cohort, tmp_path / "run", "seres10", **plain)
+    assert "contrastive" not in trainer.state.metrics
+    assert trainer.loss_function.cls_weight == 1
+    curves = read_curves(tmp_path / "run")
+    assert curves.isdisjoint({"contrastive", "segmentation", "lr/projector"})
+    assert {"classification", "roc_auc"} <= curves
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])  # 8 subjects: 7 leave a last batch of one
+def test_seres10_trains_on_a_batch_of_one(cohort, tmp_path, batch_size):
+    trainer = train(cohort, tmp_path / "run", "seres10", batch_size=batch_size)
+    assert len(trainer.state.output["label"]["label"]) == 1
+    assert math.isfinite(trainer.state.metrics["loss"])
+
+
+def test_m3d_clip_is_fine_tuned_and_predicts_without_its_first_weights(cohort, tmp_path):
+    size = {key: value for key, value in TINY_VIT.items() if key not in {"_target_", "weights"}}
+    first = {f"vision_encoder.{k}": v for k, v in VolumeViT(**size).vit.state_dict().items()}
+    file, run = tmp_path / "M3D-CLIP.bin", tmp_path / "run"
+    torch.save(first, file)
+    options = {"encoder_weights": str(file), "pretrain_epochs": 0, "network_def#encoder": TINY_VIT}
+    trainer = train(cohort, run, "seres10", ["m3d_clip"], tiny=SMALL, **options)
+    position = trainer.network.encoder.vit.patch_embedding.position_embeddings
+    moved = position - first["vision_encoder.patch_embedding.position_embeddings"]
+    assert 0 < moved.abs().max() < 1e-3  # a few steps of 1e-5 from the file's weights
+    file.unlink()
+    rows = read_rows(predict(str(cohort), str(tmp_path / "out"), bundle=str(run), num_workers=0))
+    assert len(rows) == 10
+
+
+def test_a_run_leaves_weights_for_inference_and_curves(cohort, tmp_path):
+    train(cohort, tmp_path / "run")
+    models = tmp_path / "run" / "models"
+    weights = torch.load(models / "model.pt", weights_only=True)
+    assert not any(name.startswith("res.dpt") for name in weights)
+    assert sorted(path.name for path in (models / "checkpoints").iterdir()) == [
+        "epoch_0001.pt",
+        "epoch_0001.pt.sha256",
+        "epoch_0002.pt",
+        "epoch_0002.pt.sha256",
+    ]
+    curves = read_curves(tmp_path / "run")
+    losses = {"loss", "classification", "segmentation", "contrastive"}
+    assert losses | {"bank_fill", "lr/features", "lr/heads"} <= curves
+    assert {"roc_auc", "accuracy", "f1_macro"} <= curves
+
+
+def test_predicting_without_weights_says_what_to_do(cohort, tmp_path):
+    with pytest.raises(RuntimeError) as caught:
+        predict(
+            str(cohort),
+            str(tmp_path),
+            bundle=str(BUNDLES / "mrn"),
+            ckpt_path=str(tmp_path / "no.pt"),
+        )
+    cause = caught.value
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    assert "no.pt is not there. Train first" in str(cause)
+
+
+def test_predicting_refuses_a_misspelt_override(cohort, tmp_path):
+    with pytest.raises(ValueError, match=r"--ckpt: the config has no 'ckpt'"):
+        predict(str(cohort), str(tmp_path), bundle=str(BUNDLES / "mrn"), ckpt="x")
+
+
+def start(bundle, cohort, root, name, *options):
+    """``python -m monai.bundle run`` in miniature, as a user starts it."""
+    overrides = {**TINY[bundle], "epochs": 4, "pretrain_epochs": 2, "dataset_dir": cohort}
+    overrides |= {"output_dir": root / name, "cache_dir": root / "cache"}
+    flags = [str(part) for key, value in overrides.items() for part in (f"--{key}", value)]
+    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run"]
+    command += ["--config_file", str(BUNDLES / bundle / "configs" / "train.yaml"), *flags, *options]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=root, env=env, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+def test_three_processes_count_every_subject_once(cohort, tmp_path):
+    """Ten subjects on three gloo processes (4, 3 and 3): the files of one process, bit for bit."""
+    run = tmp_path / "run"
+    train(cohort, run)
+    for name in ("one", "three"):
+        overlays = ["evaluate"] + ["multi_gpu_evaluate"] * (name == "three")
+        configs = [
+            str(run / "configs/inference.json"),
+            *(f"{BUNDLES}/mrn/configs/{o}.yaml" for o in overlays),
+        ]
+        program = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3"]
+        command = [sys.executable, "-W", "ignore", *(program if name == "three" else [])]
+        command += ["-m", "monai.bundle", "run", "--config_file", str(configs)]
+        command += ["--dataset_dir", str(cohort), "--output_dir", str(tmp_path / name)]
+        command += ["--num_workers", "0", "--allow_training_subjects", "True"]
+        command += ["--ckpt_path", str(run / "models" / "model.pt"), "--bundle_root", str(run)]
+        subprocess.run(command, check=True, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert len(read_rows(tmp_path / "three" / "predictions.csv")) == 10
+    assert "10 subjects" in (tmp_path / "three" / "metrics.txt").read_text()
+    for file in ("predictions.csv", "metrics.json"):
+        assert (tmp_path / "three" / file).read_text() == (tmp_path / "one" / file).read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bundle", TINY)
+def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_end(bundle, cohort, tmp_path):
+    """SIGKILL after epoch 2, in epoch 3, which is the first with the full loss; then --resume."""
+    assert start(bundle, cohort, tmp_path, "whole").wait() == 0
+    process = start(bundle, cohort, tmp_path, "killed")
+    second = tmp_path / "killed" / "models" / "checkpoints" / "epoch_0002.pt"
+    while not second.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+    again = start(bundle, cohort, tmp_path, "killed")
+    assert again.wait() != 0  # the folder holds a run: nothing is overwritten
+    assert start(bundle, cohort, tmp_path, "killed", "--resume", "True").wait() == 0
+    ends = [
+        torch.load(tmp_path / run / "models/checkpoints/epoch_0004.pt", weights_only=True)
+        for run in ("whole", "killed")
+    ]
+    assert equal(*ends)
+    assert {"msupmoco"} <= ends[0]["handlers"].keys()

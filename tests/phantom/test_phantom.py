@@ -1,0 +1,289 @@
+import json
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from mrn_components.images.labels import LABELS
+from mrn_components.phantom import cohort as phantom_cohort
+from mrn_components.phantom import make_cohort, make_subject
+from mrn_components.phantom.numbers import GRIDS, NM_SHAPE, SHAPES
+from mrn_components.phantom.subject import draw_label
+
+FILES = {"T1.nii.gz", "QSM.nii.gz", "NM.nii.gz", "NM_mask.nii.gz", "QSM_mask.nii.gz"}
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return make_cohort(
+        tmp_path_factory.mktemp("cohort") / "phantom", subjects=3, view="midbrain", workers=1
+    )
+
+
+@pytest.fixture(scope="module")
+def several():
+    return [make_subject(index, seed=3, view="midbrain") for index in range(6)]
+
+
+@pytest.fixture(scope="module")
+def brain():
+    return make_subject(0)
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+def test_layout_and_csv_are_the_challenges(cohort):
+    assert {p.name for p in cohort.iterdir()} == {
+        "PHAN1_000", "PHAN1_001", "PHAN1_002", "train_cases.csv", "phantom.json"
+    }  # fmt: skip
+    for folder in cohort.glob("PHAN1_*"):
+        assert {p.name for p in folder.iterdir()} == FILES
+    rows = (cohort / "train_cases.csv").read_text().splitlines()
+    assert rows == [f"PHAN1_{i:03d},{draw_label(i)}" for i in range(3)]
+
+
+def test_midbrain_headers_keep_the_world_of_the_full_grid(cohort):
+    for path in (cohort / "PHAN1_000").iterdir():
+        image = nib.load(path)
+        assert image.shape == GRIDS["midbrain"].shape
+        assert nib.aff2axcodes(image.affine) == ("L", "A", "S")
+        np.testing.assert_allclose(image.affine[:3, 3], [-84 * 2 / 3, 64 * 2 / 3, 0], atol=1e-5)
+
+
+def test_brain_headers_are_the_challenges(brain, tmp_path, monkeypatch):
+    monkeypatch.setattr(phantom_cohort, "make_subject", lambda *_, **__: brain)
+    make_cohort(tmp_path / "out", subjects=1, workers=1)
+    for path in (tmp_path / "out" / "PHAN1_000").iterdir():
+        image = nib.load(path)
+        assert image.shape == (300, 300, 70)
+        np.testing.assert_allclose(image.affine, np.diag([-2 / 3, 2 / 3, 2, 1]), atol=1e-6)
+        np.testing.assert_allclose(image.get_qform(), image.get_sform(), atol=1e-6)
+        assert image.header["qform_code"] == image.header["sform_code"] == 1
+        assert image.header["xyzt_units"] == 10
+        name = path.name.removesuffix(".nii.gz")
+        stored = np.asarray(image.dataobj)
+        if name.endswith("_mask"):
+            assert image.get_data_dtype() == np.uint8
+            np.testing.assert_array_equal(stored, brain.volumes[name])
+        else:
+            step = 0.1 if name == "QSM" else 1.0
+            assert np.abs(stored - brain.volumes[name]).max() <= 0.51 * step
+
+
+def test_only_qsm_is_skull_stripped(brain):
+    inside = brain.volumes["QSM"] != 0
+    assert 0.1 < inside.mean() < 0.4
+    for face in (inside[0], inside[-1], inside[:, 0], inside[:, -1]):
+        assert not face.any()
+    for name in ("NM", "T1"):
+        volume = brain.volumes[name]
+        air = volume[:20, :20]
+        assert (np.rint(air) > 0).mean() > 0.9  # a noise floor
+        assert air.mean() < 0.1 * volume[inside].mean()
+        assert np.percentile(volume[~inside], 90) > 0.5 * volume[inside].mean()  # the scalp
+
+
+def test_views_hold_the_same_nuclei(brain):
+    crop = make_subject(0, view="midbrain")
+    grid = GRIDS["midbrain"]
+    box = tuple(slice(a, a + n) for a, n in zip(grid.start, grid.shape, strict=True))
+    for name in ("QSM_mask", "NM_mask"):
+        whole, part = brain.volumes[name], crop.volumes[name]
+        np.testing.assert_array_equal(whole[box], part)
+        assert (whole > 0).sum() == (part > 0).sum()
+
+
+def test_labels_are_complete_and_odd_ids_lie_right(several):
+    for phantom in several:
+        for image, table in LABELS.items():
+            mask = phantom.volumes[f"{image.upper()}_mask"]
+            assert mask.dtype == np.uint8
+            assert set(np.unique(mask)) == {0, *(i for pair in table.values() for i in pair)}
+            for right, left in table.values():
+                centres = [
+                    phantom.affine[:3, :3] @ np.argwhere(mask == i).mean(0) for i in (right, left)
+                ]
+                assert centres[0][0] > centres[1][0] + 5  # RAS+: right has the larger x, in mm
+
+
+def test_nuclei_keep_6_mm_from_the_border(several):
+    for phantom in several:
+        for name in ("QSM_mask", "NM_mask"):
+            voxels = np.argwhere(phantom.volumes[name])
+            shape = np.array(phantom.volumes[name].shape)
+            margin = np.minimum(voxels.min(0), shape - 1 - voxels.max(0)) * (2 / 3, 2 / 3, 2)
+            assert (margin >= 6).all()
+
+
+def test_mean_volumes_are_the_published_ones(several):
+    masks = [phantom.volumes for phantom in several]
+    for name, shape in SHAPES.items():
+        pair = LABELS["qsm"][name]
+        volume = np.mean([np.isin(m["QSM_mask"], pair).sum() for m in masks]) / 2 * 8 / 9
+        assert volume == pytest.approx(np.mean(shape.volume), rel=0.15), name
+    volume = np.mean([(m["NM_mask"] > 0).sum() for m in masks]) / 2 * 8 / 9
+    assert volume == pytest.approx(NM_SHAPE.volume[0] * 0.94, rel=0.15)  # half lost 12 %
+
+
+def test_neuromelanin_overlaps_the_substantia_nigra(several):
+    shares = []
+    for phantom in several:
+        nm, qsm = phantom.volumes["NM_mask"], phantom.volumes["QSM_mask"]
+        for nm_id, qsm_id in zip(LABELS["nm"]["SN"], LABELS["qsm"]["SN"], strict=True):
+            shares.append((qsm[nm == nm_id] == qsm_id).mean())
+    assert 0.5 < np.mean(shares) < 0.8
+
+
+def test_nuclei_stand_out_in_their_images(several):
+    contrasts = []
+    for phantom in several:
+        qsm, nm = phantom.volumes["QSM"], phantom.volumes["NM"]
+        qsm_mask, nm_mask = phantom.volumes["QSM_mask"], phantom.volumes["NM_mask"]
+        nigra = np.isin(qsm_mask, LABELS["qsm"]["SN"])
+        assert qsm[nigra].mean() > np.median(qsm[qsm != 0]) + 40
+        contrasts.append(nm[nm_mask > 0].mean() / nm[(nm_mask == 0) & (qsm_mask > 0)].mean())
+    assert np.mean(contrasts) > 1.04
+    assert min(contrasts) > 1
+
+
+def test_a_subject_depends_on_seed_and_number_alone(cohort, tmp_path):
+    alone = make_cohort(tmp_path / "two", subjects=3, view="midbrain", workers=2)
+    assert contents(alone) == contents(cohort)
+    other = make_subject(0, seed=2, view="midbrain").volumes["NM"]
+    assert not np.array_equal(other, make_subject(0, seed=1, view="midbrain").volumes["NM"])
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_classes_are_balanced_and_shuffled(seed):
+    labels = [draw_label(i, seed=seed) for i in range(200)]
+    assert sum(labels) == 100
+    assert 25 < sum(labels[::2]) < 75  # neither odd nor even ids tell the class
+
+
+def test_without_effect_the_label_changes_nothing():
+    healthy, patient = (
+        make_subject(1, effect=0.0, view="midbrain", label=label) for label in (0, 1)
+    )
+    for name, volume in healthy.volumes.items():
+        np.testing.assert_array_equal(volume, patient.volumes[name])
+
+
+def test_the_effect_changes_patients_only():
+    for label, same in ((0, True), (1, False)):
+        weak, strong = (
+            make_subject(1, effect=e, view="midbrain", label=label).volumes for e in (1.0, 2.0)
+        )
+        assert np.array_equal(weak["QSM"], strong["QSM"]) == same
+        assert np.array_equal(weak["NM"], strong["NM"]) == same
+
+
+def test_disease_raises_qsm_and_takes_neuromelanin():
+    def measures(label):
+        volumes = make_subject(4, effect=2.0, view="midbrain", label=label).volumes
+        nigra = np.isin(volumes["QSM_mask"], LABELS["qsm"]["SN"])
+        neuromelanin = volumes["NM_mask"] > 0
+        return (
+            volumes["QSM"][nigra].mean(),
+            (volumes["QSM"][nigra] < 70).sum(),  # nigrosome-1
+            neuromelanin.sum(),
+        )
+
+    (chi, dark, volume), (chi_pd, dark_pd, volume_pd) = measures(0), measures(1)
+    assert chi_pd > chi + 5
+    assert dark_pd < dark
+    assert volume_pd < 0.95 * volume
+
+
+def test_an_interrupted_cohort_goes_on(tmp_path):
+    out = make_cohort(tmp_path / "out", subjects=2, view="midbrain", workers=1)
+    before = contents(out)
+    kept = (out / "PHAN1_000" / "NM.nii.gz").stat().st_mtime_ns
+    (out / "PHAN1_001" / "NM.nii.gz").unlink()
+    (out / "train_cases.csv").unlink()
+    (out / ".PHAN1_001.partial").mkdir()
+    make_cohort(out, subjects=2, view="midbrain", workers=1)
+    assert contents(out) == before
+    assert (out / "PHAN1_000" / "NM.nii.gz").stat().st_mtime_ns == kept
+
+
+def test_other_settings_are_refused(cohort):
+    before = contents(cohort)
+    with pytest.raises(FileExistsError, match=r"effect is 1\.0, asked for 2\.0"):
+        make_cohort(cohort, subjects=3, view="midbrain", effect=2.0)
+    with pytest.raises(FileExistsError, match=r"seed is 1, asked for 7.*view is 'midbrain'"):
+        make_cohort(cohort, subjects=3, seed=7)
+    with pytest.raises(FileExistsError, match="holds PHAN1_002, asked for 2 subjects"):
+        make_cohort(cohort, subjects=2, view="midbrain")
+    assert contents(cohort) == before
+    assert json.loads((cohort / "phantom.json").read_text())["seed"] == 1
+
+
+def test_a_foreign_folder_is_refused(tmp_path):
+    (tmp_path / "scan.nii").touch()
+    with pytest.raises(FileExistsError, match=r"has no phantom\.json"):
+        make_cohort(tmp_path, subjects=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"subjects": 0}, "subjects must be >= 1, got 0"),
+        ({"workers": 0}, "workers must be >= 1"),
+        ({"seed": -1}, "seed must be >= 0, got -1"),
+        ({"effect": -0.5}, r"effect must be >= 0 .* got -0\.5"),
+        ({"effect": float("nan")}, "effect must be >= 0 .* got nan"),
+        ({"view": "head"}, r"view must be one of \['brain', 'midbrain'\], got 'head'"),
+    ],
+)
+def test_impossible_settings_are_refused(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_cohort(tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_label_is_0_or_1():
+    with pytest.raises(ValueError, match=r"label must be 0 \(HC\) or 1 \(PD\), got 2"):
+        make_subject(0, label=2)
+    with pytest.raises(ValueError, match="index must be >= 0, got -1"):
+        make_subject(-1)
+
+
+def test_phantoms_need_neither_torch_nor_monai():
+    code = "import sys, mrn_components.phantom; print({'torch', 'monai'} & set(sys.modules))"
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert seen.stdout.strip() == "set()"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("effect", "low", "high"), [(1.0, 0.60, 0.70), (0.0, 0.42, 0.58)])
+def test_nucleus_means_classify_as_poorly_as_in_real_data(effect, low, high):
+    """Published baseline on the real data: 0.62-0.63. The SD of 300 subjects is 0.03."""
+    model_selection = pytest.importorskip("sklearn.model_selection")
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    features, labels = [], []
+    for index in range(300):
+        phantom = make_subject(index, seed=11, effect=effect, view="midbrain")
+        volumes, labels = phantom.volumes, [*labels, phantom.label]
+        qsm, nm = (means(volumes[k], volumes["QSM_mask"]) for k in ("QSM", "NM"))
+        seen = means(volumes["NM"], volumes["NM_mask"])
+        features.append([*qsm, *nm / nm.mean(), *seen / nm.mean()])
+    scores = model_selection.cross_val_score(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+        features,
+        labels,
+        cv=model_selection.RepeatedStratifiedKFold(n_splits=5, n_repeats=4, random_state=0),
+    )
+    assert low < scores.mean() < high
+
+
+def means(image, mask):
+    ids = mask.ravel()
+    return (np.bincount(ids, image.ravel()) / np.bincount(ids))[1:]

@@ -1,0 +1,484 @@
+import logging
+import re
+from itertools import product
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.transforms import LoadImaged, Orientationd
+from tiny_cohort import AFFINE, SHAPE, make_mask, make_subject, write_nifti
+
+from mrn_components.data import load_subjects
+from mrn_components.data.dataset import ROIDataset, collate_subjects
+from mrn_components.images.labels import LABELS
+from mrn_components.regions.roi import ROI
+from mrn_components.regions.transforms import (
+    CheckVolumesd,
+    DiagnosisOutputd,
+    MergeSidesd,
+    ROICropd,
+    ROIMaskChannelsd,
+)
+
+KEYS = ["nm", "qsm", "mask_nm", "mask_qsm"]
+
+
+def read(folder, *transforms):
+    """Read the only subject of a data set as the bundles do."""
+    steps = [
+        LoadImaged(KEYS, reader="NibabelReader", image_only=True, ensure_channel_first=True),
+        Orientationd(KEYS, axcodes="LPS", labels=None),
+        *transforms,
+    ]
+    (subject,) = load_subjects(folder, require_labels=False, check_headers=False)
+    return ROIDataset(data=[subject], transform=steps)[0]
+
+
+def make_volumes(mask, image="nm", affine=AFFINE):
+    """A subject in memory, whose voxel values tell the voxels apart; other masks are empty."""
+    values = np.arange(1.0, mask.size + 1).reshape(mask.shape)
+    subject = {"subject": "S0", "label": 1}
+    for name in LABELS:
+        ids = mask if name == image else np.zeros_like(mask)
+        subject[name] = MetaTensor(torch.tensor(values[None]), affine=affine)
+        subject[f"mask_{name}"] = MetaTensor(torch.tensor(ids[None]).float(), affine=affine)
+    return subject
+
+
+def assert_same_place(crop, volume, fill):
+    """Every voxel of the crop holds what the volume has at the same mm, or the fill outside it."""
+    crop_to_volume = np.linalg.inv(volume.affine.numpy()) @ crop.affine.numpy()
+    for index in np.ndindex(*crop.shape[1:]):
+        place = np.rint(crop_to_volume @ [*index, 1])[:3].astype(int)
+        inside = (place >= 0).all() and (place < volume.shape[1:]).all()
+        assert crop[(0, *index)] == (volume[(0, *place)] if inside else fill)
+
+
+@pytest.fixture
+def subject_dir(tmp_path):
+    make_subject(tmp_path / "SUBJ_000", label=1, seed=0)
+    return tmp_path
+
+
+NIGRA = ROI(image="nm", nuclei=["SN"], margin_mm=2.0)  # 3 voxels in plane, 1 slice
+
+
+def test_a_crop_is_the_nuclei_and_their_margin():
+    mask = np.zeros(SHAPE)
+    mask[5:8, 10:14, 4:6] = 1
+    mask[15:17, 11:13, 5:7] = 2
+    d = ROICropd(rois={"nm": NIGRA})(make_volumes(mask))
+    assert set(d) == {"subject", "label", "nm", "mask_nm"}
+    assert tuple(d["nm"].shape) == (1, 3 + 2, 4 + 6, 12 + 6)  # D, H, W
+    assert d["mask_nm"].shape == d["nm"].shape
+    assert int((d["mask_nm"] == 1).sum()) == 3 * 4 * 2
+    assert int((d["mask_nm"] == 2).sum()) == 2 * 2 * 2
+
+
+@pytest.mark.parametrize("corner", product((0, 1), repeat=3))
+def test_a_crop_keeps_its_place_in_mm_and_is_padded_at_every_border(corner):
+    mask = np.zeros(SHAPE)
+    box = tuple(
+        slice(0, 3) if at == 0 else slice(n - 3, n) for at, n in zip(corner, SHAPE, strict=True)
+    )
+    mask[box] = 1
+    volumes = make_volumes(mask)
+    d = ROICropd(rois={"nm": NIGRA})(volumes)
+    assert tuple(d["nm"].shape) == (1, 3 + 2, 3 + 6, 3 + 6)
+    assert_same_place(d["nm"], volumes["nm"], fill=1.0)  # the image's minimum
+    assert_same_place(d["mask_nm"], volumes["mask_nm"], fill=0.0)
+
+
+def test_an_oblique_affine_gives_its_spacing_and_place():
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]]
+    mask = np.zeros(SHAPE)
+    mask[10:13, 10:13, 5:7] = 1
+    volumes = make_volumes(mask, affine=turn @ AFFINE)
+    d = ROICropd(rois={"nm": NIGRA})(volumes)
+    assert tuple(d["nm"].shape) == (1, 2 + 2, 3 + 6, 3 + 6)
+    assert_same_place(d["nm"], volumes["nm"], fill=1.0)
+
+
+@pytest.mark.parametrize("axcodes", ["RAS", "LPS", "PIR", "ASL", "SRA"])
+def test_crops_do_not_depend_on_how_the_file_is_stored(subject_dir, rois, axcodes):
+    expected = read(subject_dir, ROICropd(rois=rois))
+    for path in (subject_dir / "SUBJ_000").iterdir():
+        image = nibabel.load(path)
+        turn = nibabel.orientations.ornt_transform(
+            nibabel.io_orientation(image.affine), nibabel.orientations.axcodes2ornt(axcodes)
+        )
+        turned = image.as_reoriented(turn)
+        write_nifti(path, np.asarray(turned.dataobj), turned.affine)
+    found = read(subject_dir, ROICropd(rois=rois))
+    for name in rois:
+        for key in (name, f"mask_{name}"):
+            assert torch.equal(found[key].as_tensor(), expected[key].as_tensor())
+            assert torch.allclose(found[key].affine, expected[key].affine, atol=1e-5)
+
+
+def test_axes_are_slices_from_below_rows_from_the_front_columns_from_the_right(subject_dir, rois):
+    d = read(subject_dir, ROICropd(rois=rois))
+
+    def centre(name, label):  # (d, h, w)
+        return (d[f"mask_{name}"][0] == label).nonzero().double().mean(0)
+
+    for name, roi in rois.items():
+        for nucleus in roi.nuclei:
+            right, left = LABELS[roi.image][nucleus]
+            assert centre(name, right)[2] < centre(name, left)[2]
+    caudate, thalamus = centre("qsm1", 1), centre("qsm1", 7)
+    assert caudate[1] < thalamus[1]  # the caudate lies in front
+    assert centre("qsm2", 9)[0] > centre("qsm2", 11)[0]  # STN lies above SN
+
+
+def test_only_the_largest_component_of_a_label_makes_the_box():
+    mask = np.zeros(SHAPE)
+    mask[5:8, 10:14, 4:6] = 1
+    expected = ROICropd(rois={"nm": NIGRA})(make_volumes(mask))
+    mask[20, 20, 10] = 1  # a stray voxel far away
+    found = ROICropd(rois={"nm": NIGRA})(make_volumes(mask))
+    assert torch.equal(found["nm"].as_tensor(), expected["nm"].as_tensor())
+
+
+def test_voxels_that_touch_at_a_corner_are_one_component():
+    mask = np.zeros(SHAPE)
+    mask[5, 10, 4] = mask[6, 11, 5] = 1
+    d = ROICropd(rois={"nm": NIGRA})(make_volumes(mask))
+    assert int(d["mask_nm"].sum()) == 2
+
+
+def test_a_crop_owns_its_memory():
+    """Saving a view into the cache would save the whole volume."""
+    mask = np.zeros(SHAPE)
+    mask[10:12, 10:12, 5] = 1
+    d = ROICropd(rois={"nm": NIGRA})(make_volumes(mask))
+    assert d["nm"].untyped_storage().nbytes() == d["nm"].numel() * d["nm"].element_size()
+
+
+def test_a_mask_without_some_nuclei_is_a_warning_and_without_all_an_error(caplog):
+    roi = ROI(image="qsm", nuclei=["SN", "RN"])
+    mask = np.zeros(SHAPE)
+    mask[10:12, 10:12, 5] = 11  # right SN
+    with caplog.at_level(logging.WARNING):
+        ROICropd(rois={"midbrain": roi})(make_volumes(mask, "qsm"))
+    assert "lacks left SN, right RN, left RN" in caplog.text
+    with pytest.raises(ValueError, match=r"none of the nuclei \['DN'\].*rois#dn#_disabled_ True"):
+        ROICropd(rois={"dn": ROI(image="qsm", nuclei=["DN"])})(make_volumes(mask, "qsm"))
+
+
+def test_sides_merge_in_the_order_of_the_rois_nuclei(subject_dir):
+    rois = {"a": ROI(image="qsm", nuclei=["RN", "SN"]), "b": ROI(image="qsm", nuclei=["SN", "RN"])}
+    ids = read(subject_dir, ROICropd(rois=rois))["mask_a"].as_tensor()
+    d = read(subject_dir, ROICropd(rois=rois), MergeSidesd(rois=rois))
+    a, b = d["mask_a"].as_tensor(), d["mask_b"].as_tensor()
+    assert torch.equal(a == 1, (ids == 13) | (ids == 14))
+    assert torch.equal(a == 2, (ids == 11) | (ids == 12))
+    assert torch.equal(b == 1, a == 2)
+    assert torch.equal(b == 2, a == 1)
+    assert {9, 10} & set(ids.unique().tolist())  # the STN was in the crop and became background
+
+
+def test_mirrored_masks_merge_to_the_same_classes(rois):
+    mask = make_mask("qsm")
+    roi = {"qsm2": rois["qsm2"]}
+    swap = [0, *(i + 1 if i % 2 else i - 1 for i in range(1, 17))]
+    merged = [
+        MergeSidesd(rois=roi)(ROICropd(rois=roi)(make_volumes(ids, "qsm")))["mask_qsm2"]
+        for ids in (mask, np.array(swap)[mask])
+    ]
+    assert torch.equal(merged[0].as_tensor(), merged[1].as_tensor())
+
+
+def test_sound_volumes_pass_unchanged(subject_dir, rois):
+    plain, checked = read(subject_dir), read(subject_dir, CheckVolumesd(rois=rois))
+    for key in KEYS:
+        assert torch.equal(plain[key].as_tensor(), checked[key].as_tensor())
+
+
+def test_what_no_roi_needs_is_not_checked(subject_dir, rois):
+    write_nifti(subject_dir / "SUBJ_000" / "QSM_mask.nii.gz", np.full(SHAPE, 99.0))
+    read(subject_dir, CheckVolumesd(rois={"nm": rois["nm"]}))
+
+
+def _shift(affine, mm):
+    moved = affine.copy()
+    moved[0, 3] += mm
+    return moved
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("NM", lambda a: (np.stack([a, a, a], -1), AFFINE), "one 3D volume, found 3 of the shape"),
+        (
+            "NM_mask",
+            lambda a: (a[1:], AFFINE),
+            r"shape \(23, 24, 12\), expected that of .*\(24, 24, 12\)",
+        ),
+        ("NM_mask", lambda a: (a, _shift(AFFINE, 0.5)), "0.50 mm from those of .*NM.nii.gz"),
+        ("NM_mask", lambda a: (a * 0.99, AFFINE), r"values \[0.99.* expected 0 and the ids of nm"),
+        ("QSM_mask", lambda a: (a + np.uint8(2), AFFINE), r"values \[17.*ids of qsm masks"),
+        ("NM_mask", lambda a: (np.where(a, np.nan, 0), AFFINE), r"values \[nan"),
+    ],
+)
+def test_faulty_volumes_are_refused_by_subject_and_file(subject_dir, rois, file, change, message):
+    path = subject_dir / "SUBJ_000" / f"{file}.nii.gz"
+    write_nifti(path, *change(np.asarray(nibabel.load(path).dataobj)))
+    with pytest.raises(RuntimeError, match="(?s)subject SUBJ_000: .*" + message):
+        read(subject_dir, CheckVolumesd(rois=rois))
+
+
+def test_a_tiny_shift_between_image_and_mask_is_allowed(subject_dir, rois):
+    path = subject_dir / "SUBJ_000" / "NM_mask.nii.gz"
+    write_nifti(path, np.asarray(nibabel.load(path).dataobj), _shift(AFFINE, 0.05))
+    read(subject_dir, CheckVolumesd(rois=rois))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_non_finite_voxels_are_refused_inside_an_roi_and_zeroed_outside(
+    subject_dir, rois, caplog, value
+):
+    path = subject_dir / "SUBJ_000" / "QSM.nii.gz"
+    array = np.asarray(nibabel.load(path).dataobj).copy()
+    array[0, 0, 11] = value
+    write_nifti(path, array)
+    check = CheckVolumesd(rois={"nm": rois["nm"], "qsm3": rois["qsm3"]})
+    with caplog.at_level(logging.WARNING):
+        d = read(subject_dir, check)
+    assert "QSM.nii.gz has 1 non-finite voxels outside the ROIs" in caplog.text
+    assert int((d["qsm"] == 0).sum()) == 1
+    assert torch.allclose(d["qsm"].affine, d["mask_qsm"].affine)
+
+    array[15, 4, 2] = value  # in the dentate nucleus
+    write_nifti(path, array)
+    with pytest.raises(
+        Exception, match=re.escape("1 non-finite voxels (NaN or infinite) in ROI 'qsm3'")
+    ):
+        read(subject_dir, check)
+
+
+CONFIG = """
+rois:
+  nm: {_target_: mrn_components.ROI, image: nm, nuclei: [SN]}
+  qsm1: {_target_: mrn_components.ROI, image: qsm, nuclei: [CN, PUT, GP, TH]}
+  qsm3: {_target_: mrn_components.ROI, image: qsm, nuclei: [DN]}
+images: "$list(@rois)"
+masks: "$['mask_' + roi for roi in @rois]"
+crop:
+  - {_target_: mrn_components.ROICropd, rois: "@rois"}
+  - {_target_: mrn_components.MergeSidesd, rois: "@rois"}
+  - {_target_: EnsureTyped, keys: "$@images + @masks", track_meta: false}
+augment:
+  - {_target_: SqueezeDimd, keys: "$@images + @masks", dim: 0}
+  - {_target_: RandFlipd, keys: "$@images + @masks", spatial_axis: 1, prob: 0.5}
+  - _target_: RandRotated
+    keys: "$@images + @masks"
+    range_x: 0.26
+    mode: "$['bilinear'] * len(@rois) + ['nearest'] * len(@rois)"
+    padding_mode: border
+    prob: 0.5
+  - {_target_: EnsureChannelFirstd, keys: "$@images + @masks", channel_dim: no_channel}
+  - _target_: Compose
+    transforms: "$[monai.transforms.RandGaussianNoised(roi, std=0.05, prob=0.3) for roi in @rois]"
+"""
+
+
+def parse(**overrides):
+    parser = ConfigParser(yaml.safe_load(CONFIG))
+    for key, value in overrides.items():
+        parser[key.replace("__", "#")] = value
+    return parser.get_parsed_content("crop"), parser.get_parsed_content("augment")
+
+
+def test_crops_follow_the_configs_rois(subject_dir):
+    new = {"_target_": "mrn_components.ROI", "image": "qsm", "nuclei": ["RN", "SN"]}
+    crop, augment = parse(rois__nm___disabled_=True, rois__midbrain=new)
+    d = read(subject_dir, *crop, *augment)
+    assert set(d) - {"subject"} == {
+        f"{kind}{roi}" for kind in ("", "mask_") for roi in ("qsm1", "qsm3", "midbrain")
+    }
+    assert set(d["mask_midbrain"].unique().tolist()) == {0, 1, 2}
+
+
+def test_augmentation_moves_images_and_masks_of_all_rois_together(subject_dir):
+    """With each mask as its image the two stay equal, but for interpolation and noise."""
+    crop, augment = parse()
+    subject = read(subject_dir, *crop)
+    names = ["nm", "qsm1", "qsm3"]
+    for name in names:
+        mask = subject[f"mask_{name}"]
+        mask[..., mask.shape[-1] // 2 :] = 0  # the right side only, so that a mirror shows
+        subject[name] = (mask > 0).float()
+    dataset = ROIDataset(data=[subject], transform=augment)
+    dataset.transform.set_random_state(0)
+    mirrored = []
+    for d in (dataset[0] for _ in range(8)):
+        sides = set()
+        for name in names:
+            mask = d[f"mask_{name}"]
+            assert d[name].shape == mask.shape == subject[name].shape
+            assert (d[name] - (mask > 0).float()).abs().mean() < 0.1
+            sides.add(bool((mask > 0).nonzero()[:, 3].double().mean() > mask.shape[-1] / 2))
+        assert len(sides) == 1
+        mirrored.append(sides.pop())
+    assert set(mirrored) == {True, False}
+
+
+def test_mask_channels_are_one_hot_behind_the_image(rois):
+    for name, roi in rois.items():
+        image = torch.rand(1, 2, 3, 4)
+        mask = torch.arange(24).reshape(1, 2, 3, 4) % roi.num_classes
+        d = ROIMaskChannelsd(rois={name: roi})({name: image, f"mask_{name}": mask.to(torch.uint8)})
+        assert d[name].shape == (1 + roi.num_classes, 2, 3, 4)
+        assert d[name].dtype == torch.float32
+        assert torch.equal(d[name][:1], image)
+        for index in range(roi.num_classes):
+            assert torch.equal(d[name][1 + index], (mask[0] == index).float())
+        assert torch.equal(d[f"mask_{name}"], mask.to(torch.uint8))
+
+
+def test_mask_channels_follow_augmentation(subject_dir):
+    """What flips and rotations did to the mask, its channels show, background included."""
+    crop, augment = parse()
+    rois = {"qsm1": ROI(image="qsm", nuclei=["CN", "PUT", "GP", "TH"])}
+    append = ROIMaskChannelsd(rois=rois)
+    dataset = ROIDataset(data=[read(subject_dir, *crop)], transform=[*augment, append])
+    dataset.transform.set_random_state(0)
+    for d in (dataset[0] for _ in range(4)):
+        assert torch.equal(d["qsm1"][1:].argmax(0), d["mask_qsm1"][0].long())
+        assert torch.equal(d["qsm1"][1:].sum(0), torch.ones(d["qsm1"].shape[1:]))
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 2)])
+def test_outputs_become_probabilities_batched_or_not(shape):
+    logits = torch.randn(shape)
+    label = torch.ones(shape[:-1], dtype=torch.int64)
+    d = DiagnosisOutputd()({"pred": {"logits": logits}, "label": {"label": label, "masks": {}}})
+    assert torch.equal(d["pred"], logits.softmax(-1))
+    assert torch.equal(d["prob_pd"], d["pred"][..., 1])
+    assert torch.equal(d["label"], label)
+
+
+def test_outputs_without_labels_pass():
+    d = DiagnosisOutputd()({"pred": {"logits": torch.zeros(1, 2)}, "label": {"masks": {}}})
+    assert d["prob_pd"].tolist() == [0.5]
+
+
+def both_images(qsm_ids=(13, 14)):
+    """Two images of noise; the NM mask has both SN, the QSM mask boxes for some labels."""
+    generator = torch.Generator().manual_seed(0)
+    d = {"subject": "S0"}
+    for image, ids in (("nm", (1, 2)), ("qsm", qsm_ids)):
+        mask = np.zeros(SHAPE)
+        for number, label in enumerate(ids):
+            mask[5 + 8 * (number % 2) : 8 + 8 * (number % 2), 10:14, 4:6] = label
+        volume = torch.rand((1, *SHAPE), generator=generator)
+        d[image] = MetaTensor(volume, affine=AFFINE)
+        d[f"mask_{image}"] = MetaTensor(torch.tensor(mask[None]).float(), affine=AFFINE)
+    return d
+
+
+MIDBRAIN = {"nm": NIGRA, "rn": ROI(image="qsm", nuclei=["RN"])}
+
+
+def test_the_fallback_gives_the_same_crops_where_nothing_is_missing():
+    strict = ROICropd(rois=MIDBRAIN)(both_images())
+    d = ROICropd(rois=MIDBRAIN, missing="fallback")(both_images())
+    assert set(d) - set(strict) == {"boxes", "estimated", "missing_rois", "flags"}
+    for name in MIDBRAIN:
+        for key in (name, f"mask_{name}"):
+            assert torch.equal(d[key].as_tensor(), strict[key].as_tensor())
+            assert torch.equal(d[key].affine, strict[key].affine)
+    assert (d["missing_rois"], d["estimated"]) == ([], {})
+    box = {"image": "nm", "nuclei": ["SN"], "start": [2, 7, 3], "stop": [19, 17, 7]}
+    assert d["boxes"]["nm"] == box
+
+
+def test_an_absent_image_becomes_zeros_and_is_flagged():
+    d = both_images()
+    del d["nm"], d["mask_nm"]
+    d = CheckVolumesd(rois=MIDBRAIN, missing="fallback")(d)
+    d = ROICropd(rois=MIDBRAIN, missing="fallback")(d)
+    assert d["missing_rois"] == ["nm"]
+    assert "nm: masked, since it has no NM image" in d["flags"]
+    assert set(d["boxes"]) == {"rn"}
+    for key in ("nm", "mask_nm"):
+        assert d[key].ndim == 4
+        assert d[key].numel() > 0
+        assert int(d[key].count_nonzero()) == 0
+    channels = ROIMaskChannelsd(rois={"nm": NIGRA})(d)["nm"]
+    assert channels.shape[0] == 3
+    assert int(channels.count_nonzero()) == 0  # as Table 4 masks: not even background
+
+
+def test_an_absent_mask_leaves_the_image_and_a_background_mask():
+    d = both_images()
+    del d["mask_nm"]
+    d = ROICropd(rois=MIDBRAIN, missing="fallback")(d)
+    assert d["missing_rois"] == []
+    assert d["estimated"] == {"nm": ["right SN: population box", "left SN: population box"]}
+    assert d["nm"].shape == d["mask_nm"].shape
+    assert d["nm"].std() > 0
+    assert int(d["mask_nm"].count_nonzero()) == 0
+
+
+def test_an_roi_without_contrast_is_refused_or_masked():
+    d = both_images()
+    d["qsm"] = torch.full_like(d["qsm"], 0.3)
+    with pytest.raises(ValueError, match=r"ROI 'rn' has no contrast in the QSM image \(.*rois#rn#"):
+        ROICropd(rois=MIDBRAIN)(d)
+    masked = ROICropd(rois=MIDBRAIN, missing="fallback")(d)
+    assert masked["missing_rois"] == ["rn"]
+    assert "rn: masked, since it has no contrast in the QSM image" in masked["flags"]
+    assert int(masked["rn"].count_nonzero()) == 0
+
+
+def test_an_roi_beyond_the_image_is_masked():
+    rois = {"dn": ROI(image="qsm", nuclei=["DN"])}
+    d = ROICropd(rois=rois, missing="fallback")(both_images())
+    assert d["missing_rois"] == ["dn"]
+    assert "dn: masked, since it lies outside the QSM image" in d["flags"]
+
+
+def test_without_a_fallback_an_absent_volume_is_named():
+    d = both_images()
+    del d["nm"], d["mask_qsm"]
+    with pytest.raises(ValueError, match=r"the subject lacks nm; .*--missing_nuclei fallback"):
+        CheckVolumesd(rois=MIDBRAIN)(d)
+
+
+def test_non_finite_voxels_outside_the_rois_are_flagged_in_a_fallback():
+    d = both_images()
+    d["qsm"][0, 0, 0, 11] = torch.nan
+    d = CheckVolumesd(rois={"rn": MIDBRAIN["rn"]}, missing="fallback")(d)
+    d = ROICropd(rois={"rn": MIDBRAIN["rn"]}, missing="fallback")(d)
+    assert "1 voxels of QSM outside the ROIs are not finite, taken as 0" in d["flags"]
+
+
+def test_what_is_flagged_survives_the_cache_and_mixed_batches(tmp_path):
+    whole, partial = both_images(), both_images()
+    del partial["nm"], partial["mask_nm"]
+    crop = ROICropd(rois=MIDBRAIN, missing="fallback")
+    batch = collate_subjects([crop(whole), crop(partial)])
+    assert batch["missing_rois"] == [[], ["nm"]]
+    make_subject(tmp_path / "SUBJ_000", label=1, seed=0)
+    (subject,) = load_subjects(tmp_path, require_labels=False)
+    del subject["nm"]
+    steps = [LoadImaged(KEYS, ensure_channel_first=True, allow_missing_keys=True), crop]
+    fresh, cached = (
+        ROIDataset(data=[subject], transform=steps, cache_dir=tmp_path / "cache")[0]
+        for _ in range(2)
+    )
+    assert fresh["missing_rois"] == ["nm"]
+    for key in ("boxes", "estimated", "missing_rois", "flags"):
+        assert fresh[key] == cached[key]
+
+
+def test_outputs_of_plain_logits_become_probabilities():
+    d = DiagnosisOutputd()({"pred": torch.zeros(1, 2)})  # as MONAI Deploy hands them over
+    assert d["pred"].tolist() == [[0.5, 0.5]]
