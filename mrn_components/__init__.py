@@ -67,6 +67,7 @@ _REGISTER = {
     "save_run": "bundle",
     "select_fold": "data.folds",
     "split_folds": "data.folds",
+    "start_run": "bundle",
 }
 
 __all__ = sorted(_REGISTER)

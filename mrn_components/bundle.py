@@ -9,6 +9,7 @@ import difflib
 import inspect
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,14 +19,21 @@ from pydoc import locate
 from typing import Any
 
 import fire
+import ignite.distributed as idist
+import torch
 from monai.bundle import ConfigParser, update_kwargs
-from monai.utils import ensure_tuple
+from monai.bundle.utils import merge_kv
+from monai.utils import ensure_tuple, set_determinism
 
+from mrn_components.networks.precision import fast_fp32_matmul
 from mrn_components.system.errors import install_messages
 from mrn_components.system.files import write_text
+from mrn_components.system.memory import keep_freed_memory
 
 # Blocks of a training config that decide what a trained network can be fed with.
 NETWORK_BLOCKS = ("image_size", "rois", "preprocessing", "mask_channels", "network_def")
+# Sections of a config that MONAI runs, or evaluates first; an overlay may bring them.
+_SECTIONS = ("imports", "initialize", "run", "finalize")
 # Keys that a resumed run may change unasked: where things are, and how long it trains.
 _FREE_KEYS = (
     *("resume", "allow_changed", "epochs", "save_interval", "run_name", "bundle_root"),
@@ -41,21 +49,37 @@ class RunArguments:
         config_files: the config files in the order they are merged; the first is complete, the
             others are overlays.
         overrides: ``{"rois#qsm3#_disabled_": True}`` and the like.
+        sections: what runs instead of ``initialize``, ``run`` and ``finalize``.
     """
 
     config_files: tuple[Path, ...]
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    sections: tuple[str, ...] = ()
 
     @property
     def bundle_root(self) -> Path:
         """The folder that holds ``configs``."""
         return self.config_files[0].parent.parent
 
-    def merged(self) -> dict[str, Any]:
-        """The configs with overlays and overrides applied, references unresolved."""
-        parser = ConfigParser()
-        parser.read_config([str(file) for file in self.config_files])
-        parser.update(dict(self.overrides))
+    def merged(self, source: str = "--") -> dict[str, Any]:
+        """Apply the overlays and overrides, and leave references unresolved.
+
+        Args:
+            source: where the overrides stand, for messages.
+
+        Raises:
+            ValueError: for a key of an overlay or an override that nothing reads.
+        """
+        files = {f"{file}:": ConfigParser.load_config_file(str(file)) for file in self.config_files}
+        base, *overlays = [*files.items(), (source, self.overrides)]
+        readers = _text([*files.values(), self.overrides, *(f"@{name}" for name in self.sections)])
+        parser = ConfigParser({})
+        for key, value in base[1].items():
+            merge_kv(parser, key, value)
+        for where, pairs in overlays:
+            for key, value in pairs.items():
+                check_key(key, parser.get(), where, readers)
+                merge_kv(parser, key, value)
         return {key: value for key, value in parser.get().items() if key != "_meta_"}
 
 
@@ -72,11 +96,13 @@ def run_arguments() -> RunArguments | None:
     config_files = arguments.pop("config_file", None) or ()
     if isinstance(config_files, str):
         config_files = (config_files,)
-    for name in ("run_id", "init_id", "final_id", "meta_file", "logging_file", "tracking"):
+    ids = [arguments.pop(name, None) for name in ("run_id", "init_id", "final_id")]
+    for name in ("meta_file", "logging_file", "tracking"):
         arguments.pop(name, None)
     if not config_files:
         return None
-    return RunArguments(tuple(Path(file) for file in config_files), arguments)
+    sections = tuple(name for name in ids if name is not None)
+    return RunArguments(tuple(Path(file) for file in config_files), arguments, sections)
 
 
 def locate_bundle(*, name: str) -> str:
@@ -99,6 +125,38 @@ def locate_bundle(*, name: str) -> str:
     return "."
 
 
+def start_run(
+    *,
+    seed: int | None = None,
+    num_threads: int | None = None,
+    fast_matmul: bool = True,
+    distributed: bool = False,
+) -> None:
+    """Begin a run: a config's ``initialize``. It reads no data, and beginning twice does no harm.
+
+    Unknown keys are refused, and the memory that tensors free is kept for the next ones.
+
+    Args:
+        seed: seed of all random numbers. None leaves them as they are.
+        num_threads: threads of the CPU. None takes one a core.
+        fast_matmul: multiply float32 matrices by oneDNN where that is exact and faster.
+        distributed: join the processes that ``torchrun`` started.
+
+    Raises:
+        ValueError: naming an unknown key and the nearest known ones.
+    """
+    check_run()
+    if distributed and not torch.distributed.is_initialized():
+        idist.initialize("nccl" if torch.cuda.is_available() else "gloo")
+    if seed is not None:
+        set_determinism(seed)
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    if fast_matmul:
+        fast_fp32_matmul()
+    keep_freed_memory()
+
+
 def check_run() -> None:
     """Refuse overrides and overlay keys that no config knows, and end errors in one message.
 
@@ -109,54 +167,62 @@ def check_run() -> None:
     if arguments is None:
         return
     install_messages()
-    base = ConfigParser.load_config_file(str(arguments.config_files[0]))
-    for overlay in arguments.config_files[1:]:
-        for key in ConfigParser.load_config_file(str(overlay)):
-            check_key(key, base, source=f"{overlay}:")
-            base = RunArguments((arguments.config_files[0], overlay)).merged()
-    for key in arguments.overrides:
-        check_key(key, base, source="--")
+    arguments.merged()
 
 
-def check_key(key: str, config: Mapping[str, Any], source: str) -> None:
-    """Check that ``key`` names something in ``config``, or a parameter of a component in it.
+def check_key(key: str, config: Mapping[str, Any], source: str, readers: str = "") -> None:
+    """Check that ``key`` names something in ``config``, or something new that is read.
+
+    New names are read where a component takes the mapping they stand in (``rois#mine``), and where
+    another key refers to them (``@train#sampler``).
 
     Args:
         key: id such as ``network_def#res#ffa#num_layers``; a leading ``+`` extends.
         config: merged config, references unresolved.
         source: where the key stands, for the message.
+        readers: text of all configs that may refer to the key. Empty takes ``config``.
 
     Raises:
         ValueError: naming the unknown part and the nearest known names.
     """
-    node: Any = config
+    readers = readers or _text(config)
     parts = key.lstrip("+").replace("::", "#").split("#")
+    node: Any = {**dict.fromkeys(_SECTIONS), **config}
+    is_taken = False  # whether a component takes all of the mapping at hand
     for depth, part in enumerate(parts):
-        known = _known_keys(node, is_top=depth == 0)
-        if known is not None and part not in known:
+        path = "#".join(parts[: depth + 1])
+        plain = isinstance(node, Mapping) and "_target_" not in node
+        is_read = re.search(rf"@{re.escape(path)}(?![\w#])", readers) is not None
+        known = _known_keys(node, part)
+        may_be_new = plain and depth == len(parts) - 1 and (is_taken or is_read)
+        if part not in known and not may_be_new:
             near = difflib.get_close_matches(part, sorted(known), n=3)
             where = "#".join(parts[:depth]) or "the config"
             meant = f"Did you mean {' or '.join(near)}?" if near else f"It has {sorted(known)}."
             raise ValueError(f"{source}{key}: {where} has no {part!r}. {meant}")
-        if not isinstance(node, Mapping | list):
-            return
-        node = node.get(part) if isinstance(node, Mapping) else node[int(part)]
+        is_taken = is_taken or not plain or is_read
+        node = node[int(part)] if isinstance(node, list) else node.get(part)
 
 
-def _known_keys(node: Any, is_top: bool) -> set[str] | None:
-    """Names that may follow ``node``; None where any name may (``rois``, handlers)."""
+def _text(config: Any) -> str:
+    """The text of a config, in which references are found."""
+    return json.dumps(config, default=str).replace("::", "#")
+
+
+def _known_keys(node: Any, part: str) -> set[str]:
+    """Names that may follow ``node``; with ``part`` among them where any name may."""
     if isinstance(node, list):
         return {str(index) for index in range(len(node))}
     if not isinstance(node, Mapping):
         return set()
     if "_target_" not in node:
-        return set(node) if is_top else None
+        return set(node)
     target = locate(str(node["_target_"])) or locate(f"monai.{node['_target_']}")
     if target is None:  # a bare MONAI name: MONAI's own error names what is wrong
-        return None
+        return {part}
     parameters = inspect.signature(target).parameters.values()  # type: ignore[arg-type]
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-        return None
+        return {part}
     names = {parameter.name for parameter in parameters}
     return names | {"_target_", "_disabled_", "_requires_", "_desc_", "_mode_"}
 

@@ -15,7 +15,7 @@ from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.evaluate import evaluate
 from mrn_components.app.out_of_fold import write_results
 from mrn_components.app.report.cohort import write_cohort_report
-from mrn_components.bundle import RunArguments, check_key
+from mrn_components.bundle import RunArguments
 from mrn_components.data import Subject
 from mrn_components.system.files import write_text
 
@@ -128,11 +128,8 @@ def plan_folds(
     """
     bundle, overrides = Path(settings["bundle"]), dict(settings["overrides"])
     configs = tuple(find_config(bundle, name) for name in ("train", *settings["configs"]))
-    known = RunArguments(configs).merged()
-    for key in overrides:
-        if key in _OWN_KEYS:
-            raise ValueError(f"--{key}: `mrn crossval` sets it for every fold; leave it out.")
-        check_key(key, known, source="--")
+    for key in sorted({*_OWN_KEYS} & overrides.keys()):
+        raise ValueError(f"--{key}: `mrn crossval` sets it for every fold; leave it out.")
     overrides = {
         "cache_dir": str(output / "cache"),
         "folds#path": str(output / "folds.json"),
@@ -140,8 +137,8 @@ def plan_folds(
         "dataset_dir": settings["dataset_dir"],
         "num_folds": settings["num_folds"],
     }
-    _check_settings(settings, output / "settings.json")
     parser = ConfigParser(RunArguments(configs, overrides).merged())
+    _check_settings(settings, output / "settings.json")
     epochs = parser.get_parsed_content("epochs")
     folds = parser.get_parsed_content("folds")["folds"]
     write_text(output / "settings.json", json.dumps(settings, indent=2, default=str) + "\n")

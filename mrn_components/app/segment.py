@@ -15,7 +15,7 @@ from monai.transforms import Compose, SaveImaged
 from nibabel.affines import apply_affine
 
 from mrn_components.app.inspect import require_trusted
-from mrn_components.bundle import bundle_config, check_key
+from mrn_components.bundle import RunArguments, bundle_config
 from mrn_components.data.ledger import read_ledgers
 from mrn_components.images.labels import LABELS, ImageName
 from mrn_components.system.files import check_digest, replacing
@@ -61,9 +61,8 @@ class NucleiSegmenter:
         trust_bundle: bool = False,
         **overrides: Any,
     ) -> None:
-        config = ConfigParser.load_config_file(str(bundle_config(Path(bundle), "inference")))
-        for key in overrides:
-            check_key(key, config, source="--")
+        config_file = bundle_config(Path(bundle), "inference")
+        config = RunArguments((config_file,), overrides).merged()
         require_trusted(bundle, overrides, trust_bundle)
         parser = ConfigParser(config)
         parser.update({"bundle_root": bundle, "image": image, **overrides})

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from mrn_components.bundle import (
@@ -15,19 +16,26 @@ from mrn_components.bundle import (
     locate_bundle,
     run_arguments,
     save_run,
+    start_run,
 )
 from mrn_components.system.errors import user_message
 from mrn_components.system.files import existing_file
 
 CONFIG = {
     "epochs": 600,
+    "resume": False,
+    "dataset_dir": "here",
     "rois": {"nm": {"_target_": "mrn_components.ROI", "image": "nm", "nuclei": ["SN"]}},
     "loss": {"_target_": "mrn_components.MRNLoss", "cls_weight": 1.0},
     "network_def": {
         "_target_": "mrn_components.MRN",
+        "rois": "@rois",
         "res": {"_target_": "mrn_components.RES", "dpt": {"_target_": "mrn_components.DPTHead"}},
     },
-    "train": {"checkpoint": {"training_only": ["res.dpt", "nothing.here"]}},
+    "train": {
+        "checkpoint": {"training_only": ["res.dpt", "nothing.here"]},
+        "dataloader": {"_target_": "DataLoader"},
+    },
     "steps": ["a", "b"],
 }
 INFERENCE_NETWORK = {"_target_": "mrn_components.MRN", "masked_rois": "@masked_rois"}
@@ -82,9 +90,51 @@ def test_several_config_files(bundle, tmp_path):
     sys.argv[3] = f"['{root / 'configs' / 'train.yaml'}','{overlay}']"
     assert run_arguments().merged()["epochs"] == 7
     check_run()
-    overlay.write_text("epoch: 7\n")
-    with pytest.raises(ValueError, match=r"overlay.yaml:epoch: .*Did you mean epochs\?"):
+    sys.argv[3] = f"['{root / 'configs' / 'train.yaml'}','{overlay}','{overlay}']"
+    for number in (0, 1):  # every key, of every overlay
+        text = ["epochs: 7\n", "epoch: 7\n", "loss#cls_weight: 2.0\n"]
+        text = text if number else [text[1], text[0], text[2]]
+        overlay.write_text("".join(text))
+        with pytest.raises(ValueError, match=r"overlay.yaml:epoch: .*Did you mean epochs\?"):
+            check_run()
+
+
+def test_an_overlay_may_bring_what_another_key_reads(bundle, tmp_path):
+    root = bundle()
+    overlay, last = tmp_path / "overlay.yaml", tmp_path / "last.yaml"
+    sys.argv[3] = f"['{root / 'configs' / 'train.yaml'}','{overlay}','{last}']"
+    overlay.write_text(
+        "train#sampler: {_target_: MySampler}\ntrain#dataloader#sampler: '@train#sampler'\n"
+        "width: 3\nfinalize: ['$1']\nimports: ['$import math']\nmine: ['$2']\n"
+    )
+    last.write_text("network_def#res#dpt#fusion_channels: $2 * @width\n")
+    sys.argv += ["--run_id", "mine"]
+    check_run()
+    last.write_text("network_def#res#dpt#fusion_channels: $2 * @widths\n")
+    with pytest.raises(ValueError, match=r"overlay.yaml:width: the config has no 'width'"):
         check_run()
+
+
+def test_start_run_sets_up_the_process_and_may_be_repeated(bundle, monkeypatch):
+    threads = torch.get_num_threads()
+    try:
+        for _ in range(2):  # monai.bundle.load and federated clients begin twice
+            start_run(seed=3, num_threads=1, fast_matmul=False)
+            assert torch.get_num_threads() == 1
+            assert torch.initial_seed() == 3
+    finally:
+        torch.set_num_threads(threads)
+    bundle("--epoch", "3")
+    with pytest.raises(ValueError, match=r"--epoch: .*Did you mean epochs\?"):
+        start_run()
+
+
+def test_start_run_joins_the_other_processes_once(bundle, monkeypatch):
+    monkeypatch.setattr("mrn_components.bundle.idist.initialize", (joined := []).append)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: bool(joined))
+    start_run(distributed=True)
+    start_run(distributed=True)
+    assert joined == ["nccl" if torch.cuda.is_available() else "gloo"]
 
 
 def test_locate_bundle_prefers_the_config_that_runs(bundle, tmp_path, monkeypatch):
@@ -123,6 +173,8 @@ def test_known_keys_pass(key):
         ("network_def#res#ddpt", r"network_def#res has no 'ddpt'. Did you mean dpt\?"),
         ("epochs#x", r"epochs has no 'x'"),
         ("steps#2", r"steps has no '2'"),
+        ("train#dataloadr", r"train has no 'dataloadr'. Did you mean dataloader\?"),
+        ("rois#mine#size", r"rois has no 'mine'"),
     ],
 )
 def test_misspelt_keys_are_named(key, message):

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 import warnings
 from pathlib import Path
 from pydoc import locate
@@ -12,7 +13,7 @@ from monai.bundle import ComponentLocator, ConfigParser, ConfigWorkflow
 from tiny_segmentation import make_plan
 
 import mrn_components
-from mrn_components.bundle import check_key
+from mrn_components.bundle import check_run
 
 BUNDLES = Path(__file__).parent.parent.parent / "bundles"
 COMPLETE = sorted(BUNDLES.glob("*/configs/train.yaml")) + sorted(
@@ -76,11 +77,15 @@ def test_configs_keep_to_what_works_everywhere(path):
 
 
 @pytest.mark.parametrize("path", [p for p in CONFIGS if p.stem in OVERLAYS], ids=name_of)
-def test_overlays_name_keys_of_their_base(path):
-    base = ConfigParser.load_config_file(str(path.with_name(f"{OVERLAYS[path.stem]}.yaml")))
-    for key in yaml.safe_load(path.read_text()):
-        if key != "finalize":
-            check_key(key, base, source=f"{path.name}:")
+def test_overlays_name_keys_of_their_base(path, monkeypatch):
+    base = path.with_name(f"{OVERLAYS[path.stem]}.yaml")
+    program = "site-packages/monai/bundle/__main__.py"
+    monkeypatch.setattr(sys, "argv", [program, "run", "--config_file", f"['{base}','{path}']"])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # check_run replaces it
+    check_run()
+    sys.argv += ["--lerning_rate", "3"]
+    with pytest.raises(ValueError, match="--lerning_rate: the config has no 'lerning_rate'"):
+        check_run()
 
 
 def test_every_config_is_complete_or_a_known_overlay():

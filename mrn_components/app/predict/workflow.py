@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigWorkflow
 from monai.networks.utils import eval_mode
 from monai.utils import ensure_tuple
 
 from mrn_components.app.inspect import require_trusted
 from mrn_components.app.report.explanation import Explanation, explain_subject
-from mrn_components.bundle import bundle_config, check_key
+from mrn_components.bundle import RunArguments, bundle_config
 from mrn_components.data import Subject
 from mrn_components.data.dataset import collate_subjects
 from mrn_components.images.labels import ImageName
@@ -45,9 +45,7 @@ def inference_workflow(
     """
     require_trusted(bundle, overrides, trust_bundle)
     config_file = bundle_config(Path(bundle), "inference")
-    config = ConfigParser.load_config_file(str(config_file))
-    for key in overrides:
-        check_key(key, config, source="--")
+    RunArguments((config_file,), overrides).merged()
     workflow = ConfigWorkflow(
         config_file=str(config_file),
         workflow_type="infer",

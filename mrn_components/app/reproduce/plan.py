@@ -18,7 +18,7 @@ from mrn_components.app.predict import predict
 from mrn_components.app.reproduce.cohorts import Data, Scale
 from mrn_components.app.states import state_name
 from mrn_components.app.tables import read_predictions
-from mrn_components.bundle import RunArguments, check_key
+from mrn_components.bundle import RunArguments
 
 _NUM_FOLDS = 5
 
@@ -99,10 +99,9 @@ class Planner:
         names = ("train", *(["small.yaml"] if small else []), *row.configs)
         configs = tuple(find_config(bundle, name) for name in names)
         overrides = {**row.overrides, **(row.small if small else {}), **self.overrides}
-        known = RunArguments(configs).merged()
-        for key in overrides:
-            check_key(key, known, source=f"row {row.name!r}: ")
-        return RunArguments(configs, overrides)
+        arguments = RunArguments(configs, overrides)
+        arguments.merged(source=f"row {row.name!r}: ")
+        return arguments
 
     def _run(self, row: Row, seed: int, fold: int, data: Data) -> BundleRun:
         arguments = self.arguments(row)
