@@ -47,6 +47,7 @@ _REGISTER = {
     "RunCheckpointHandler": "training.handlers.checkpoint",
     "SERes10": "networks.seres10",
     "SFA": "networks.sfa",
+    "ScaleImagesd": "regions.scaling",
     "Score": "data.target",
     "SeedHandler": "training.handlers.seed",
     "SliceEncoder": "networks.slice_encoder",
@@ -68,6 +69,7 @@ _REGISTER = {
     "select_fold": "data.folds",
     "split_folds": "data.folds",
     "start_run": "bundle",
+    "volume_keys": "regions.roi",
 }
 
 __all__ = sorted(_REGISTER)

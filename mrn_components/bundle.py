@@ -31,7 +31,7 @@ from mrn_components.system.files import write_text
 from mrn_components.system.memory import keep_freed_memory
 
 # Blocks of a training config that decide what a trained network can be fed with.
-NETWORK_BLOCKS = ("image_size", "rois", "preprocessing", "mask_channels", "network_def")
+NETWORK_BLOCKS = ("images", "image_size", "rois", "preprocessing", "mask_channels", "network_def")
 # Sections of a config that MONAI runs, or evaluates first; an overlay may bring them.
 _SECTIONS = ("imports", "initialize", "run", "finalize")
 # Keys that a resumed run may change unasked: where things are, and how long it trains.

@@ -17,7 +17,7 @@ from nibabel.affines import apply_affine
 from mrn_components.app.inspect import require_trusted
 from mrn_components.bundle import RunArguments, bundle_config
 from mrn_components.data.ledger import read_ledgers
-from mrn_components.images.labels import LABELS, ImageName
+from mrn_components.images.labels import LABELS
 from mrn_components.system.files import check_digest, replacing
 
 _MARGIN_MM = 15.0  # NM and QSM of a subject lie up to 3 mm apart
@@ -55,7 +55,7 @@ class NucleiSegmenter:
     def __init__(
         self,
         bundle: str,
-        image: ImageName,
+        image: str,
         *,
         device: str | torch.device | None = None,
         trust_bundle: bool = False,

@@ -10,16 +10,17 @@ import numpy as np
 
 from mrn_components.images.boxes import Box, enclosing_box, label_boxes, voxel_spacing
 from mrn_components.images.finding import Finding, error, warning
+from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.images.labels import LABELS, SIDES, unknown_values
 from mrn_components.images.nifti import Volume
 from mrn_components.regions.roi import ROI
 
 # The paper's regions (section 3.3), as the bundles have them.
 REGIONS = {
-    "nm": ROI(image="nm", nuclei=["SN"]),
-    "qsm1": ROI(image="qsm", nuclei=["CN", "PUT", "GP", "TH"]),
-    "qsm2": ROI(image="qsm", nuclei=["STN", "SN", "RN"]),
-    "qsm3": ROI(image="qsm", nuclei=["DN"]),
+    "nm": ROI(image=CHALLENGE_IMAGES["nm"], nuclei=["SN"]),
+    "qsm1": ROI(image=CHALLENGE_IMAGES["qsm"], nuclei=["CN", "PUT", "GP", "TH"]),
+    "qsm2": ROI(image=CHALLENGE_IMAGES["qsm"], nuclei=["STN", "SN", "RN"]),
+    "qsm3": ROI(image=CHALLENGE_IMAGES["qsm"], nuclei=["DN"]),
 }
 _IRON = ("GP", "SN", "RN")  # nuclei that no healthy or ill brain has without iron
 _MAX_STRAY_MM = 5.0
@@ -70,7 +71,7 @@ class Nuclei:
 
     def box(self, roi: ROI, margin: bool = True) -> tuple[slice, ...] | None:
         """The part of the volume that an ROI crops; None without any of its nuclei."""
-        found = [self.boxes[label] for label in roi.label_ids if label in self.boxes]
+        found = [self.boxes[label] for label in roi.ids if label in self.boxes]
         if not found:
             return None
         wide = roi.margin_voxels(self.spacing.tolist()) if margin else (0, 0, 0)
@@ -145,11 +146,11 @@ def _missing(nuclei: Nuclei, strict: bool) -> Iterator[Finding]:
         missing = [
             f"{side} {nucleus}"
             for nucleus in roi.nuclei
-            for side, label in zip(SIDES, LABELS[roi.image][nucleus], strict=True)
+            for side, label in zip(SIDES, roi.image.nuclei[nucleus], strict=True)
             if label not in nuclei.boxes
         ]
-        if roi.image == nuclei.image and missing:
-            whole = len(missing) == len(roi.label_ids)
+        if roi.image.name == nuclei.image and missing:
+            whole = len(missing) == len(roi.ids)
             yield (error if strict and whole else warning)(
                 "missing-nucleus",
                 nuclei.path,
@@ -195,7 +196,7 @@ def _cut_off(nuclei: Nuclei) -> Iterator[Finding]:
 def _slices(nuclei: Nuclei) -> Iterator[Finding]:
     axis = int(np.argmax(np.abs(nuclei.affine[2, :3]) / nuclei.spacing))  # that points upwards
     for name, roi in REGIONS.items():
-        box = nuclei.box(roi, margin=False) if roi.image == nuclei.image else None
+        box = nuclei.box(roi, margin=False) if roi.image.name == nuclei.image else None
         count = 0 if box is None else box[axis].stop - box[axis].start
         if box is not None and not _MIN_SLICES <= count <= _MAX_SLICES:
             yield warning(

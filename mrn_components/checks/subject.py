@@ -165,7 +165,7 @@ def _image_findings(
         yield from faults
         nuclei = None if faults else nuclei
     if nuclei is not None:
-        boxes = {name: nuclei.box(roi) for name, roi in REGIONS.items() if roi.image == image}
+        boxes = {name: nuclei.box(roi) for name, roi in REGIONS.items() if roi.image.name == image}
         regions = {name: box for name, box in boxes.items() if box is not None}
     yield from voxel_findings(volume, regions)
     yield from unit_findings(volume, image, deep=deep)

@@ -1,6 +1,7 @@
 """Image: what a subject has of one modality, and all that is known of it."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,6 +9,9 @@ import numpy as np
 from mrn_components.images.quantities import GENERAL, QUANTITIES, Quantity
 
 SIDES = ("right", "left")
+
+_STEM = re.compile(r"[A-Za-z0-9][\w.-]*")
+_OTHER_KEYS = re.compile("subject|person|label|image|pred|mask_.*")  # of data and datalists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,23 +35,51 @@ class Image:
         bids: globs of its file names in BIDS; none takes those of the quantity.
 
     Raises:
-        ValueError: for nuclei without a mask or with ids that are no two distinct numbers from 1 to
-            255, a window or percentiles that are no range.
+        ValueError: for a name or stem that cannot be one, nuclei without a mask or with ids that
+            are no two distinct numbers from 1 to 255, a window or percentiles that are no range.
     """
 
     file: str
     name: str = ""
     mask: str | None = None
-    nuclei: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    nuclei: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     quantity: str = ""
     unit: str = ""
-    window: Sequence[float] | None = None
-    percentiles: Sequence[float] = (0.5, 99.5)
-    bids: Sequence[str] = ()
+    window: tuple[float, float] | None = None
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    bids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
         set_(self, "name", self.name or self.file.lower())
+        self._check_names()
+        self._check_nuclei()
+        for key in ("window", "percentiles"):
+            span = getattr(self, key)
+            if span is None:
+                continue
+            if not (len(span) == 2 and span[0] < span[1]):
+                raise ValueError(
+                    f"image {self.name!r}: {key} must be [low, high] with low < high, got {span}."
+                )
+            set_(self, key, tuple(float(value) for value in span))
+        set_(self, "nuclei", {nucleus: tuple(pair) for nucleus, pair in self.nuclei.items()})
+        set_(self, "bids", tuple(self.bids))
+
+    def _check_names(self) -> None:
+        for key, stem in (("file", self.file), ("mask", self.mask), ("name", self.name)):
+            if stem is not None and not _STEM.fullmatch(stem):
+                raise ValueError(
+                    f"image {self.name!r}: {key} must be a word of letters, digits and _.- as in a "
+                    f"file's name, got {stem!r}."
+                )
+        if _OTHER_KEYS.fullmatch(self.name):
+            raise ValueError(
+                f"an image cannot have the name {self.name!r}, which datalists use for other "
+                "things; add name: NAME."
+            )
+
+    def _check_nuclei(self) -> None:
         ids = [number for pair in self.nuclei.values() for number in pair]
         pairs = all(len(pair) == len(SIDES) for pair in self.nuclei.values())
         known = all(isinstance(i, int) and 1 <= i <= 255 for i in ids)
@@ -61,37 +93,30 @@ class Image:
                 f"image {self.name!r} names nuclei {list(self.nuclei)} and no mask that holds "
                 "them; add mask: STEM, the name of its file without .nii.gz."
             )
-        for key in ("window", "percentiles"):
-            span = getattr(self, key)
-            if span is not None and not (len(span) == 2 and span[0] < span[1]):
-                raise ValueError(
-                    f"image {self.name!r}: {key} must be [low, high] with low < high, got {span}."
-                )
-        set_(self, "nuclei", {nucleus: tuple(pair) for nucleus, pair in self.nuclei.items()})
 
     @property
     def mask_name(self) -> str:
-        """Key of its mask in data and datalists."""
+        """Return the key of its mask in data and datalists."""
         return f"mask_{self.name}"
 
     @property
     def title(self) -> str:
-        """How messages and pages call it: the name of its file."""
+        """Return how messages and pages call it: the stem of its file."""
         return self.file
 
     @property
     def facts(self) -> Quantity:
-        """What is known of its quantity."""
+        """Return what is known of its quantity."""
         return QUANTITIES.get(self.quantity, GENERAL)
 
     @property
     def bids_globs(self) -> tuple[str, ...]:
-        """Globs of its file names in BIDS."""
-        return tuple(self.bids) or self.facts.bids or (f"*_{self.file}.nii*",)
+        """Return globs of its file names in BIDS, of which the first that matches decides."""
+        return self.bids or self.facts.bids or (f"*_{self.file}.nii*",)
 
     @property
     def ids(self) -> dict[int, tuple[str, str]]:
-        """{id in the mask: (nucleus, side)}."""
+        """Return {id in the mask: (nucleus, side)}."""
         return {
             number: (nucleus, side)
             for nucleus, pair in self.nuclei.items()

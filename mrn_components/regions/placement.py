@@ -16,16 +16,17 @@ from mrn_components.images.boxes import (
     voxel_spacing,
     world_axes,
 )
-from mrn_components.images.labels import LABELS, SIDES
-from mrn_components.regions.population import POPULATION, USUAL_SPACING_MM, UsualBox
-from mrn_components.regions.roi import ROI
+from mrn_components.images.image import SIDES
+from mrn_components.regions.population import USUAL_SPACING_MM, UsualBox, usual_box
+from mrn_components.regions.roi import ROI, images_of
 
 _logger = logging.getLogger(__name__)
 _SIZE_RANGE = (0.5, 2.0)  # times the usual; phantoms 0.7 to 1.3
 _MAX_DISTANCE_MM = 15.0  # from where the other nuclei put it; phantoms up to 7
+_UNKNOWN = BoxMm(np.zeros(3), np.full(3, 10.0))  # of an ROI whose usual size is not known
 
 Missing = Literal["error", "fallback"]
-Nucleus = tuple[str, str, str]  # image, nucleus, side
+Nucleus = tuple[str, str, str]  # name of the image, nucleus, side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +51,13 @@ class Placement:
 class ROIPlacer:
     """Place the ROIs in a subject's volumes.
 
-    An ROI's box holds its nuclei, of each label the largest 26-connected component, and
-    ``roi.margin_mm`` on every side. With ``missing="fallback"`` a nucleus that the mask lacks takes
-    the box of its other side, reflected about the subject's mid-sagittal plane, or else the box of
-    the population. Plane and population are put where the nuclei of both masks say, since the
-    images share a world. An ROI has no place without an image, or if no mask has any nucleus.
+    An ROI's box holds its nuclei, of each id the largest 26-connected component, and
+    ``roi.margin_mm`` on every side; an ROI without nuclei is the whole image. With
+    ``missing="fallback"`` a nucleus that the mask lacks takes the box of its other side, reflected
+    about the subject's mid-sagittal plane, or else the box of the population. Plane and population
+    are put where the nuclei of all masks say, since the images share a world. An ROI has no place
+    without an image, or if no mask has any nucleus. Nuclei that the population does not know are
+    taken as they are found, neither estimated nor doubted.
 
     Args:
         rois: the regions of interest by name.
@@ -69,32 +72,57 @@ class ROIPlacer:
             raise ValueError(f"missing must be one of {list(get_args(Missing))}, got {missing!r}.")
         self.rois = dict(rois)
         self.missing = missing
-        self.population = POPULATION  # as state, on which cached crops depend
+        self.images = images_of(rois)
+        self.usual = {  # of the nuclei that the population knows
+            (image.name, nucleus, side): _usual(box, side)
+            for image in self.images.values()
+            for nucleus, side in image.ids.values()
+            if (box := usual_box(image.quantity, nucleus)) is not None
+        }
 
     def __call__(self, data: Mapping[Any, Any]) -> dict[str, Placement]:
         """Place every ROI.
 
         Args:
-            data: volumes ``nm, qsm, mask_nm, mask_qsm`` (1, X, Y, Z) as loaded; "fallback" can do
+            data: volumes (1, X, Y, Z) of the ROIs' images and masks, as loaded; "fallback" can do
                 without any of them.
 
         Raises:
             ValueError: with "error", for a mask with none of an ROI's nuclei.
         """
         if self.missing == "error":
-            images = {roi.image for roi in self.rois.values()}
-            of_image = {image: _boxes_of(data[f"mask_{image}"]) for image in images}
-            return {
-                name: _place_strictly(name, roi, of_image[roi.image], data[f"mask_{roi.image}"])
-                for name, roi in self.rois.items()
-            }
-        seen = _seen_nuclei(data)
+            return self._place_strictly(data)
+        seen = self._seen_nuclei(data)
         found = {
             nucleus: box.to_mm(data[f"mask_{nucleus[0]}"].affine.numpy())
             for nucleus, box in seen.items()
+            if nucleus in self.usual
         }
-        head = _Head(found, self.population)
+        head = _Head(found, self.usual)
         return {name: self._place(roi, data, seen, head) for name, roi in self.rois.items()}
+
+    def _place_strictly(self, data: Mapping[Any, Any]) -> dict[str, Placement]:
+        """Place the ROIs around those of their nuclei that the masks have."""
+        needed = {roi.image.mask_name for roi in self.rois.values() if roi.nuclei}
+        boxes = {mask: _boxes_of(data[mask]) for mask in needed}
+        placements = {}
+        for name, roi in self.rois.items():
+            if roi.nuclei:
+                mask = roi.image.mask_name
+                placements[name] = _place_strictly(name, roi, boxes[mask], data[mask])
+            else:
+                placements[name] = Placement(box=_whole(data[roi.image.name]))
+        return placements
+
+    def _seen_nuclei(self, data: Mapping[Any, Any]) -> dict[Nucleus, Box]:
+        """Boxes of the nuclei in a subject's masks."""
+        seen = {}
+        for name, image in self.images.items():
+            boxes = _boxes_of(data[image.mask_name]) if image.mask_name in data else {}
+            for number, (nucleus, side) in image.ids.items():
+                if number in boxes:
+                    seen[name, nucleus, side] = boxes[number]
+        return seen
 
     def _place(
         self,
@@ -103,36 +131,42 @@ class ROIPlacer:
         seen: Mapping[Nucleus, Box],
         head: "_Head",
     ) -> Placement:
-        volume, image = data.get(roi.image), roi.image.upper()
+        volume, image = data.get(roi.image.name), roi.image.title
         shape = self._usual_shape(roi, volume)
-        if volume is None or not seen:
-            fault = (
-                f"has no {image} image"
-                if volume is None
-                else "has no place: no nucleus in any mask"
-            )
-            return Placement(box=None, fault=fault, shape=shape)
+        if volume is None:
+            return Placement(box=None, fault=f"has no {image} image", shape=shape)
+        if not roi.nuclei:
+            return Placement(box=_whole(volume), shape=shape)
         affine = volume.affine.numpy()
         boxes: dict[Nucleus, Box] = {}
-        sources: dict[str, list[str]] = {}  # of the boxes of nuclei that the mask lacks
+        lost: dict[str, list[Nucleus]] = {}  # what the mask lacks, by what stands in for it
         for nucleus in _nuclei(roi):
             if nucleus in seen:
                 boxes[nucleus] = seen[nucleus]
             else:
                 box, source = head.estimate(nucleus)
-                boxes[nucleus] = box.to_voxels(affine)
-                sources.setdefault(source, []).append(_text(nucleus))
+                lost.setdefault(source, []).append(nucleus)
+                if box is not None:
+                    boxes[nucleus] = box.to_voxels(affine)
+        if not boxes:
+            fault = f"has no place: no nucleus in {f'the {image}' if seen else 'any'} mask"
+            return Placement(box=None, fault=fault, shape=shape)
         texts = [
-            f"the {image} mask lacks {', '.join(names)} ({source})"
-            for source, names in sources.items()
+            f"the {image} mask lacks {', '.join(map(_text, nuclei))} ({source})"
+            for source, nuclei in lost.items()
         ]
         texts += head.doubts(_nuclei(roi))
         texts += _border(boxes, seen, volume.shape[1:])
-        grid = data.get(f"mask_{roi.image}", volume)
+        grid = data.get(roi.image.mask_name, volume)
         return Placement(
             box=_roi_box(list(boxes.values()), roi, grid.affine.numpy()),
             shape=shape,
-            estimated=[f"{one}: {source}" for source, names in sources.items() for one in names],
+            estimated=[
+                f"{_text(nucleus)}: {source}"
+                for source, nuclei in lost.items()
+                for nucleus in nuclei
+                if nucleus in boxes
+            ],
             flags=texts,
         )
 
@@ -143,8 +177,8 @@ class ROIPlacer:
             affine = volume.affine.numpy()
             spacing[world_axes(affine)] = voxel_spacing(affine)
         affine = np.diag([*spacing, 1.0])
-        table = self.population[roi.image]
-        boxes = [_usual(table[name], side).to_voxels(affine) for _, name, side in _nuclei(roi)]
+        usual = [self.usual[nucleus] for nucleus in _nuclei(roi) if nucleus in self.usual]
+        boxes = [box.to_voxels(affine) for box in usual or [_UNKNOWN]]
         start, stop = _roi_box(boxes, roi, affine)
         width, height, depth = (stop - start).tolist()
         return depth, height, width
@@ -154,18 +188,14 @@ class _Head:
     """What the nuclei that were found tell about where the others lie.
 
     Args:
-        found: their boxes in mm.
-        population: usual boxes about the origin.
+        found: their boxes in mm, of nuclei that have a usual one.
+        usual: the population's boxes about the origin, in mm.
     """
 
-    def __init__(
-        self,
-        found: Mapping[Nucleus, BoxMm],
-        population: Mapping[str, Mapping[str, UsualBox]],
-    ) -> None:
+    def __init__(self, found: Mapping[Nucleus, BoxMm], usual: Mapping[Nucleus, BoxMm]) -> None:
         self.found = found
-        self.population = population
-        shifts = [box.centre - self._unshifted(nucleus).centre for nucleus, box in found.items()]
+        self.usual = usual
+        shifts = [box.centre - usual[nucleus].centre for nucleus, box in found.items()]
         self.shift = np.median(shifts, axis=0) if shifts else np.zeros(3)  # no stray moves it
         sound = {nucleus: box for nucleus, box in found.items() if self._is_near(nucleus)}
         pairs = [
@@ -182,8 +212,10 @@ class _Head:
         self.normal = across / np.linalg.norm(across)
         self.offset = np.median(np.array(middles) @ self.normal)
 
-    def estimate(self, nucleus: Nucleus) -> tuple[BoxMm, str]:
-        """Box of a nucleus that was not found, and where it comes from."""
+    def estimate(self, nucleus: Nucleus) -> tuple[BoxMm | None, str]:
+        """Box of a nucleus that was not found, if one can be told, and where it comes from."""
+        if not self.found or nucleus not in self.usual:
+            return None, "not estimated"
         other = self.found.get(_opposite(nucleus))
         if other is None or not self._is_near(_opposite(nucleus)):
             return self._expected(nucleus), "population box"
@@ -215,24 +247,8 @@ class _Head:
         return float(np.linalg.norm(self.found[nucleus].centre - self._expected(nucleus).centre))
 
     def _expected(self, nucleus: Nucleus) -> BoxMm:
-        box = self._unshifted(nucleus)
+        box = self.usual[nucleus]
         return BoxMm(box.centre + self.shift, box.half_size)
-
-    def _unshifted(self, nucleus: Nucleus) -> BoxMm:
-        image, name, side = nucleus
-        return _usual(self.population[image][name], side)
-
-
-def _seen_nuclei(data: Mapping[Any, Any]) -> dict[Nucleus, Box]:
-    """Boxes of the nuclei in a subject's masks."""
-    seen = {}
-    for image, table in LABELS.items():
-        boxes = _boxes_of(data[f"mask_{image}"]) if f"mask_{image}" in data else {}
-        for name, labels in table.items():
-            for side, label in zip(SIDES, labels, strict=True):
-                if label in boxes:
-                    seen[image, name, side] = boxes[label]
-    return seen
 
 
 def _boxes_of(mask: MetaTensor) -> dict[int, Box]:
@@ -240,7 +256,7 @@ def _boxes_of(mask: MetaTensor) -> dict[int, Box]:
 
 
 def _nuclei(roi: ROI) -> list[Nucleus]:
-    return [(roi.image, name, side) for name in roi.nuclei for side in SIDES]
+    return [(roi.image.name, name, side) for name in roi.nuclei for side in SIDES]
 
 
 def _opposite(nucleus: Nucleus) -> Nucleus:
@@ -275,17 +291,22 @@ def _border(
     return texts
 
 
+def _whole(volume: MetaTensor) -> Box:
+    shape = np.array(volume.shape[1:])
+    return Box(np.zeros_like(shape), shape)
+
+
 def _roi_box(boxes: Sequence[Box], roi: ROI, affine: np.ndarray) -> Box:
     return enclosing_box(boxes, roi.margin_voxels(voxel_spacing(affine).tolist()))
 
 
 def _place_strictly(name: str, roi: ROI, boxes: Mapping[int, Box], mask: MetaTensor) -> Placement:
     """Place an ROI around those of its nuclei that the mask has."""
-    found = [boxes[label] for label in roi.label_ids if label in boxes]
+    found = [boxes[number] for number in roi.ids if number in boxes]
     lacking = [
         _text(nucleus)
-        for nucleus, label in zip(_nuclei(roi), roi.label_ids, strict=True)
-        if label not in boxes
+        for nucleus, number in zip(_nuclei(roi), roi.ids, strict=True)
+        if number not in boxes
     ]
     path = mask.meta.get("filename_or_obj", "the volume")
     if not found:

@@ -20,11 +20,11 @@ class UsualBox(NamedTuple):
     half_size: tuple[float, float, float]
 
 
-# {image: {nucleus: box}}; names as in LABELS. SD over subjects and sides: centres 0.3 (RN) to
-# 1.9 mm (DN, vertically), half sizes 0.3 to 1.3 mm.
+# {quantity: {nucleus: box}}. SD over subjects and sides: centres 0.3 (RN) to 1.9 mm (DN,
+# vertically), half sizes 0.3 to 1.3 mm.
 POPULATION: dict[str, dict[str, UsualBox]] = {
-    "nm": {"SN": UsualBox((7.4, 1.8, -3.7), (5.3, 4.8, 5.2))},
-    "qsm": {
+    "neuromelanin": {"SN": UsualBox((7.4, 1.8, -3.7), (5.3, 4.8, 5.2))},
+    "susceptibility": {
         "CN": UsualBox((12.1, 20.2, 13.4), (7.1, 18.2, 15.0)),
         "PUT": UsualBox((22.5, 15.7, 9.5), (8.5, 18.0, 11.1)),
         "GP": UsualBox((17.3, 12.2, 7.2), (9.7, 10.6, 7.4)),
@@ -36,3 +36,15 @@ POPULATION: dict[str, dict[str, UsualBox]] = {
     },
 }
 USUAL_SPACING_MM = (2 / 3, 2 / 3, 2.0)  # of the challenge's images
+
+
+def usual_box(quantity: str, nucleus: str) -> UsualBox | None:
+    """Return the box of a nucleus in a usual head; None for a nucleus that no table knows.
+
+    Args:
+        quantity: of the image that shows the nucleus. Susceptibility shows the nuclei as they are,
+            so that quantities without a table of their own take its.
+        nucleus: its name.
+    """
+    tables = (POPULATION.get(quantity, {}), POPULATION["susceptibility"])
+    return next((table[nucleus] for table in tables if nucleus in table), None)

@@ -1,72 +1,112 @@
 """ROI: which image is cropped around which nuclei, and how large the crop becomes (section 3.3)."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from mrn_components.images.labels import LABELS, ImageName
+from mrn_components.images.image import CHALLENGE_IMAGES, Image
 
 
 @dataclass(frozen=True, kw_only=True)
 class ROI:
-    """A region of interest: one image cropped around a set of nuclei.
+    """A region of interest: one image cropped around a set of nuclei, or the whole image.
 
     Args:
-        image: image the crop is taken from.
-        nuclei: nuclei that span the crop, by the names in ``LABELS[image]``. Their order is the
+        image: image the crop is taken from; ``"@images#nm"`` in a config. The word nm or qsm means
+            the challenge's image, as in configs that have no ``images``.
+        nuclei: nuclei that span the crop, of those that the image's mask holds. Their order is the
             order of the classes: background is 0, ``nuclei[0]`` is 1, and so on; left and right
-            share a class (section 3.4).
+            share a class (section 3.4). None at all takes the whole image, which needs no mask.
         margin_mm: tissue kept around the nuclei on every side, in mm. The paper is silent.
         size: longest in-plane side after resizing, in pixels. Paper: 224 (section 3.3).
 
     Raises:
-        ValueError: for an image or a nucleus that has no label, a repeated nucleus, a negative
-            margin or a size below 1.
+        ValueError: for something else than an image, a nucleus that its mask does not hold, a
+            repeated nucleus, a negative margin or a size below 1.
     """
 
-    image: ImageName
-    nuclei: Sequence[str] = field()
+    image: Image
+    nuclei: Sequence[str]
     margin_mm: float = 4.0
     size: int = 224
 
     def __post_init__(self) -> None:
-        if self.image not in LABELS:
-            raise ValueError(f"image must be one of {sorted(LABELS)}, got {self.image!r}.")
-        table = LABELS[self.image]
-        if isinstance(self.nuclei, str) or not self.nuclei:
+        image = CHALLENGE_IMAGES.get(self.image) if isinstance(self.image, str) else self.image
+        if not isinstance(image, Image):
             raise ValueError(
-                f"nuclei must be a non-empty list such as [SN], got {self.nuclei!r}; "
-                f"{self.image} masks label {sorted(table)}."
+                f'ROI image must be one of the config\'s images, written "@images#nm", or '
+                f"one of {sorted(CHALLENGE_IMAGES)}, got {self.image!r}."
             )
-        unknown = [nucleus for nucleus in self.nuclei if nucleus not in table]
-        if unknown:
-            raise ValueError(
-                f"nuclei {unknown} have no label in {self.image} masks, which label "
-                f"{sorted(table)}; name one of these or take the other image."
-            )
-        if len(set(self.nuclei)) != len(self.nuclei):
-            raise ValueError(f"nuclei must be distinct, got {list(self.nuclei)}.")
+        object.__setattr__(self, "image", image)
+        self._check_nuclei()
         if self.margin_mm < 0 or self.size < 1:
             raise ValueError(
                 f"margin_mm must be >= 0 and size >= 1, got {self.margin_mm} and {self.size}."
             )
         object.__setattr__(self, "nuclei", tuple(self.nuclei))
 
+    def _check_nuclei(self) -> None:
+        known = list(self.image.nuclei)
+        if isinstance(self.nuclei, str) or not isinstance(self.nuclei, Sequence):
+            raise ValueError(
+                f"nuclei must be a list such as [SN], got {self.nuclei!r}; {self.image.name} "
+                f"masks hold {known}."
+            )
+        unknown = [nucleus for nucleus in self.nuclei if nucleus not in known]
+        if unknown:
+            raise ValueError(
+                f"nuclei {unknown} are not in {self.image.name} masks, which hold {known}; name "
+                "some of these, none ([]) for the whole image, or take another image."
+            )
+        if len(set(self.nuclei)) != len(self.nuclei):
+            raise ValueError(f"nuclei must be distinct, got {list(self.nuclei)}.")
+
     @property
     def num_classes(self) -> int:
-        """Classes of the crop's mask: background and the nuclei."""
+        """Return the number of classes of the crop's mask: background and the nuclei."""
         return len(self.nuclei) + 1
 
     @property
-    def label_ids(self) -> tuple[int, ...]:
-        """Ids of the ROI's nuclei in the image's mask, right before left."""
-        return tuple(i for nucleus in self.nuclei for i in LABELS[self.image][nucleus])
+    def ids(self) -> tuple[int, ...]:
+        """Return the ids of the ROI's nuclei in the image's mask, right before left."""
+        return tuple(number for nucleus in self.nuclei for number in self.image.nuclei[nucleus])
 
     def margin_voxels(self, spacing: Sequence[float]) -> tuple[int, ...]:
-        """The margin in whole voxels along each axis, never less tissue than ``margin_mm``.
+        """Return the margin in whole voxels along each axis, never less tissue than ``margin_mm``.
 
         Args:
             spacing: voxel size along each axis, in mm.
         """
         # 4 mm at a spacing written 0.66666 are 6 voxels, not 7: a hundredth of a voxel is rounding.
         return tuple(math.ceil(self.margin_mm / step - 0.01) for step in spacing)
+
+
+def images_of(rois: Mapping[str, ROI]) -> dict[str, Image]:
+    """Return the images that some ROIs are taken from, by name, in the order of the ROIs.
+
+    Args:
+        rois: the regions of interest by name.
+
+    Raises:
+        ValueError: for two different images of one name.
+    """
+    images: dict[str, Image] = {}
+    for name, roi in rois.items():
+        if images.setdefault(roi.image.name, roi.image) != roi.image:
+            raise ValueError(
+                f"ROI {name!r} has another image {roi.image.name!r} than the ROIs before it; "
+                f'write "@images#{roi.image.name}" in each.'
+            )
+    return images
+
+
+def volume_keys(rois: Mapping[str, ROI]) -> list[str]:
+    """Return the keys of the volumes that some ROIs need: images, and masks that have their nuclei.
+
+    Args:
+        rois: the regions of interest by name.
+    """
+    images = images_of(rois).values()
+    masked = {roi.image.mask_name for roi in rois.values() if roi.nuclei}
+    masks = [image.mask_name for image in images if image.mask_name in masked]
+    return [*(image.name for image in images), *masks]

@@ -13,10 +13,10 @@ from monai.networks import one_hot
 from monai.transforms import CropForeground, Orientation, Transform
 
 from mrn_components.images.boxes import Box
-from mrn_components.images.labels import LABELS, unknown_values
+from mrn_components.images.image import Image
 from mrn_components.images.volumes import MAX_SHIFT_MM, corner_shift_mm
 from mrn_components.regions.placement import Missing, Placement, ROIPlacer
-from mrn_components.regions.roi import ROI
+from mrn_components.regions.roi import ROI, images_of, volume_keys
 
 _logger = logging.getLogger(__name__)
 _MIN_CONTRAST = 1e-3  # standard deviation in an ROI, of intensities scaled to [0, 1]
@@ -34,34 +34,34 @@ class CheckVolumesd(Transform):
 
     Raises:
         ValueError: for a volume that is absent or not 3D, a mask on another grid than its image
-            (corners more than 0.1 mm apart), mask values that are not label ids, or a non-finite
+            (corners more than 0.1 mm apart), mask values that are no ids of nuclei, or a non-finite
             voxel in an ROI.
     """
 
     def __init__(self, *, rois: Mapping[str, ROI], missing: Missing = "error") -> None:
         self.rois = dict(rois)
+        self.images = images_of(rois)
         self.placer = ROIPlacer(rois=rois, missing=missing)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Check the volumes and masks of the images that the ROIs need."""
         d = dict(data)
-        images = sorted({roi.image for roi in self.rois.values()})
-        for image in images:
-            self._check_presence(d, image)
-            pair = [d[key] for key in (image, f"mask_{image}") if key in d]
+        self._check_presence(d)
+        for name, image in self.images.items():
+            pair = [d[key] for key in (name, image.mask_name) if key in d]
             for item in pair:
                 _check_3d(item)
             if len(pair) == 2:
                 _check_grid(*pair)
-            if f"mask_{image}" in d:
-                _check_labels(d[f"mask_{image}"], image)
-        for image in images:
-            if image in d and not bool(torch.isfinite(d[image]).all()):
-                self._fill_outside(d, image)
+            if image.mask_name in d:
+                _check_ids(d[image.mask_name], image)
+        for name in self.images:
+            if name in d and not bool(torch.isfinite(d[name]).all()):
+                self._fill_outside(d, name)
         return d
 
-    def _check_presence(self, d: Mapping[Hashable, Any], image: str) -> None:
-        absent = [key for key in (image, f"mask_{image}") if key not in d]
+    def _check_presence(self, d: Mapping[Hashable, Any]) -> None:
+        absent = [key for key in volume_keys(self.rois) if key not in d]
         if absent and self.placer.missing == "error":
             raise ValueError(
                 f"the subject lacks {' and '.join(absent)}; add the files, or let the network do "
@@ -73,7 +73,7 @@ class CheckVolumesd(Transform):
         volume = d[image]
         finite = torch.isfinite(volume.as_tensor())
         for name, place in self.placer(d).items():
-            if self.rois[name].image == image and place.box is not None:
+            if self.rois[name].image.name == image and place.box is not None:
                 count = int((~finite[0][_inside(place.box)]).sum())
                 if count:
                     raise ValueError(
@@ -86,20 +86,23 @@ class CheckVolumesd(Transform):
         )
         d[image] = torch.where(finite, volume, 0.0)
         if self.placer.missing == "fallback":
-            text = f"{count} voxels of {image.upper()} outside the ROIs are not finite, taken as 0"
+            title = self.images[image].title
+            text = f"{count} voxels of {title} outside the ROIs are not finite, taken as 0"
             d["flags"] = [*d.get("flags", []), text]
 
 
 class ROICropd(Transform):
     """Crop every ROI out of its volume, per patient and at native resolution (section 3.3).
 
-    The box holds the ROI's nuclei, of each label the largest 26-connected component, and
+    The box holds the ROI's nuclei, of each id the largest 26-connected component, and
     ``roi.margin_mm`` on every side. Where it leaves the volume it is padded with the image's
-    minimum, and with background in the mask. Volumes of any orientation give the same crops.
+    minimum, and with background in the mask. An ROI without nuclei is the whole image. Volumes of
+    any orientation give the same crops.
 
-    The volumes ``nm, qsm, mask_nm, mask_qsm`` (1, X, Y, Z) give way to ``NAME`` and ``mask_NAME``
-    of each ROI: (1, D, H, W), with the affine from (d, h, w) to mm. The first slice is the lowest,
-    the first row anterior, the first column at the patient's right. Masks keep their label ids.
+    The images and masks (1, X, Y, Z) give way to ``NAME`` and ``mask_NAME`` of each ROI:
+    (1, D, H, W), with the affine from (d, h, w) to mm. The first slice is the lowest, the first row
+    anterior, the first column at the patient's right. Masks keep their ids; without a mask, and of
+    an ROI without nuclei, they are background.
 
     With ``missing="fallback"`` no absence raises: boxes of nuclei that a mask lacks are estimated
     (``ROIPlacer``), and an ROI without image, place or contrast is masked as in Table 4, by zeros
@@ -129,7 +132,8 @@ class ROICropd(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Crop the ROIs."""
-        volumes = {f"{kind}{image}" for image in LABELS for kind in ("", "mask_")}
+        images = images_of(self.rois).values()
+        volumes = {key for image in images for key in (image.name, image.mask_name)}
         d = {key: value for key, value in data.items() if key not in volumes}
         report: dict[Hashable, Any] = {
             "boxes": {},
@@ -138,18 +142,20 @@ class ROICropd(Transform):
             "flags": [],
         }
         for name, place in self.placer(data).items():
-            image = self.rois[name].image
-            fault = place.fault if place.box is None else _fault(data[image], place.box, image)
+            roi = self.rois[name]
+            fault = place.fault
+            if place.box is not None:
+                fault = _fault(data[roi.image.name], place.box, roi.image)
             if fault is not None and self.placer.missing == "error":
                 raise ValueError(
-                    f"ROI {name!r} {fault} ({_file(data[image])}); check the image and its units, "
-                    f"or leave the ROI out (--rois#{name}#_disabled_ True)."
+                    f"ROI {name!r} {fault} ({_file(data[roi.image.name])}); check the image and "
+                    f"its units, or leave the ROI out (--rois#{name}#_disabled_ True)."
                 )
             if place.box is None or fault is not None:
                 d[name], d[f"mask_{name}"] = (torch.zeros(1, *place.shape) for _ in range(2))
             else:
-                d[name], d[f"mask_{name}"] = self._crops(data, image, place.box)
-            _note(report, name, self.rois[name], place, fault)
+                d[name], d[f"mask_{name}"] = self._crops(data, roi, place.box)
+            _note(report, name, roi, place, fault)
         if self.placer.missing == "fallback":
             report["flags"] = [*data.get("flags", []), *report["flags"]]
             for text in report["flags"]:
@@ -158,14 +164,14 @@ class ROICropd(Transform):
         return d
 
     def _crops(
-        self, data: Mapping[Hashable, Any], image: str, box: Box
+        self, data: Mapping[Hashable, Any], roi: ROI, box: Box
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """An ROI of an image and of its mask, which may be absent: all background then."""
-        volume = data[image]
+        volume = data[roi.image.name]
         crop = self._crop(volume, box, fill=float(volume.min()))
-        if f"mask_{image}" not in data:
+        if not roi.nuclei or roi.image.mask_name not in data:
             return crop, torch.zeros_like(crop)
-        return crop, self._crop(data[f"mask_{image}"], box, fill=0.0)
+        return crop, self._crop(data[roi.image.mask_name], box, fill=0.0)
 
     def _crop(self, volume: MetaTensor, box: Box, fill: float) -> torch.Tensor:
         crop = self.to_slices(self.crop.crop_pad(volume, *box, value=fill))
@@ -174,7 +180,7 @@ class ROICropd(Transform):
 
 
 class MergeSidesd(Transform):
-    """Turn label ids into classes: background 0, then the ROI's nuclei, left and right merged.
+    """Turn ids of nuclei into classes: background 0, then the ROI's nuclei, left and right merged.
 
     Nuclei of other ROIs become background (section 3.4).
 
@@ -192,8 +198,8 @@ class MergeSidesd(Transform):
             ids = d[f"mask_{name}"]
             classes = torch.zeros_like(ids, dtype=torch.uint8)
             for index, nucleus in enumerate(roi.nuclei, start=1):
-                for label in LABELS[roi.image][nucleus]:
-                    classes[ids == label] = index
+                for number in roi.image.nuclei[nucleus]:
+                    classes[ids == number] = index
             d[f"mask_{name}"] = classes
         return d
 
@@ -254,13 +260,13 @@ def _inside(box: Box) -> tuple[slice, ...]:
     return tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(*box, strict=True))
 
 
-def _fault(volume: MetaTensor, box: Box, image: str) -> str | None:
+def _fault(volume: MetaTensor, box: Box, image: Image) -> str | None:
     """Why a volume shows nothing in an ROI's box, or None."""
     voxels = volume.as_tensor()[0][_inside(box)].float()
     if voxels.numel() == 0:
-        return f"lies outside the {image.upper()} image"
+        return f"lies outside the {image.title} image"
     if float(voxels.std(correction=0)) < _MIN_CONTRAST:
-        return f"has no contrast in the {image.upper()} image"
+        return f"has no contrast in the {image.title} image"
     return None
 
 
@@ -276,8 +282,8 @@ def _note(
         report["flags"].append(f"{name}: masked, since it {fault}")
     elif place.box is not None:
         start, stop = (corner.tolist() for corner in place.box)
-        nuclei = list(roi.nuclei)
-        report["boxes"][name] = {"image": roi.image, "nuclei": nuclei, "start": start, "stop": stop}
+        where = {"image": roi.image.name, "nuclei": list(roi.nuclei)}
+        report["boxes"][name] = where | {"start": start, "stop": stop}
 
 
 def _check_3d(item: MetaTensor) -> None:
@@ -303,13 +309,13 @@ def _check_grid(volume: MetaTensor, mask: MetaTensor) -> None:
         )
 
 
-def _check_labels(mask: MetaTensor, image: str) -> None:
-    table = {i: nucleus for nucleus, ids in LABELS[image].items() for i in ids}
-    wrong = unknown_values(mask.numpy(), image)
+def _check_ids(mask: MetaTensor, image: Image) -> None:
+    wrong = image.unknown_values(mask.numpy())
     if wrong:
+        table = {number: nucleus for number, (nucleus, _) in image.ids.items()}
         raise ValueError(
-            f"{_file(mask)} holds the values {wrong[:5]}, expected 0 and the ids of {image} masks, "
-            f"{table}; masks must be resampled with nearest neighbours only."
+            f"{_file(mask)} holds the values {wrong[:5]}, expected 0 and the ids of {image.name} "
+            f"masks, {table}; masks must be resampled with nearest neighbours only."
         )
 
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from mrn_components.data.folds import select_fold
 from mrn_components.data.tables import Subject
+from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.images.labels import LABELS, SIDES, ImageName
 from mrn_components.regions.roi import ROI
 from mrn_components.regions.transforms import CheckVolumesd
@@ -46,7 +47,7 @@ def write_dataset(
     check = Compose(
         [
             LoadImaged(keys=[image, f"mask_{image}"], ensure_channel_first=True),
-            CheckVolumesd(rois={"all": ROI(image=image, nuclei=list(nuclei))}),
+            CheckVolumesd(rois={"all": ROI(image=CHALLENGE_IMAGES[image], nuclei=list(nuclei))}),
         ]
     )
     for subject in tqdm(subjects, desc=f"Data set of {image}", unit="subject"):

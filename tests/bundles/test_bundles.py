@@ -14,6 +14,7 @@ from tiny_segmentation import make_plan
 
 import mrn_components
 from mrn_components.bundle import check_run
+from mrn_components.images.image import CHALLENGE_IMAGES, by_name
 
 BUNDLES = Path(__file__).parent.parent.parent / "bundles"
 COMPLETE = sorted(BUNDLES.glob("*/configs/train.yaml")) + sorted(
@@ -86,6 +87,13 @@ def test_overlays_name_keys_of_their_base(path, monkeypatch):
     sys.argv += ["--lerning_rate", "3"]
     with pytest.raises(ValueError, match="--lerning_rate: the config has no 'lerning_rate'"):
         check_run()
+
+
+@pytest.mark.parametrize("path", COMPLETE, ids=name_of)
+def test_the_images_are_the_challenges(path):
+    """What runs without a bundle takes the same images as what runs with one."""
+    images = ConfigParser(ConfigParser.load_config_file(str(path))).get_parsed_content("images")
+    assert by_name(images) == CHALLENGE_IMAGES
 
 
 def test_every_config_is_complete_or_a_known_overlay():

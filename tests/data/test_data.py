@@ -283,10 +283,11 @@ class TestFolds:
 
 def make_dataset(root, cache_dir, *, margin_mm=4.0, upper=99.5, random=(), size=224):
     rois = {"nm": ROI(image="nm", nuclei=["SN"], margin_mm=margin_mm, size=size)}
+    keys = ("subject", "label", "nm", "mask_nm")
     return ROIDataset(
-        data=load_subjects(root)[:2],
+        data=[{key: subject[key] for key in keys} for subject in load_subjects(root)[:2]],
         transform=[
-            LoadImaged(IMAGES + MASKS, image_only=True, ensure_channel_first=True),
+            LoadImaged(["nm", "mask_nm"], image_only=True, ensure_channel_first=True),
             ScaleIntensityRangePercentilesd("nm", 0.5, upper, 0.0, 1.0, clip=True),
             ROICropd(rois=rois),
             MergeSidesd(rois=rois),

@@ -10,11 +10,11 @@ from monai.data import MetaTensor
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from tiny_cohort import AXCODES
 
-from mrn_components.images.labels import LABELS, SIDES
+from mrn_components.images.image import CHALLENGE_IMAGES, SIDES, Image
 from mrn_components.phantom.anatomy import draw_anatomy
 from mrn_components.phantom.numbers import GRIDS
 from mrn_components.regions.placement import ROIPlacer
-from mrn_components.regions.population import POPULATION
+from mrn_components.regions.population import usual_box
 from mrn_components.regions.roi import ROI
 
 GRID = GRIDS["midbrain"]
@@ -24,7 +24,7 @@ ROIS = {
     "qsm2": ROI(image="qsm", nuclei=["STN", "SN", "RN"]),
     "qsm3": ROI(image="qsm", nuclei=["DN"]),
 }
-NUCLEI = [(image, name) for image, table in LABELS.items() for name in table]
+NUCLEI = [(image.name, name) for image in CHALLENGE_IMAGES.values() for name in image.nuclei]
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +35,13 @@ def phantoms():
         rng = np.random.default_rng([3, index])
         shift_mm = rng.normal(0, 0.8, 3)
         anatomy = draw_anatomy(rng, nm_loss=dict.fromkeys(SIDES, 0.06), shift_mm=shift_mm)
-        masks = {image: np.zeros(GRID.shape, np.uint8) for image in LABELS}
+        masks = {image: np.zeros(GRID.shape, np.uint8) for image in CHALLENGE_IMAGES}
         for (nucleus, side), region in anatomy.nuclei.items():
-            masks["qsm"][region.index(GRID)] = LABELS["qsm"][nucleus][SIDES.index(side)]
+            masks["qsm"][region.index(GRID)] = CHALLENGE_IMAGES["qsm"].nuclei[nucleus][
+                SIDES.index(side)
+            ]
         for side, region in anatomy.nm_seen.items():
-            masks["nm"][region.index(GRID)] = LABELS["nm"]["SN"][SIDES.index(side)]
+            masks["nm"][region.index(GRID)] = CHALLENGE_IMAGES["nm"].nuclei["SN"][SIDES.index(side)]
         subjects.append(masks)
     return subjects
 
@@ -74,7 +76,7 @@ def test_the_population_is_the_phantoms(phantoms):
         rois = {
             f"{image} {name} {label}": ROI(image=image, nuclei=[name], margin_mm=0)
             for image, name in NUCLEI
-            for label in LABELS[image][name]
+            for label in CHALLENGE_IMAGES[image].nuclei[name]
         }
         boxes = {}
         for key, roi in rois.items():
@@ -88,7 +90,7 @@ def test_the_population_is_the_phantoms(phantoms):
             sign = 1 if int(label) % 2 else -1
             found[image, name].append([*((box.centre - middle) * (sign, 1, 1)), *box.half_size])
     for (image, name), boxes in found.items():
-        usual = POPULATION[image][name]
+        usual = usual_box(CHALLENGE_IMAGES[image].quantity, name)
         assert np.mean(boxes, axis=0)[:3] == pytest.approx(usual.centre, abs=2.0), name
         assert np.mean(boxes, axis=0)[3:] == pytest.approx(usual.half_size, rel=0.12), name
 
@@ -107,7 +109,9 @@ def test_a_lost_nucleus_is_mirrored_to_within_a_few_mm(phantoms, image, name):
     for masks, side in product(phantoms, (0, 1)):
         lost, kept = SIDES[side], SIDES[1 - side]
         true = place(masks, rois)["roi"]
-        found = place(without(masks, image, LABELS[image][name][side]), rois)["roi"]
+        found = place(without(masks, image, CHALLENGE_IMAGES[image].nuclei[name][side]), rois)[
+            "roi"
+        ]
         assert found.estimated == [f"{lost} {name}: mirrored from the {kept}"]
         assert found.flags == [
             f"the {image.upper()} mask lacks {lost} {name} (mirrored from the {kept})"
@@ -120,10 +124,10 @@ def test_a_lost_nucleus_is_mirrored_to_within_a_few_mm(phantoms, image, name):
 def test_the_population_box_covers_a_lost_roi(phantoms, name):
     roi = ROIS[name]
     for masks in phantoms:
-        found = place(without(masks, roi.image, *roi.label_ids))[name]
+        found = place(without(masks, roi.image.name, *roi.ids))[name]
         assert {text.split(": ")[1] for text in found.estimated} == {"population box"}
         assert len(found.estimated) == 2 * len(roi.nuclei)
-        nuclei = np.isin(masks[roi.image], roi.label_ids)
+        nuclei = np.isin(masks[roi.image.name], roi.ids)
         box = tuple(slice(max(a, 0), b) for a, b in zip(*found.box, strict=True))
         assert nuclei[box].sum() >= 0.9 * nuclei.sum()
 
@@ -148,7 +152,7 @@ def test_boxes_do_not_depend_on_how_the_files_are_stored(phantoms):
         d = volumes_of({"qsm": np.asarray(turned.dataobj)}, turned.affine)
         d |= {"nm": volumes_of(masks)["nm"]}  # the other file stays as it is; its mask is absent
         for name, placement in ROIPlacer(rois=ROIS, missing="fallback")(d).items():
-            affine = d[ROIS[name].image].affine.numpy()
+            affine = d[ROIS[name].image.name].affine.numpy()
             faces = faces_mm(placement.box, affine)
             assert faces == pytest.approx(faces_mm(expected[name].box)), axcodes
             assert placement.estimated == expected[name].estimated
@@ -180,9 +184,9 @@ def test_without_image_or_nuclei_there_is_no_place(phantoms):
 
 def test_the_population_box_of_a_masked_roi_has_the_images_voxels(phantoms):
     d = volumes_of(
-        {image: np.zeros((8, 8, 8), np.uint8) for image in LABELS}, np.diag([2, 1, 1, 1])
+        {image: np.zeros((8, 8, 8), np.uint8) for image in CHALLENGE_IMAGES}, np.diag([2, 1, 1, 1])
     )
-    usual = place({image: np.zeros((8, 8, 8), np.uint8) for image in LABELS})["nm"].shape
+    usual = place({image: np.zeros((8, 8, 8), np.uint8) for image in CHALLENGE_IMAGES})["nm"].shape
     found = ROIPlacer(rois=ROIS, missing="fallback")(d)["nm"].shape
     factors = np.array(found) / usual
     assert factors == pytest.approx([2, 2 / 3, 1 / 3], rel=0.1)
@@ -232,6 +236,54 @@ def test_a_lost_nucleus_beyond_the_border_is_flagged(phantoms):
         "right DN is expected beyond the border of the image",
         "left DN is expected beyond the border of the image",
     ]
+
+
+ODD = Image(file="R2STAR", mask="R2STAR_mask", nuclei={"SN": (1, 2), "LC": (3, 4)})  # no LC known
+ODD_ROIS = {
+    "qsm2": ROIS["qsm2"],
+    "odd": ROI(image=ODD, nuclei=["SN", "LC"]),
+    "lc": ROI(image=ODD, nuclei=["LC"]),
+}
+
+
+def odd_volumes(masks, *lost):
+    """The phantom's QSM and an R2* image with its SN, and a few voxels of LC beside them."""
+    nigra = masks["qsm"]
+    mask = np.where(nigra == 11, 1, 0) + np.where(nigra == 12, 2, 0)
+    mask[5:8, 5:8, 5:8], mask[20:23, 5:8, 5:8] = 3, 4
+    mask[np.isin(mask, lost)] = 0
+    return volumes_of({"qsm": nigra, "r2star": mask.astype(np.uint8)})
+
+
+def test_a_third_image_takes_the_anatomy_that_susceptibility_shows(phantoms):
+    d = odd_volumes(phantoms[0], 1)
+    found = ROIPlacer(rois=ODD_ROIS, missing="fallback")(d)["odd"]
+    assert found.estimated == ["right SN: mirrored from the left"]
+    assert found.flags[0] == "the R2STAR mask lacks right SN (mirrored from the left)"
+    d = odd_volumes(phantoms[0], 1, 2)
+    found = ROIPlacer(rois=ODD_ROIS, missing="fallback")(d)["odd"]
+    assert found.estimated == ["right SN: population box", "left SN: population box"]
+
+
+def test_a_nucleus_that_no_table_knows_is_neither_estimated_nor_doubted(phantoms):
+    """Its odd place, far from everything, moves and flags nothing."""
+    placer = ROIPlacer(rois=ODD_ROIS, missing="fallback")
+    whole, half, none = (placer(odd_volumes(phantoms[0], *lost)) for lost in ((), (3,), (3, 4)))
+    strict = ROIPlacer(rois=ODD_ROIS)(odd_volumes(phantoms[0]))
+    for name in ODD_ROIS:
+        assert np.array_equal(whole[name].box, strict[name].box)
+        assert (whole[name].estimated, whole[name].flags) == ([], [])
+    alone = ROIPlacer(rois={"qsm2": ROIS["qsm2"]}, missing="fallback")(volumes_of(phantoms[0]))
+    assert np.array_equal(whole["qsm2"].box, alone["qsm2"].box)
+    assert half["lc"].estimated == []
+    assert half["lc"].flags == ["the R2STAR mask lacks right LC (not estimated)"]
+    assert half["lc"].box.start[0] > whole["lc"].box.start[0]  # around the left one alone
+    assert (none["lc"].box, none["lc"].fault) == (
+        None,
+        "has no place: no nucleus in the R2STAR mask",
+    )
+    assert min(none["lc"].shape) > 1
+    assert none["odd"].box is not None  # its SN are there
 
 
 def test_missing_is_one_of_two_words():

@@ -9,13 +9,19 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import LoadImaged, Orientationd
+from monai.transforms import (
+    LoadImaged,
+    Orientationd,
+    ScaleIntensityRange,
+    ScaleIntensityRangePercentiles,
+)
 from tiny_cohort import AFFINE, SHAPE, make_mask, make_subject, write_nifti
 
 from mrn_components.data import load_subjects
 from mrn_components.data.dataset import ROIDataset, collate_subjects
-from mrn_components.images.labels import LABELS
+from mrn_components.images.image import Image
 from mrn_components.regions.roi import ROI
+from mrn_components.regions.scaling import ScaleImagesd
 from mrn_components.regions.transforms import (
     CheckVolumesd,
     DiagnosisOutputd,
@@ -39,14 +45,14 @@ def read(folder, *transforms):
 
 
 def make_volumes(mask, image="nm", affine=AFFINE):
-    """A subject in memory, whose voxel values tell the voxels apart; other masks are empty."""
+    """A subject in memory with one image, whose voxel values tell the voxels apart."""
     values = np.arange(1.0, mask.size + 1).reshape(mask.shape)
-    subject = {"subject": "S0", "label": 1}
-    for name in LABELS:
-        ids = mask if name == image else np.zeros_like(mask)
-        subject[name] = MetaTensor(torch.tensor(values[None]), affine=affine)
-        subject[f"mask_{name}"] = MetaTensor(torch.tensor(ids[None]).float(), affine=affine)
-    return subject
+    return {
+        "subject": "S0",
+        "label": 1,
+        image: MetaTensor(torch.tensor(values[None]), affine=affine),
+        f"mask_{image}": MetaTensor(torch.tensor(mask[None]).float(), affine=affine),
+    }
 
 
 def assert_same_place(crop, volume, fill):
@@ -129,7 +135,7 @@ def test_axes_are_slices_from_below_rows_from_the_front_columns_from_the_right(s
 
     for name, roi in rois.items():
         for nucleus in roi.nuclei:
-            right, left = LABELS[roi.image][nucleus]
+            right, left = roi.image.nuclei[nucleus]
             assert centre(name, right)[2] < centre(name, left)[2]
     caudate, thalamus = centre("qsm1", 1), centre("qsm1", 7)
     assert caudate[1] < thalamus[1]  # the caudate lies in front
@@ -299,7 +305,7 @@ def test_crops_follow_the_configs_rois(subject_dir):
     new = {"_target_": "mrn_components.ROI", "image": "qsm", "nuclei": ["RN", "SN"]}
     crop, augment = parse(rois__nm___disabled_=True, rois__midbrain=new)
     d = read(subject_dir, *crop, *augment)
-    assert set(d) - {"subject"} == {
+    assert set(d) - {"subject", *KEYS} == {
         f"{kind}{roi}" for kind in ("", "mask_") for roi in ("qsm1", "qsm3", "midbrain")
     }
     assert set(d["mask_midbrain"].unique().tolist()) == {0, 1, 2}
@@ -327,6 +333,60 @@ def test_augmentation_moves_images_and_masks_of_all_rois_together(subject_dir):
         assert len(sides) == 1
         mirrored.append(sides.pop())
     assert set(mirrored) == {True, False}
+
+
+R2STAR = Image(file="R2STAR", mask="R2STAR_mask", nuclei={"SN": (1, 2)})
+
+
+def test_images_are_scaled_by_their_window_or_by_their_own_percentiles():
+    rois = {
+        "nm": NIGRA,
+        "qsm": ROI(image="qsm", nuclei=["SN"]),
+        "r2star": ROI(image=R2STAR, nuclei=[]),
+    }
+    d = both_images() | {"r2star": MetaTensor(torch.rand(1, *SHAPE) * 80, affine=AFFINE)}
+    d["qsm"] = d["qsm"] * 600 - 200
+    by_hand = {
+        "nm": ScaleIntensityRangePercentiles(0.5, 99.5, 0.0, 1.0, clip=True),
+        "qsm": ScaleIntensityRange(-100.0, 250.0, 0.0, 1.0, clip=True),
+        "r2star": ScaleIntensityRangePercentiles(0.5, 99.5, 0.0, 1.0, clip=True),
+    }
+    scaled = ScaleImagesd(rois=rois)(d)
+    for name, scale in by_hand.items():
+        assert torch.equal(scaled[name].as_tensor(), scale(d[name]).as_tensor())
+    assert torch.equal(scaled["mask_nm"], d["mask_nm"])
+    del d["nm"]
+    assert "nm" not in ScaleImagesd(rois=rois)(d)  # absent under the fallback
+
+
+def test_an_roi_without_nuclei_is_the_whole_image_and_needs_no_mask():
+    rois = {"whole": ROI(image=Image(file="R2STAR"), nuclei=[])}
+    volume = MetaTensor(torch.rand(1, *SHAPE), affine=AFFINE)
+    for missing in ("error", "fallback"):
+        d = {"subject": "S0", "r2star": volume}
+        for step in (
+            CheckVolumesd(rois=rois, missing=missing),
+            ROICropd(rois=rois, missing=missing),
+            MergeSidesd(rois=rois),
+        ):
+            d = step(d)
+        assert set(d) - {"boxes", "estimated", "missing_rois", "flags"} == {
+            "subject",
+            "whole",
+            "mask_whole",
+        }
+        assert d["whole"].shape == d["mask_whole"].shape == (1, SHAPE[2], SHAPE[1], SHAPE[0])
+        assert d["whole"].sum() == pytest.approx(float(volume.sum()))
+        assert int(d["mask_whole"].count_nonzero()) == 0
+    assert d["boxes"]["whole"]["stop"] == list(SHAPE)
+    assert d["flags"] == []
+
+
+def test_a_whole_roi_ignores_the_mask_of_its_image():
+    whole = {"nm": ROI(image="nm", nuclei=[])}
+    d = ROICropd(rois=whole)(both_images())
+    assert int(d["mask_nm"].count_nonzero()) == 0
+    assert ROIMaskChannelsd(rois=whole)(d)["nm"].shape[0] == 2  # the image and background
 
 
 def test_mask_channels_are_one_hot_behind_the_image(rois):
@@ -448,7 +508,7 @@ def test_an_roi_beyond_the_image_is_masked():
 def test_without_a_fallback_an_absent_volume_is_named():
     d = both_images()
     del d["nm"], d["mask_qsm"]
-    with pytest.raises(ValueError, match=r"the subject lacks nm; .*--missing_nuclei fallback"):
+    with pytest.raises(ValueError, match=r"lacks nm and mask_qsm; .*--missing_nuclei fallback"):
         CheckVolumesd(rois=MIDBRAIN)(d)
 
 

@@ -42,7 +42,8 @@ class Pipeline:
         ledgers: of the classifier's weights.
         root: folder that paths are told relative to, in records as in messages.
         output_dir: folder of the results; segmented masks go to ``subjects/ID``.
-        abstain: give no probability where the NM ROI or more than one ROI is missing.
+        abstain: give no probability where an ROI of neuromelanin, without which the paper's
+            network loses most (Table 4), or more than one ROI is missing.
         cache_dir: folder that remembers the hashes of images.
         explain: write ``explanation.json`` for the report too.
     """
@@ -106,14 +107,14 @@ class Pipeline:
     def _check_files(self, record: Record, case: Case) -> dict[str, Path]:
         """Check the files that are needed; those there are."""
         files = {}
-        for image in self.classifier.images:
-            if image not in case.files:
-                fix = " (in BIDS, choose it by --nm_filter)" if image == "nm" else ""
+        for name, image in self.classifier.images.items():
+            if name not in case.files:
+                fix = " (in BIDS, choose it by --nm_filter)" if name == "nm" else ""
                 record["flags"].append(
-                    f"there is no {image.upper()} image; add {IMAGES[image]}{fix}"
+                    f"there is no {image.title} image; add {image.file}.nii.gz{fix}"
                 )
                 continue
-            for key in (image, f"mask_{image}"):
+            for key in (name, image.mask_name):
                 if key in case.files:
                     files[key] = case.files[key]
         if not files:
@@ -180,10 +181,11 @@ class Pipeline:
     def _abstention(self, record: Record) -> str | None:
         """Why no probability is given; None if one is."""
         missing = record["missing_rois"]
-        with_nm = any(self.classifier.rois[roi].image == "nm" for roi in missing)
-        if not with_nm and len(missing) < 2:
+        images = [self.classifier.rois[name].image for name in missing]
+        vital = [image.title for image in images if image.quantity == "neuromelanin"]
+        if not vital and len(missing) < min(2, len(self.classifier.rois)):
             return None
-        what = "the NM region is" if with_nm else f"{len(missing)} regions are"
+        what = f"the {vital[0]} region is" if vital else f"{len(missing)} regions are"
         return (
             f"no probability, because {what} missing ({', '.join(missing)}); add what is missing, "
             "or force one by --abstain False"

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ from mrn_components.app.predict.segmentation import Segmenters
 from mrn_components.app.predict.workflow import Classifier, inference_workflow
 from mrn_components.app.report.reports import needs_explanation, write_reports
 from mrn_components.data.ledger import read_ledgers
-from mrn_components.images.labels import ImageName
 from mrn_components.system.files import locked
 from mrn_components.system.hashes import file_hash
 
@@ -183,7 +182,7 @@ class _Run:
         self._identity = hash_content(same)
         self._identity_with_masks = hash_content([*same, self.description["segmentation"]])
 
-    def _load_segmenters(self, images: Sequence[ImageName], segmenters: Segmenters) -> bool:
+    def _load_segmenters(self, images: Collection[str], segmenters: Segmenters) -> bool:
         """Build the segmenters that are needed; whether any is.
 
         Raises:

@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 
 from mrn_components.app.segment import NucleiSegmenter
-from mrn_components.images.labels import ImageName
 from mrn_components.system.errors import UntrustedBundleError
 
 
@@ -22,8 +21,8 @@ class Segmenters:
         self.bundle = bundle
         self.device = device
         self.trust_bundle = trust_bundle
-        self._networks: dict[ImageName, NucleiSegmenter] = {}
-        self._problems: dict[ImageName, str] = {}
+        self._networks: dict[str, NucleiSegmenter] = {}
+        self._problems: dict[str, str] = {}
 
     @property
     def files(self) -> list[Path]:
@@ -31,7 +30,7 @@ class Segmenters:
         weights = [network.weights for network in self._networks.values()]
         return sorted([*weights, *(Path(self.bundle) / "configs").glob("*")])
 
-    def load(self, image: ImageName) -> NucleiSegmenter:
+    def load(self, image: str) -> NucleiSegmenter:
         """The network that segments an image.
 
         Raises:

@@ -15,7 +15,8 @@ from mrn_components.app.report.explanation import Explanation, explain_subject
 from mrn_components.bundle import RunArguments, bundle_config
 from mrn_components.data import Subject
 from mrn_components.data.dataset import collate_subjects
-from mrn_components.images.labels import ImageName
+from mrn_components.images.image import Image
+from mrn_components.regions.roi import images_of
 from mrn_components.training.handlers.predictions import probability_columns
 
 _PARTS = ("checkpoint", "dataset", "inferer", "network", "postprocessing", "prepare_batch")
@@ -94,9 +95,9 @@ class Classifier:
         loader.fire_event(Events.STARTED)
 
     @property
-    def images(self) -> tuple[ImageName, ...]:
-        """The images that the ROIs are taken from."""
-        return tuple(sorted({roi.image for roi in self.rois.values()}))
+    def images(self) -> dict[str, Image]:
+        """The images that the ROIs are taken from, by name."""
+        return dict(sorted(images_of(self.rois).items()))
 
     def crop(self, subject: Subject) -> dict[str, Any]:
         """Read a subject's files and crop its ROIs.
