@@ -32,7 +32,6 @@ _REGISTER = {
     "NucleiLoss": "training.losses",
     "NucleiRegionInferer": "segmentation.inferer",
     "NucleiUNet": "segmentation.nuclei_unet",
-    "PatientClassifier": "networks.patient",
     "PatientContrastiveLoss": "training.losses",
     "PhaseValidationHandler": "training.handlers.phases",
     "PredictionsHandler": "training.handlers.predictions",

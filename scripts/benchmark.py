@@ -40,6 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mrn_components import fast_fp32_matmul, keep_freed_memory
 from mrn_components.networks.packing import VolumeGrid
+from mrn_components.networks.slice_embedding import slice_vectors
 from mrn_components.phantom import make_cohort
 
 CONFIGS = Path(__file__).resolve().parents[1] / "bundles" / "mrn" / "configs"
@@ -147,7 +148,7 @@ def _plain_roi_token(res: nn.Module, volume: Tensor, roi: str, *, dpt: bool) -> 
     std = slices.new_tensor(IMAGENET_DEFAULT_STD).view(3, 1, 1)
     tokens = vit.forward_features((slices - mean) / std)
     encoded = tokens = torch.cat([tokens[:, :1], tokens[:, vit.num_prefix_tokens :]], dim=1)
-    tokens = tokens + res.slice_embedding.at(depth)[:, None]
+    tokens = tokens + slice_vectors(res.slice_embedding.table, depth)[:, None]
     levels = []
     for global_block, local_block in zip(res.ffa.global_blocks, res.ffa.local_blocks, strict=True):
         tokens = Block.forward(global_block, tokens.flatten(0, 1)[None]).view_as(tokens)

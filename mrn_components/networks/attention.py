@@ -1,6 +1,7 @@
 """Self-attention over packed sequences: the block of FFA and SFA (section 3.2)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from timm.models.vision_transformer import Block
 from torch import Tensor, cat, nn
@@ -65,6 +66,20 @@ class PackedBlock(Block):
             for q, k, v in zip(*(_groups(part, sequences) for part in parts), strict=True)
         ]
         return attn.proj(cat([group.flatten(0, 1) for group in attended]).flatten(1))
+
+
+class SequenceBlock(nn.Module):
+    """A ``PackedBlock`` on sequences of one length (B, length, C), which TorchScript compiles."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.norm1, self.attn, self.ls1 = block.norm1, block.attn, block.ls1
+        self.norm2, self.mlp, self.ls2 = block.norm2, block.mlp, block.ls2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend within each sequence."""
+        x = x + self.ls1(self.attn(self.norm1(x)))
+        return x + self.ls2(self.mlp(self.norm2(x)))
 
 
 def _groups(x: Tensor, sequences: Sequences) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """DPT: dense prediction transformer, the segmentation head (section 3.2.1, Figure 3)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 from torch import Tensor, cat, nn
 from torch.nn.functional import interpolate, relu
@@ -10,6 +10,51 @@ from torch.utils.checkpoint import checkpoint
 from mrn_components.networks.packing import VolumeGrid, unpack
 
 NUM_LEVELS = 4
+
+
+class SegmentationHead(Protocol):
+    """What RES needs of a part in place of DPT, an ``nn.Module``: it segments nuclei in training.
+
+    Attributes:
+        features: "local" or "global": after which attention of FFA's last layer the last level is
+            taken.
+    """
+
+    features: Literal["local", "global"]
+
+    def build(self, channels: int, patch_size: int, num_classes: Mapping[str, int]) -> None:
+        """Create the parameters; RES calls this once.
+
+        Args:
+            channels: token width C.
+            patch_size: side of a patch, in pixels.
+            num_classes: classes K, background included, of each ROI that has nuclei.
+        """
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute activations in the backward pass, or store them."""
+
+    def __call__(
+        self,
+        levels: Sequence[Tensor],
+        grids: Sequence[VolumeGrid],
+        sizes: Sequence[tuple[int, int]],
+        rois: Sequence[str],
+    ) -> Sequence[Tensor | None]:
+        """Segment the nuclei of each volume.
+
+        Args:
+            levels: four packed token sets (N, C), shallow to deep: a volume of D slices with h x w
+                patches is D * n rows, n = prefix + h * w, in each slice first the slice token.
+            grids: layout of the V volumes in each of ``levels``: ``depth`` D, ``height`` h,
+                ``width`` w, ``prefix``, ``per_slice`` n, ``total`` D * n.
+            sizes: H and W of each volume's slices, in pixels. Slices were padded with zeros to
+                whole patches, equally on opposite sides (one more at the end).
+            rois: ROI of each volume.
+
+        Returns:
+            Logits (K, D, H, W) of each volume; None for one whose ROI has no nuclei.
+        """
 
 
 class DPTHead(nn.Module):
@@ -54,13 +99,7 @@ class DPTHead(nn.Module):
         self.grad_checkpointing = False
 
     def build(self, channels: int, patch_size: int, num_classes: Mapping[str, int]) -> None:
-        """Create the parameters; RES calls this once.
-
-        Args:
-            channels: token width C.
-            patch_size: side of a patch, in pixels.
-            num_classes: classes K of each ROI, background included.
-        """
+        """Create the parameters, with an output layer for each ROI that has nuclei."""
         self.patch_size = patch_size
         widths = self.project_channels or [channels // 8, channels // 4, channels // 2, channels]
         fused = self.fusion_channels
@@ -95,21 +134,18 @@ class DPTHead(nn.Module):
         grids: Sequence[VolumeGrid],
         sizes: Sequence[tuple[int, int]],
         rois: Sequence[str],
-    ) -> list[Tensor]:
-        """Segment the nuclei of each volume.
-
-        Args:
-            levels: four packed token sets (N, C), shallow to deep.
-            grids: layout of the V volumes in each of ``levels``.
-            sizes: H and W of each volume's slices, in pixels before padding.
-            rois: ROI of each volume, which selects the output layer.
+    ) -> list[Tensor | None]:
+        """Segment the nuclei of each volume from four packed token sets (N, C), shallow to deep.
 
         Returns:
-            Logits (K, D, H, W) of each volume, float32.
+            Logits (K, D, H, W) of each volume, float32; None for one whose ROI has no nuclei.
         """
         unpacked = zip(*(unpack(level, grids) for level in levels), strict=True)
-        masks = []
+        masks: list[Tensor | None] = []
         for volume, grid, size, roi in zip(unpacked, grids, sizes, rois, strict=True):
+            if roi not in self.outputs:
+                masks.append(None)
+                continue
             chunks = -(-grid.depth // self.chunk_size)
             parts = zip(*(level.tensor_split(chunks) for level in volume), strict=True)
             slices = [self._run(part, grid, size, roi) for part in parts]

@@ -1,7 +1,7 @@
 """An ensemble of the networks of several folds (section 4.1.2)."""
 
-import math
 from copy import deepcopy
+from math import log
 from typing import Any
 
 from torch import Tensor, nn, stack
@@ -40,7 +40,7 @@ class FoldEnsemble(nn.Module):
             others: with a tensor, those of the other ROIs.
 
         Returns:
-            "logits" (B, 2) of the mean probabilities, and "fold_logits" (B, F, 2). For tensors only
+            "logits" (B, O) of the mean probabilities, and "fold_logits" (B, F, O). For tensors only
             the logits.
         """
         # One fold after the other: the memory of one forward pass, whatever F.
@@ -51,16 +51,18 @@ class FoldEnsemble(nn.Module):
 
 
 def merge_logits(members: list[Tensor], name: str) -> dict[str, Tensor]:
-    """Average the probabilities of several predictions, and keep them all.
+    """Average the probabilities, or the scores, of several predictions, and keep them all.
 
     Args:
-        members: logits (B, ..., 2) of each prediction.
+        members: logits (B, ..., O) of each prediction; one output is a score.
         name: key of the members in the result.
 
     Returns:
-        "logits" (B, ..., 2), whose softmax is the mean of the members' softmaxes, and under
-        ``name`` the members side by side (B, M, ..., 2).
+        "logits" (B, ..., O), whose softmax is the mean of the members' softmaxes, or the mean
+        score; NaN where a member is. Under ``name`` the members side by side (B, M, ..., O).
     """
     stacked = stack(members, dim=1)
-    mean = stacked.log_softmax(dim=-1).logsumexp(dim=1) - math.log(len(members))
+    if stacked.shape[-1] == 1:
+        return {"logits": stacked.mean(dim=1), name: stacked}
+    mean = stacked.log_softmax(dim=-1).logsumexp(dim=1) - log(len(members))
     return {"logits": mean, name: stacked}

@@ -1,12 +1,57 @@
 """FFA: feature fusion self-attention (section 3.2, Figures 2-3)."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mrn_components.networks.attention import PackedBlock, Sequences
+from mrn_components.networks.attention import PackedBlock, SequenceBlock, Sequences
 from mrn_components.networks.packing import VolumeGrid, slice_tokens
+
+
+class Fusion(Protocol):
+    """What RES needs of a part in place of FFA, an ``nn.Module``: it lets tokens see each other.
+
+    Tokens are packed (``networks.packing``): a volume of D slices with h x w patches is D * n rows
+    of (N, C), n = prefix + h * w, in each slice first the slice token. Volumes follow each other
+    and must not see each other.
+
+    Attributes:
+        num_layers: layers L, which the segmentation head gets as levels.
+    """
+
+    num_layers: int
+
+    def build(self, channels: int, num_heads: int) -> None:
+        """Create the parameters; RES calls this once, with the encoder's width C and heads."""
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute activations in the backward pass, or store them."""
+
+    def __call__(
+        self, tokens: Tensor, grids: Sequence[VolumeGrid], *, slices_only: bool = False
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Fuse the tokens of each volume.
+
+        Args:
+            tokens: packed slice and patch tokens (N, C).
+            grids: layout of the V volumes in ``tokens``: ``depth`` D, ``height`` h, ``width`` w,
+                ``per_slice`` n, ``total`` D * n.
+            slices_only: nobody reads the patch tokens of the last level; they need no computing.
+
+        Returns:
+            The slice tokens (sum of D, C), and two lists of L packed token sets (N, C), the levels
+            that a head with "global" and with "local" ``features`` reads; they may be the same.
+            With ``slices_only`` the last of the second list may be missing.
+        """
+
+    def on_tensors(self) -> nn.Module:
+        """Return a module that TorchScript compiles, with the same parameters.
+
+        It maps tokens (B, D, n, C) of B volumes of one size to fused tokens (B, D, n, C). Needed
+        for tensors and exports alone, not for training and prediction.
+        """
 
 
 class FFA(nn.Module):
@@ -52,17 +97,12 @@ class FFA(nn.Module):
     def forward(
         self, tokens: Tensor, grids: Sequence[VolumeGrid], *, slices_only: bool = False
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Fuse the tokens of each volume.
-
-        Args:
-            tokens: packed slice and patch tokens (N, C).
-            grids: layout of the V volumes in ``tokens``.
-            slices_only: the caller needs no patch token of the last local block; it then computes
-                slice tokens alone (the same numbers, a sixth of the block's work).
+        """Fuse packed tokens (N, C) within each volume of ``grids``.
 
         Returns:
             The slice tokens (sum of D, C), and the packed tokens after each global and after each
-            local block, L of each; with ``slices_only`` the last local entry is missing.
+            local block, L of each. With ``slices_only`` the last local block computes slice tokens
+            alone, the same numbers by a sixth of its work, and its patch tokens are missing.
         """
         volumes = [(1, grid.total) for grid in grids]
         slices = [(grid.depth, grid.per_slice) for grid in grids]
@@ -76,9 +116,29 @@ class FFA(nn.Module):
             locals_.append(tokens)
         return slice_tokens(tokens, grids), globals_, locals_
 
+    def on_tensors(self) -> nn.Module:
+        """Itself on volumes of one size: tokens (B, D, n, C) to fused tokens (B, D, n, C)."""
+        return _TensorFFA(self)
+
     def _run(
         self, block: nn.Module, tokens: Tensor, sequences: Sequences, first: int | None = None
     ) -> Tensor:
         if self.grad_checkpointing:
             return checkpoint(block, tokens, sequences, first, use_reentrant=False)
         return block(tokens, sequences, first)
+
+
+class _TensorFFA(nn.Module):
+    """FFA on volumes of one size."""
+
+    def __init__(self, ffa: FFA) -> None:
+        super().__init__()
+        self.global_blocks = nn.ModuleList(map(SequenceBlock, ffa.global_blocks))
+        self.local_blocks = nn.ModuleList(map(SequenceBlock, ffa.local_blocks))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        batch, depth = tokens.shape[0], tokens.shape[1]
+        for global_block, local_block in zip(self.global_blocks, self.local_blocks):  # noqa: B905
+            tokens = global_block(tokens.flatten(1, 2)).unflatten(1, (depth, -1))
+            tokens = local_block(tokens.flatten(0, 1)).unflatten(0, (batch, depth))
+        return tokens

@@ -41,13 +41,13 @@ class TTAInferer(Inferer):
 
         Args:
             inputs: B crops (..., D, H, W) of each ROI; columns W run from right to left.
-            network: maps them to "logits" (B, 2), an ensemble also to "fold_logits" (B, F, 2).
+            network: maps them to "logits" (B, O), an ensemble also to "fold_logits" (B, F, O).
             args: further arguments of the network.
             kwargs: further arguments of the network.
 
         Returns:
             The network's output. With ``mirror``, logits are those of the mean probabilities of
-            both views, and "view_logits" (B, 2, 2) holds the views'.
+            both views, and "view_logits" (B, 2, O) holds the views'.
         """
         plain = network(inputs, *args, **kwargs)
         if not self.mirror:
@@ -95,7 +95,7 @@ class MaskedStatesInferer(Inferer):
                 ``FoldEnsemble`` of such, whose probabilities are averaged.
 
         Returns:
-            "logits" (B, 2) with all ROIs visible; "state_logits" (B, S, 2) in the order of
+            "logits" (B, O) with all ROIs visible; "state_logits" (B, S, O) in the order of
             ``masked_states``.
 
         Raises:
@@ -106,7 +106,7 @@ class MaskedStatesInferer(Inferer):
         return {"logits": states[:, 0], "state_logits": states}
 
     def _states(self, inputs: Any, network: Any) -> Tensor:
-        """Logits (B, S, 2) of one network."""
+        """Logits (B, S, O) of one network."""
         if not hasattr(network, "classify"):
             raise ValueError(
                 f"{type(network).__name__} has no method `classify`; contributions of ROIs need a "

@@ -1,17 +1,17 @@
 """RES: ROI feature extraction and segmentation (section 3.2, Figure 2)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import List, Literal  # noqa: UP035  TorchScript knows List
 
 from torch import Tensor, nn, stack
 
-from mrn_components.networks.dpt import NUM_LEVELS, DPTHead
-from mrn_components.networks.ffa import FFA
+from mrn_components.networks.dpt import NUM_LEVELS, SegmentationHead
+from mrn_components.networks.ffa import Fusion
 from mrn_components.networks.packing import slice_tokens
-from mrn_components.networks.sfa import SFA
-from mrn_components.networks.slice_embedding import SliceEmbedding
+from mrn_components.networks.sfa import SlicePool
+from mrn_components.networks.slice_embedding import SliceEmbedding, slice_vectors
 from mrn_components.networks.slice_encoder import SliceEncoder
-from mrn_components.networks.tensors import TensorRES
+from mrn_components.networks.tensors import tensor_form
 
 
 class RES(nn.Module):
@@ -20,28 +20,30 @@ class RES(nn.Module):
     Every part but the encoder may be left out (Table 2): without FFA, slices do not see each other;
     without SFA, the ROI token is the mean of the slice tokens; without DPT there are no masks.
     No part is told the token width in a config: ``build``, which MRN calls once, passes the
-    encoder's width to the ``build`` of each part. A part of your own has the methods of the one it
-    replaces; in place of FFA, also ``num_layers``.
+    encoder's width to the ``build`` of each part. RES is a ``VolumeEncoder``.
 
     Args:
         encoder: slices to tokens.
-        ffa: fusion across and within slices; None leaves it out.
-        sfa: slice tokens to ROI token; None averages them.
-        dpt: segmentation head; None leaves it out.
+        ffa: fusion across and within slices, ``FFA`` or another ``Fusion``; None leaves it out.
+        sfa: slice tokens to ROI token, ``SFA`` or another ``SlicePool``; None averages them.
+        dpt: ``DPTHead`` or another ``SegmentationHead``; None leaves it out.
         slice_embedding: kind of slice position embedding (Eq. 3); "none" leaves it out.
         slice_pos_std: standard deviation a learned slice embedding starts with. The paper is
             silent.
         checkpointing: recompute activations of encoder, FFA and DPT in the backward pass: a
             quarter more time for about a quarter of the memory.
+
+    Attributes:
+        channels: width C of an ROI token, the encoder's.
     """
 
     def __init__(
         self,
         *,
         encoder: SliceEncoder,
-        ffa: FFA | None = None,
-        sfa: SFA | None = None,
-        dpt: DPTHead | None = None,
+        ffa: Fusion | None = None,
+        sfa: SlicePool | None = None,
+        dpt: SegmentationHead | None = None,
         slice_embedding: Literal["learned", "sincos", "none"] = "learned",
         slice_pos_std: float = 0.02,
         checkpointing: bool = False,
@@ -53,6 +55,7 @@ class RES(nn.Module):
                 f"got {slice_embedding!r}."
             )
         self.encoder = encoder
+        self.channels = encoder.channels
         self.slice_embedding = (
             SliceEmbedding(encoder.channels, kind=slice_embedding, std=slice_pos_std)
             if slice_embedding != "none"
@@ -71,28 +74,32 @@ class RES(nn.Module):
         Args:
             num_classes: classes K of each ROI's mask, background included.
         """
-        channels, num_heads = self.encoder.channels, self.encoder.num_heads
+        channels, num_heads = self.channels, self.encoder.num_heads
         if self.ffa is not None:
             self.ffa.build(channels, num_heads)
         if self.sfa is not None:
             self.sfa.build(channels, num_heads)
+        segmented = {roi: classes for roi, classes in num_classes.items() if classes > 1}
+        if not segmented:
+            self.dpt = None
         if self.dpt is not None:
-            self.dpt.build(channels, self.encoder.patch_size, num_classes)
+            self.dpt.build(channels, self.encoder.patch_size, segmented)
 
     def forward(
-        self, volumes: Sequence[Tensor], rois: Sequence[str], *, segment: bool = False
-    ) -> tuple[Tensor, list[Tensor] | None]:
-        """Map volumes to ROI tokens and nuclei logits (Eq. 1).
+        self, volumes: Sequence[Tensor], rois: Sequence[str]
+    ) -> tuple[Tensor, Sequence[Tensor | None] | None]:
+        """Map volumes to ROI tokens and, in training, to nuclei logits (Eq. 1).
 
         Args:
-            volumes: V volumes (D, H, W) in [0, 1], of any sizes.
+            volumes: V volumes (1, D, H, W) in [0, 1], of any sizes.
             rois: ROI of each volume.
-            segment: also run DPT, if there is one.
 
         Returns:
-            ROI tokens (V, C), and logits (K, D, H, W) of each volume or None.
+            ROI tokens (V, C); and, in training with a DPT, logits (K, D, H, W) of each volume, None
+            where its ROI has no nuclei; otherwise None.
         """
-        dpt = self.dpt if segment else None
+        dpt = self.dpt if self.training else None
+        volumes = [volume[0] for volume in volumes]
         encoded, grids = self.encoder(
             volumes, self._tapped_blocks() if dpt is not None else ()
         )  # Eq. 2
@@ -115,14 +122,9 @@ class RES(nn.Module):
         sizes = [(volume.shape[-2], volume.shape[-1]) for volume in volumes]
         return roi_tokens, dpt(levels[-NUM_LEVELS:], grids, sizes, rois)
 
-    def on_tensors(self) -> TensorRES:
-        """These parts without DPT, called with one tensor an ROI."""
-        return TensorRES(
-            encoder=self.encoder,
-            slice_embedding=self.slice_embedding,
-            ffa=self.ffa,
-            sfa=self.sfa,
-        )
+    def on_tensors(self, rois: Sequence[str]) -> nn.Module:  # noqa: ARG002
+        """These parts without DPT, called with one tensor (B, 1, D, H, W) an ROI."""
+        return _TensorRES(self)
 
     def _tapped_blocks(self) -> list[int]:
         """Encoder blocks, besides the last, that DPT reads where FFA has fewer than three layers.
@@ -133,3 +135,26 @@ class RES(nn.Module):
         from_ffa = self.ffa.num_layers if self.ffa is not None else 0
         paper = [3, 6, 9, 11][-max(NUM_LEVELS - from_ffa, 1) :]
         return [max(round((block + 1) * self.encoder.depth / 12), 1) - 1 for block in paper[:-1]]
+
+
+class _TensorRES(nn.Module):
+    """RES on crops of one size, without DPT: tensors (B, 1, D, H, W) to ROI tokens (B, C)."""
+
+    def __init__(self, res: RES) -> None:
+        super().__init__()
+        self.encoder = res.encoder.on_tensors()
+        self.table = None if res.slice_embedding is None else res.slice_embedding.table
+        self.ffa = None if res.ffa is None else tensor_form(res.ffa)
+        self.sfa = None if res.sfa is None else tensor_form(res.sfa)
+
+    def forward(self, volumes: List[Tensor]) -> List[Tensor]:  # noqa: UP006
+        return [self.encode(volume) for volume in volumes]
+
+    def encode(self, volume: Tensor) -> Tensor:
+        tokens = self.encoder(volume)  # (B, D, n, C), Eq. 2
+        if self.table is not None:
+            tokens = tokens + slice_vectors(self.table, tokens.shape[1])[:, None]  # Eq. 3
+        if self.ffa is not None:
+            tokens = self.ffa(tokens)
+        slices = tokens[:, :, 0]  # (B, D, C)
+        return slices.mean(1) if self.sfa is None else self.sfa(slices)

@@ -58,7 +58,7 @@ class SERes10(nn.Module):
         self.stems = nn.ModuleDict()
 
     def build(self, num_classes: Mapping[str, int]) -> None:
-        """Create the stems; ``PatientClassifier`` calls this once.
+        """Create the stems; MRN calls this once.
 
         Args:
             num_classes: classes K of each ROI's mask, background included.
@@ -71,7 +71,7 @@ class SERes10(nn.Module):
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
             self.stems[roi] = nn.Sequential(conv, nn.BatchNorm3d(width))
 
-    def forward(self, volumes: Sequence[Tensor], rois: Sequence[str]) -> Tensor:
+    def forward(self, volumes: Sequence[Tensor], rois: Sequence[str]) -> tuple[Tensor, None]:
         """Map volumes to features.
 
         Args:
@@ -79,7 +79,7 @@ class SERes10(nn.Module):
             rois: ROI of each volume.
 
         Returns:
-            Features (V, C).
+            Features (V, C), and None: it segments nothing.
 
         Raises:
             ValueError: in training, for a single crop too small for batch normalisation.
@@ -95,7 +95,7 @@ class SERes10(nn.Module):
                 # convolution there.
                 with autocast("cpu", enabled=False):
                     features.update(zip(batch, self.trunk(self.stems[roi](crops)), strict=True))
-        return stack([features[i] for i in range(len(volumes))])
+        return stack([features[i] for i in range(len(volumes))]), None
 
     def on_tensors(self, rois: Sequence[str]) -> nn.Module:
         """Itself with one tensor (B, 1 + K, D, H, W) an ROI, for ``TensorNetwork``."""

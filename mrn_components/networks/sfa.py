@@ -1,10 +1,36 @@
 """SFA: slice fusion self-attention (section 3.2, Figure 2)."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from torch import Tensor, cat, empty, nn
 
-from mrn_components.networks.attention import PackedBlock
+from mrn_components.networks.attention import PackedBlock, SequenceBlock
+
+
+class SlicePool(Protocol):
+    """What RES needs of a part in place of SFA, an ``nn.Module``: slice tokens to an ROI token."""
+
+    def build(self, channels: int, num_heads: int) -> None:
+        """Create the parameters; RES calls this once, with the encoder's width C and heads."""
+
+    def __call__(self, slices: Tensor, depths: Sequence[int]) -> Tensor:
+        """Compress each volume into one token.
+
+        Args:
+            slices: slice tokens of V volumes after each other, (sum of D, C).
+            depths: slices D of each volume.
+
+        Returns:
+            ROI tokens (V, C).
+        """
+
+    def on_tensors(self) -> nn.Module:
+        """Return a module that TorchScript compiles, with the same parameters.
+
+        It maps slice tokens (B, D, C) of B volumes to ROI tokens (B, C). Needed for tensors and
+        exports alone, not for training and prediction.
+        """
 
 
 class SFA(nn.Module):
@@ -39,15 +65,7 @@ class SFA(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, slices: Tensor, depths: Sequence[int]) -> Tensor:
-        """Compress each volume into one token.
-
-        Args:
-            slices: slice tokens of V volumes, (sum of D, C).
-            depths: slices D of each volume.
-
-        Returns:
-            ROI tokens (V, C).
-        """
+        """Compress V volumes of ``depths`` slices, (sum of D, C), into ROI tokens (V, C)."""
         sequences = [(1, 1 + depth) for depth in depths]
         x = cat(
             [part for volume in slices.split(list(depths)) for part in (self.roi_token, volume)]
@@ -55,3 +73,22 @@ class SFA(nn.Module):
         for block in self.blocks[:-1]:
             x = block(x, sequences)
         return self.norm(self.blocks[-1](x, sequences, first=1))  # (V, C)
+
+    def on_tensors(self) -> nn.Module:
+        """Itself on volumes of one size: slice tokens (B, D, C) to ROI tokens (B, C)."""
+        return _TensorSFA(self)
+
+
+class _TensorSFA(nn.Module):
+    """SFA on volumes of one size."""
+
+    def __init__(self, sfa: SFA) -> None:
+        super().__init__()
+        self.roi_token, self.norm = sfa.roi_token, sfa.norm
+        self.blocks = nn.ModuleList(map(SequenceBlock, sfa.blocks))
+
+    def forward(self, slices: Tensor) -> Tensor:
+        x = cat([self.roi_token.expand(slices.shape[0], 1, -1), slices], 1)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x[:, 0])

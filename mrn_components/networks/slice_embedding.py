@@ -39,17 +39,17 @@ class SliceEmbedding(nn.Module):
     def forward(self, tokens: Tensor, grids: Sequence[VolumeGrid]) -> Tensor:
         """Packed ``tokens`` (N, C) with the embedding of their slice added."""
         volumes = [
-            volume + self.at(grid.depth)[:, None]  # (D, n, C)
+            volume + slice_vectors(self.table, grid.depth)[:, None]  # (D, n, C)
             for volume, grid in zip(unpack(tokens, grids), grids, strict=True)
         ]
         return cat([volume.flatten(0, 1) for volume in volumes])
 
-    def at(self, depth: int) -> Tensor:
-        """Embeddings of ``depth`` slices, (D, C)."""
-        if depth <= len(self.table):
-            return self.table[:depth]
-        rows = self.table.T[None]  # (1, C, 64)
-        return interpolate(rows, depth, mode="linear", align_corners=True)[0].T
+
+def slice_vectors(table: Tensor, depth: int) -> Tensor:
+    """Embeddings (D, C) of ``depth`` slices from a table (64, C); TorchScript compiles this too."""
+    if depth <= table.shape[0]:
+        return table[:depth]
+    return interpolate(table.t()[None], depth, mode="linear", align_corners=True)[0].t()
 
 
 def _sincos(depth: int, channels: int) -> Tensor:

@@ -121,6 +121,10 @@ class SliceEncoder(nn.Module):
         tokens = [cat([volume.flatten(0, 1) for volume in level]) for level in ordered]
         return tokens, [self._grid(volume) for volume in padded]
 
+    def on_tensors(self) -> nn.Module:
+        """Itself on crops of one size: (B, 1, D, H, W) to the last block's tokens (B, D, n, C)."""
+        return _TensorSliceEncoder(self)
+
     def _encode(self, slices: Tensor, blocks: Sequence[int]) -> list[Tensor]:
         """Tokens (S, n, C) of ``blocks`` and of the last block for slices (S, 1, H, W)."""
         wanted = [*blocks, self.depth - 1]
@@ -144,6 +148,23 @@ class SliceEncoder(nn.Module):
     def _grid(self, padded: Tensor) -> VolumeGrid:
         depth, _, height, width = padded.shape
         return VolumeGrid(depth, height // self.patch_size, width // self.patch_size, self.prefix)
+
+
+class _TensorSliceEncoder(nn.Module):
+    """A slice encoder on crops of one size."""
+
+    def __init__(self, encoder: SliceEncoder) -> None:
+        super().__init__()
+        self.vit, self.patch_size, self.prefix = encoder.vit, encoder.patch_size, encoder.prefix
+        self.all_prefix: int = encoder.vit.num_prefix_tokens
+
+    def forward(self, volume: Tensor) -> Tensor:
+        bottom, right = -volume.shape[3] % self.patch_size, -volume.shape[4] % self.patch_size
+        sides = [right // 2, right - right // 2, bottom // 2, bottom - bottom // 2]
+        slices = pad(volume.transpose(1, 2).flatten(0, 1), sides)  # (B * D, 1, p * h, p * w)
+        tokens = self.vit.forward_features(slices)
+        tokens = cat([tokens[:, : self.prefix], tokens[:, self.all_prefix :]], 1)
+        return tokens.unflatten(0, (volume.shape[0], volume.shape[2]))
 
 
 class _OneChannelConv2d(nn.Conv2d):

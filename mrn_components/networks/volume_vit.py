@@ -68,7 +68,7 @@ class VolumeViT(nn.Module):
     def build(self, num_classes: Mapping[str, int]) -> None:
         """Do nothing: the encoder is the same for all ROIs."""
 
-    def forward(self, volumes: Sequence[Tensor], rois: Sequence[str]) -> Tensor:  # noqa: ARG002
+    def forward(self, volumes: Sequence[Tensor], rois: Sequence[str]) -> tuple[Tensor, None]:  # noqa: ARG002
         """Map volumes to features.
 
         Args:
@@ -76,14 +76,14 @@ class VolumeViT(nn.Module):
             rois: ROI of each volume; the encoder is the same for all.
 
         Returns:
-            Features (V, C).
+            Features (V, C), and None: it segments nothing.
         """
         resized = [
             interpolate(volume[None, :1].float(), self.img_size, mode="trilinear")
             for volume in volumes
         ]
         class_tokens, _ = self.vit(cat(resized))
-        return class_tokens
+        return class_tokens, None
 
     def on_tensors(self, rois: Sequence[str]) -> nn.Module:  # noqa: ARG002
         """Itself with one tensor (B, 1 or more channels, D, H, W) an ROI, for ``TensorNetwork``."""
@@ -127,7 +127,7 @@ def _vit(**size: Any) -> Any:
     """MONAI's network of M3D-CLIP, ending in the class token."""
     vit: Any
     vit = ViT(in_channels=1, proj_type="perceptron", classification=True, **size)
-    vit.classification_head = nn.Identity()  # PatientClassifier has the head
+    vit.classification_head = nn.Identity()  # MRN has the head
     for block in vit.blocks:
         block.norm_cross_attn = nn.Identity()  # never used: it would get no gradient
         block.attn.use_flash_attention = True  # ViT has no such argument; 2049 tokens need it

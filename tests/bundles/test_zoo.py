@@ -21,6 +21,7 @@ from monai.bundle import (
     download,
     download_large_files,
     load,
+    onnx_export,
     verify_metadata,
     verify_net_in_out,
 )
@@ -221,6 +222,37 @@ def test_the_weights_export_as_torchscript_and_run(bundle, script, tmp_path):
             image = torch.rand(1, channels, depth, 32, 32)
             got = torch.jit.load(tmp_path / "model.ts")(image)
             torch.testing.assert_close(got, network(image), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_region_of_any_name_exports(script, tmp_path):
+    """By MONAI's commands, which hand over the first region alone."""
+    runtime = pytest.importorskip("onnxruntime")
+    bundle = make_tiny("mrn", tmp_path / "mrn")
+    config = json.loads((bundle / "configs" / "inference.json").read_text())
+    config["rois"] = {"mid": config["rois"]["qsm2"], "left": config["rois"]["nm"]}
+    (bundle / "configs" / "inference.json").write_text(json.dumps(config))
+    network = script.build_network(bundle, {"precision": "fp32"}).eval()
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    common = {
+        "net_id": "network_def",
+        "ckpt_file": str(tmp_path / "model.pt"),
+        "config_file": str(bundle / "configs" / "inference.json"),
+        "bundle_root": str(bundle),
+    }
+    ckpt_export(filepath=str(tmp_path / "model.ts"), **common)
+    shape = [1, 1, 4, 28, 28]
+    onnx_export(filepath=str(tmp_path / "model.onnx"), input_shape=shape, **common)
+    image, other = torch.rand(shape), torch.rand(shape)
+    with torch.no_grad():
+        expected = network(image)
+        script = torch.jit.load(tmp_path / "model.ts")
+        torch.testing.assert_close(script(image), expected, atol=1e-5, rtol=1e-4)
+        both = script(image, left=other)
+        torch.testing.assert_close(both, network(image, left=other), atol=1e-5, rtol=1e-4)
+    session = runtime.InferenceSession(tmp_path / "model.onnx")
+    (got,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+    torch.testing.assert_close(torch.from_numpy(got), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_monai_load_finds_network_and_weights(bundle, monkeypatch):

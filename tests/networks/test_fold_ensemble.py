@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from mrn_components import FoldEnsemble
+from mrn_components.networks.ensemble import merge_logits
 
 
 @pytest.fixture
@@ -42,6 +43,21 @@ def test_certain_folds_stay_finite():
 
     output = FoldEnsemble(network=Certain(), num_folds=2)(None)
     assert output["logits"].softmax(-1).tolist() == [[0.0, 1.0]]
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 3])
+def test_a_fold_that_is_not_a_number_is_not_hidden(outputs):
+    good, bad = torch.zeros(2, outputs), torch.zeros(2, outputs)
+    bad[1, 0] = torch.nan
+    merged = merge_logits([good, bad, good], "members")["logits"]
+    assert merged.isfinite().all(-1).tolist() == [True, False]
+    assert merged.softmax(-1)[1].isnan().all()
+
+
+def test_scores_are_averaged():
+    merged = merge_logits([torch.tensor([[12.0]]), torch.tensor([[-3.0]])], "members")
+    assert merged["logits"].tolist() == [[4.5]]
+    assert merged["members"].tolist() == [[[12.0], [-3.0]]]
 
 
 def test_at_least_one_fold(tiny_mrn):

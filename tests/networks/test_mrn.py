@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import ROIS
 
-from mrn_components import FFA, MRN, RES, SFA, DPTHead, SliceEncoder
+from mrn_components import FFA, MRN, RES, SFA, Classes, DPTHead, Score, SliceEncoder
 
 # (FFA, SFA, DPT) beside DINOv2: the eight networks of Table 2's ten rows, two of which differ from
 # others only in mSupMoCo, a handler; and Table 8's global features.
@@ -50,6 +50,25 @@ def test_masks_follow_odd_sizes(tiny_mrn):
     network = tiny_mrn(rois={"nm": ROIS["nm"]}).train()
     (mask,) = network({"nm": [torch.rand(1, 2, 50, 112)]})["masks"]["nm"]
     assert mask.shape == (2, 2, 50, 112)
+
+
+def test_an_roi_without_nuclei_has_no_masks(tiny_mrn, images):
+    whole = SimpleNamespace(num_classes=1)
+    network = tiny_mrn(rois={"nm": whole, "qsm1": ROIS["qsm1"]}).train()
+    output = network(images)
+    assert [(roi, len(masks)) for roi, masks in output["masks"].items()] == [("qsm1", 2)]
+    assert list(network.res.dpt.outputs) == ["qsm1"]
+    total(output).backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None] == []
+    network = tiny_mrn(rois=dict.fromkeys(images, whole)).train()
+    assert network.res.dpt is None
+    assert set(network(images)) == {"logits", "patient"}
+
+
+@pytest.mark.parametrize("target", [Classes(names=["HC", "PD", "MSA"]), Score()])
+def test_the_target_decides_the_outputs(target, tiny_mrn, images):
+    logits = tiny_mrn(target=target)(images)["logits"]
+    assert logits.shape == (2, target.num_outputs)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -207,11 +226,12 @@ def test_parameter_counts_in_millions(name, training, inference):
         ({"rois": {}}, "at least one ROI"),
         ({"masked_rois": ["qsm9"]}, r"masked_rois \['qsm9'\] are none of the ROIs"),
         ({"precision": "fp16"}, "precision must be .*got 'fp16'"),
+        ({"res": None}, "either res or encoder, got both or none"),
     ],
 )
-def test_constructor_errors_name_the_argument(arguments, message, tiny_mrn):
+def test_constructor_errors_name_the_argument(arguments, message, tiny_encoder):
     with pytest.raises(ValueError, match=message):
-        tiny_mrn(**arguments)
+        MRN(**{"rois": ROIS, "res": RES(encoder=tiny_encoder()), **arguments})
 
 
 def test_forward_errors_name_the_images(tiny_mrn, images):

@@ -1,5 +1,6 @@
-"""The networks on plain tensors, as TorchScript, ONNX and MONAI Deploy call them."""
+"""The network on plain tensors, as TorchScript, ONNX and MONAI Deploy call them."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -7,15 +8,14 @@ import torch
 from monai.networks.utils import convert_to_onnx
 from torch import nn
 
-from mrn_components import FoldEnsemble, PatientClassifier, SERes10, VolumeViT
-from mrn_components.networks.tensors import TensorNetwork
+from mrn_components import MRN, FoldEnsemble, SERes10, VolumeViT
 
 ROIS = {
     "nm": SimpleNamespace(num_classes=2),
     "qsm1": SimpleNamespace(num_classes=3),
-    "qsm3": SimpleNamespace(num_classes=2),
+    "mid": SimpleNamespace(num_classes=1),  # no nuclei
 }
-SIZES = {"nm": (3, 30, 56), "qsm1": (4, 42, 56), "qsm3": (2, 56, 20)}  # D, H, W
+SIZES = {"nm": (3, 30, 56), "qsm1": (4, 42, 56), "mid": (2, 56, 20)}  # D, H, W
 
 
 @pytest.fixture(params=["mrn", "mrn without FFA and SFA", "mrn with registers", "seres10", "vit"])
@@ -23,11 +23,11 @@ def network(request, tiny_mrn, tiny_encoder):
     """A network in evaluation whose classifier shows every ROI."""
     if request.param == "seres10":
         encoder = SERes10(widths=[16, 16, 16, 16])
-        made = PatientClassifier(rois=ROIS, encoder=encoder)
+        made = MRN(rois=ROIS, encoder=encoder)
     elif request.param == "vit":
         size = {"img_size": (8, 16, 16), "hidden_size": 24, "mlp_dim": 24, "num_layers": 1}
         encoder = VolumeViT(**size, patch_size=(4, 8, 8), num_heads=2)
-        made = PatientClassifier(rois=ROIS, encoder=encoder)
+        made = MRN(rois=ROIS, encoder=encoder)
     elif request.param == "mrn":
         made = tiny_mrn(rois=ROIS)
     elif request.param == "mrn with registers":
@@ -92,7 +92,7 @@ def test_the_state_dict_knows_nothing_of_tensors(network):
     before = list(network.state_dict())
     network(crops(network)["nm"])
     assert list(network.state_dict()) == before
-    assert len(list(TensorNetwork(network).parameters())) <= len(before)
+    assert len(list(network.on_tensors().parameters())) <= len(before)
 
 
 @torch.no_grad()
@@ -108,17 +108,17 @@ def test_an_ensemble_takes_tensors(tiny_mrn, close):
 @pytest.mark.parametrize("kind", ["mrn", "seres10"])
 def test_onnx_agrees_at_three_numbers_of_slices(kind, tiny_mrn, close):
     runtime = pytest.importorskip("onnxruntime")
-    rois = dict.fromkeys(("nm", "qsm1", "qsm2", "qsm3"), ROIS["nm"])
+    names = ["image", "qsm1", "mid", "left"]
+    rois = dict.fromkeys(["nm", *names[1:]], ROIS["nm"])
     network = (
         tiny_mrn(rois=rois, dpt=None)
         if kind == "mrn"
-        else PatientClassifier(rois=rois, encoder=SERes10(widths=[16, 16, 16, 16]))
+        else MRN(rois=rois, encoder=SERes10(widths=[16, 16, 16, 16]))
     ).eval()
-    names = ["image", "qsm1", "qsm2", "qsm3"]
     channels = network.in_channels["nm"]
     inputs = [torch.rand(1, channels, 5, 28, 28) for _ in names]
     onnx = convert_to_onnx(
-        network,
+        network.on_tensors(),
         inputs,
         input_names=names,
         use_trace=False,
@@ -127,20 +127,29 @@ def test_onnx_agrees_at_three_numbers_of_slices(kind, tiny_mrn, close):
     session = runtime.InferenceSession(onnx.SerializeToString())
     for depth in (2, 5, 12):
         inputs = [torch.rand(1, channels, depth + i, 28, 28) for i in range(4)]
-        feed = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
-        (got,) = session.run(None, feed)
-        close(torch.from_numpy(got), network(*inputs))
+        named = dict(zip(names, inputs, strict=True))
+        (got,) = session.run(None, {name: tensor.numpy() for name, tensor in named.items()})
+        close(torch.from_numpy(got), network(**named))
 
 
-def test_an_roi_that_is_no_argument_is_named(tiny_mrn):
-    network = tiny_mrn(rois={"nm": ROIS["nm"], "mid": ROIS["qsm1"]})
-    with pytest.raises(ValueError, match=r"ROIs \['mid'\] are none of the tensors"):
+@torch.no_grad()
+def test_networks_of_other_regions_do_not_share_a_signature(tiny_mrn, close):
+    image, other = torch.rand(1, 1, 2, 28, 28), torch.rand(1, 1, 3, 28, 42)
+    for name in ("mid", "left"):
+        network = tiny_mrn(rois={"nm": ROIS["nm"], name: ROIS["qsm1"]}).eval()
+        close(torch.jit.script(network)(image, **{name: other}), network(image, **{name: other}))
+
+
+@pytest.mark.parametrize("name", ["left-SN", "class", "image", "others", "a=1):#"])
+def test_an_roi_that_no_argument_can_be_called_is_named(name, tiny_mrn):
+    network = tiny_mrn(rois={"nm": ROIS["nm"], name: ROIS["qsm1"]}, dpt=None)
+    with pytest.raises(ValueError, match=f"ROI '{re.escape(name)}' cannot be the name of a tensor"):
         network(torch.rand(1, 1, 2, 28, 28))
 
 
 def test_a_tensor_of_no_roi_is_refused(tiny_mrn):
     network = tiny_mrn(rois={"nm": ROIS["nm"]})
-    with pytest.raises(ValueError, match=r"tensor 'qsm1' belongs to no ROI"):
+    with pytest.raises(ValueError, match=r"tensors \['qsm1'\] belong to no ROI.*has \['nm'\]"):
         network(torch.rand(1, 1, 2, 28, 28), qsm1=torch.rand(1, 1, 2, 28, 28))
 
 
@@ -150,11 +159,11 @@ def test_masked_rois_and_tensors_exclude_each_other(tiny_mrn):
         network(torch.rand(1, 1, 2, 28, 28))
 
 
-def test_a_foreign_part_is_named(tiny_mrn):
+def test_a_part_that_cannot_be_exported_is_named(tiny_mrn):
     class MyFusion(nn.Module):
         num_layers = 1
 
     network = tiny_mrn(rois={"nm": ROIS["nm"]})
     network.res.ffa = MyFusion()
-    with pytest.raises(TypeError, match="MyFusion stands in place of FFA"):
+    with pytest.raises(TypeError, match=r"MyFusion has no method `on_tensors`.*add it, or give"):
         network(torch.rand(1, 1, 2, 28, 28))

@@ -1,8 +1,10 @@
+"""MRN with an encoder of volumes in place of RES: the paper's baselines (section 4.2)."""
+
 import pytest
 import torch
 from tiny import ROIS
 
-from mrn_components import PatientClassifier, SERes10, VolumeViT
+from mrn_components import MRN, SERes10, VolumeViT
 
 VIT = {"img_size": (4, 16, 16), "patch_size": (2, 8, 8), "hidden_size": 16, "mlp_dim": 32}
 ENCODERS = {
@@ -13,7 +15,7 @@ both = pytest.mark.parametrize("encoder", ENCODERS)
 
 
 def classifier(encoder="seres10", **args):
-    return PatientClassifier(**{"rois": ROIS, "dropout": 0.0, **args}, encoder=ENCODERS[encoder]())
+    return MRN(**{"rois": ROIS, "dropout": 0.0, **args}, encoder=ENCODERS[encoder]())
 
 
 @pytest.fixture
