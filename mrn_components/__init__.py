@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 # The register: what a config may write as mrn_components.NAME, and the module that has it.
 _REGISTER = {
     "CategoryBank": "training.msupmoco",
-    "CheckVolumesd": "regions.transforms",
+    "CheckVolumesd": "regions.reading",
     "Classes": "data.target",
     "DPTHead": "networks.dpt",
     "DiagnosisOutputd": "regions.transforms",
@@ -23,6 +23,7 @@ _REGISTER = {
     "FoldEnsemble": "networks.ensemble",
     "Image": "images.image",
     "InterruptHandler": "training.handlers.interrupt",
+    "LoadVolumed": "regions.reading",
     "MRN": "networks.mrn",
     "MRNLoss": "training.losses",
     "MSupMoCoHandler": "training.msupmoco",
@@ -43,6 +44,7 @@ _REGISTER = {
     "ROICropd": "regions.transforms",
     "ROIDataset": "data.dataset",
     "ROIMaskChannelsd": "regions.transforms",
+    "ReadVolumesd": "regions.reading",
     "RunCheckpointHandler": "training.handlers.checkpoint",
     "SERes10": "networks.seres10",
     "SFA": "networks.sfa",

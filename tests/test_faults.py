@@ -15,7 +15,7 @@ import yaml
 from mrn_components.app import cli
 from mrn_components.checks import check_subject
 from mrn_components.data import load_subjects
-from mrn_components.images.nifti import read_volume
+from mrn_components.images.volume import read_volume
 
 TESTS = Path(__file__).parent
 ROWS = yaml.safe_load((TESTS / "faults.yaml").read_text())

@@ -15,7 +15,7 @@ from mrn_components.app.segment import save_mask
 from mrn_components.checks import FaultyFileError
 from mrn_components.data.subjects import IMAGES, MASKS
 from mrn_components.images.labels import LABELS
-from mrn_components.images.nifti import read_volume
+from mrn_components.images.volume import read_volume
 from mrn_components.system.files import write_text
 
 Format = Literal["docker", "email", "baseline"]

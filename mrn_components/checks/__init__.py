@@ -11,7 +11,6 @@ from mrn_components.checks.subject import (
     examine_subject,
 )
 from mrn_components.images.finding import FaultyFileError, Finding
-from mrn_components.images.nifti import hash_voxels
 
 __all__ = [
     "Examination",
@@ -20,5 +19,4 @@ __all__ = [
     "check_headers",
     "check_subject",
     "examine_subject",
-    "hash_voxels",
 ]

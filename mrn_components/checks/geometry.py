@@ -6,11 +6,10 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from nibabel.spatialimages import HeaderDataError
 
 from mrn_components.images.finding import Finding, error, warning
-from mrn_components.images.nifti import Header, Volume
-from mrn_components.images.volumes import MAX_SHIFT_MM, corner_shift_mm
+from mrn_components.images.masks import MAX_SHIFT_MM, corner_shift_mm
+from mrn_components.images.volume import Header, Volume
 
 _MAX_FORMS_MM, _MAX_FORMS_DEGREES = 1.0, 1.0  # between sform and qform
 _MAX_OBLIQUE_DEGREES = 15.0
@@ -33,18 +32,7 @@ def header_findings(path: Path, header: Header, *, strict: bool) -> Iterator[Fin
             expected="three axes",
             fix="Nothing: it is read as one volume",
         )
-    try:
-        qform, sform = header.get_qform(coded=True)[0], header.get_sform(coded=True)[0]
-        affine = header.get_best_affine()
-    except (HeaderDataError, ValueError) as cause:
-        yield error(
-            "singular",
-            path,
-            found=f"a qform that is no rotation ({cause})",
-            expected="an orientation",
-            fix="Convert the image again from DICOM",
-        )
-        return
+    qform, sform = header.get_qform(coded=True)[0], header.get_sform(coded=True)[0]
     if qform is None and sform is None:
         yield (error if strict else warning)(
             "no-orientation",
@@ -53,40 +41,10 @@ def header_findings(path: Path, header: Header, *, strict: bool) -> Iterator[Fin
             expected="a qform or sform with a code above 0",
             fix="Convert the image again from DICOM",
         )
-    elif not _is_regular(affine):
-        yield error(
-            "singular",
-            path,
-            found=f"an affine that maps the volume to no volume: {affine[:3].tolist()}",
-            expected="three independent axes",
-            fix="Convert the image again from DICOM",
-        )
     else:
         if qform is not None and sform is not None:
             yield from _compare_forms(path, header, qform, sform)
-        yield from _axes_findings(path, affine)
-
-
-def grid_findings(image: Volume, mask: Volume) -> Iterator[Finding]:
-    """Check that a mask lies on its image's grid."""
-    if image.voxels.shape != mask.voxels.shape:
-        yield error(
-            "mask-grid",
-            mask.path,
-            found=f"the shape {mask.voxels.shape}",
-            expected=f"that of {image.path.name}, {image.voxels.shape}",
-            fix="Draw the mask on this image, or resample it with nearest neighbours",
-        )
-        return
-    shift_mm = corner_shift_mm(image.voxels.shape, image.affine, mask.affine)
-    if not shift_mm <= MAX_SHIFT_MM:
-        yield error(
-            "mask-grid",
-            mask.path,
-            found=f"corners up to {shift_mm:.2f} mm from those of {image.path.name}",
-            expected=f"at most {MAX_SHIFT_MM} mm",
-            fix="Correct the affine, or draw the mask on this image",
-        )
+        yield from _axes_findings(path, header.get_best_affine())
 
 
 def pair_findings(nm: Volume, qsm: Volume) -> Iterator[Finding]:
@@ -140,15 +98,6 @@ def _axes_findings(path: Path, affine: np.ndarray) -> Iterator[Finding]:
             expected=f"at most {_MAX_OBLIQUE_DEGREES:.0f}",
             fix="Look at the crops: they follow the slices, not the head's axes",
         )
-
-
-def _is_regular(affine: np.ndarray) -> bool:
-    """Whether the axes are finite and span a volume."""
-    axes = affine[:3, :3]
-    lengths = np.linalg.norm(axes, axis=0)
-    if not np.isfinite(affine).all() or lengths.min() <= 0:
-        return False
-    return bool(abs(np.linalg.det(axes / lengths)) > 0.01)
 
 
 def _angle_degrees(affine: np.ndarray, other: np.ndarray) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from mrn_components.images.finding import Finding, error, warning
-from mrn_components.images.nifti import Volume
+from mrn_components.images.volume import Volume
 
 _SAMPLE = 500_000  # voxels that a percentile is taken of
 _PPB = (2.0, 2000.0)  # of the 99th percentile of |QSM|; brains have about 200 ppb, 0.2 ppm

@@ -11,8 +11,8 @@ import numpy as np
 from mrn_components.images.boxes import Box, enclosing_box, label_boxes, voxel_spacing
 from mrn_components.images.finding import Finding, error, warning
 from mrn_components.images.image import CHALLENGE_IMAGES
-from mrn_components.images.labels import LABELS, SIDES, unknown_values
-from mrn_components.images.nifti import Volume
+from mrn_components.images.labels import LABELS, SIDES
+from mrn_components.images.volume import Volume
 from mrn_components.regions.roi import ROI
 
 # The paper's regions (section 3.3), as the bundles have them.
@@ -47,8 +47,7 @@ class Nuclei:
     @classmethod
     def of(cls, mask: Volume, image: str) -> "Nuclei":
         """Take the nuclei from a mask without unknown values."""
-        ids = mask.voxels.astype(np.uint8)
-        return cls(path=mask.path, image=image, ids=ids, affine=mask.affine)
+        return cls(path=mask.path, image=image, ids=mask.ids, affine=mask.affine)
 
     @cached_property
     def boxes(self) -> dict[int, Box]:
@@ -77,23 +76,6 @@ class Nuclei:
         wide = roi.margin_voxels(self.spacing.tolist()) if margin else (0, 0, 0)
         box = enclosing_box(found, wide)
         return tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(*box, strict=True))
-
-
-def value_findings(mask: Volume, image: str) -> Iterator[Finding]:
-    """Check that a mask holds label ids and nothing else."""
-    wrong = unknown_values(mask.voxels, image)
-    if wrong:
-        table = {label: name for name, pair in LABELS[image].items() for label in pair}
-        fractional = any(value != round(value) for value in wrong if np.isfinite(value))
-        yield error(
-            "fractional-labels" if fractional else "unknown-labels",
-            mask.path,
-            found=f"the values {', '.join(f'{value:.6g}' for value in wrong[:5])}",
-            expected=f"0 and the ids of {image} masks, {table}",
-            fix="Resample masks with nearest neighbours only"
-            if fractional
-            else "Give every nucleus its id, and everything else 0",
-        )
 
 
 def nuclei_findings(nuclei: Nuclei, *, strict: bool) -> Iterator[Finding]:

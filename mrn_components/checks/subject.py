@@ -8,7 +8,7 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from mrn_components.checks.geometry import grid_findings, header_findings, pair_findings
+from mrn_components.checks.geometry import header_findings, pair_findings
 from mrn_components.checks.images import unit_findings, voxel_findings
 from mrn_components.checks.masks import (
     REGIONS,
@@ -16,11 +16,12 @@ from mrn_components.checks.masks import (
     nigra_findings,
     nuclei_findings,
     sign_findings,
-    value_findings,
 )
 from mrn_components.images.finding import FaultyFileError, Finding, error
+from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.images.labels import LABELS
-from mrn_components.images.nifti import Header, Volume, hash_voxels, read_header, read_volume
+from mrn_components.images.masks import grid_findings, value_findings
+from mrn_components.images.volume import Header, Volume, read_header, read_volume
 
 FILES = (*LABELS, *(f"mask_{image}" for image in LABELS))  # keys of a subject's files
 
@@ -62,15 +63,14 @@ def check_headers(subjects: Iterable[Mapping[str, Any]]) -> list[Finding]:
     """Check the headers alone, which reads the first kilobyte of each file.
 
     Args:
-        subjects: dicts as for ``check_subject``; files that are no NIfTI by name are passed over.
+        subjects: dicts as for ``check_subject``.
     """
     findings = []
     for subject in subjects:
-        for key in FILES:
-            path = Path(subject.get(key, ""))
-            if path.name.lower().endswith((".nii", ".nii.gz")):
-                found = _header_findings(path, strict="label" in subject)
-                findings += [replace(finding, subject=subject["subject"]) for finding in found]
+        for key in (key for key in FILES if key in subject):
+            path = Path(subject[key])
+            found = _header_findings(path, strict="label" in subject)
+            findings += [replace(finding, subject=subject["subject"]) for finding in found]
     return findings
 
 
@@ -94,17 +94,15 @@ def examine_subject(subject: Mapping[str, Any], *, deep: bool) -> Examination:
                 findings.append(fault.finding)
                 continue
             digests[key] = volume.sha256
-            place = list(header_findings(path, volume.header, strict=strict))
-            findings += place
-            if not any(finding.id == "singular" for finding in place):
-                volumes[key] = volume
+            findings += header_findings(path, volume.header, strict=strict)
+            volumes[key] = volume
     findings += _volume_findings(volumes, strict=strict, deep=deep)
     images = {key: volume for key, volume in volumes.items() if key in LABELS}
     return Examination(
         subject=subject["subject"],
         findings=[replace(finding, subject=subject["subject"]) for finding in findings],
         hashes={
-            key: {"file": volume.sha256, "voxels": hash_voxels(volume.voxels, volume.affine)}
+            key: {"file": volume.sha256, "voxels": volume.voxel_hash}
             for key, volume in images.items()
             if deep
         },
@@ -132,7 +130,7 @@ def _volume_findings(
     for image in LABELS:
         mask = volumes.get(f"mask_{image}")
         if mask is not None:
-            faults = list(value_findings(mask, image))
+            faults = list(value_findings(mask, CHALLENGE_IMAGES[image]))
             yield from faults if deep else ()
             if not faults:
                 nuclei[image] = Nuclei.of(mask, image)

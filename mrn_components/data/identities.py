@@ -1,18 +1,15 @@
 """What tells that two subjects are one person (their folds must not differ)."""
 
 import hashlib
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import nibabel
-import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from tqdm import tqdm
 
-from mrn_components.checks import hash_voxels
 from mrn_components.data.subjects import IMAGES
 from mrn_components.data.tables import Subject
+from mrn_components.images.finding import FaultyFileError
+from mrn_components.images.volume import read_volume
 from mrn_components.system.files import write_text
 
 Identities = Mapping[str, frozenset[str]]  # subject: {"id SUBJ_000", "image 9f86d0...", ...}
@@ -95,11 +92,7 @@ def _hash_voxels(path: Path, memo_dir: Path | None) -> str:
 
 def _read_and_hash(path: Path) -> str:
     try:
-        # Single precision: the images are integers, or were computed in it.
-        image = nibabel.load(path)
-        voxels = np.asarray(image.dataobj, dtype="<f4")  # type: ignore[attr-defined]
-    except (ImageFileError, OSError, EOFError, ValueError, zlib.error):
-        # Another format, or damaged: the transform that loads it says what is wrong with it.
+        return read_volume(path).voxel_hash
+    except FaultyFileError:  # the transform that reads it says what is wrong with it
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    return hash_voxels(voxels, image.affine)  # type: ignore[attr-defined]

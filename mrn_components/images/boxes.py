@@ -17,6 +17,11 @@ class Box(NamedTuple):
     start: np.ndarray
     stop: np.ndarray
 
+    @property
+    def inside(self) -> tuple[slice, ...]:
+        """The part of the box that lies in the volume, as an index."""
+        return tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(*self, strict=True))
+
     def to_mm(self, affine: np.ndarray) -> "BoxMm":
         """The same box in the world of a file with this affine (4, 4)."""
         centre = affine @ [*(self.start + self.stop - 1) / 2, 1]

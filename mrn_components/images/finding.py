@@ -55,3 +55,8 @@ def error(id: str, path: Path, *, found: str, expected: str, fix: str) -> Findin
 def warning(id: str, path: Path, *, found: str, expected: str, fix: str) -> Finding:  # noqa: A002
     """A warning about a file."""
     return replace(error(id, path, found=found, expected=expected, fix=fix), severity="warning")
+
+
+def fault(id: str, path: Path, *, found: str, expected: str, fix: str) -> FaultyFileError:  # noqa: A002
+    """What to raise of a file that cannot be read."""
+    return FaultyFileError(error(id, path, found=found, expected=expected, fix=fix))

@@ -1,7 +1,6 @@
 """Volumes as files hold them: voxels, affine and name, for what measures without a network."""
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import SpatialImage
 
 from mrn_components.images.labels import LABELS, ImageName
+from mrn_components.images.masks import MAX_SHIFT_MM, corner_shift_mm
 
 VolumeSource = str | Path | SpatialImage
-
-MAX_SHIFT_MM = 0.1  # between the corners of an image and its mask
 
 
 @dataclass(frozen=True)
@@ -102,19 +100,6 @@ def read_mask(source: VolumeSource, image: ImageName) -> Volume:
             "neighbours only."
         )
     return Volume(mask.array.astype(np.uint8), mask.affine, mask.name)
-
-
-def corner_shift_mm(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
-    """Largest distance between the corners of one box of voxels under two affines.
-
-    Args:
-        shape: voxels along each axis.
-        affine: (4, 4) from voxels to mm.
-        other: the other affine.
-    """
-    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)], dtype=float)
-    corners[:, :3] *= shape
-    return float(np.linalg.norm((corners @ (affine - other).T)[:, :3], axis=1).max())
 
 
 def check_same_grid(volume: Volume, mask: Volume) -> None:

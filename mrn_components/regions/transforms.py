@@ -14,81 +14,11 @@ from monai.transforms import CropForeground, Orientation, Transform
 
 from mrn_components.images.boxes import Box
 from mrn_components.images.image import Image
-from mrn_components.images.volumes import MAX_SHIFT_MM, corner_shift_mm
 from mrn_components.regions.placement import Missing, Placement, ROIPlacer
-from mrn_components.regions.roi import ROI, images_of, volume_keys
+from mrn_components.regions.roi import ROI, images_of
 
 _logger = logging.getLogger(__name__)
 _MIN_CONTRAST = 1e-3  # standard deviation in an ROI, of intensities scaled to [0, 1]
-
-
-class CheckVolumesd(Transform):
-    """Refuse volumes and masks that would give wrong crops.
-
-    Comes right after the volumes are read, because intensity scaling hides what is checked here.
-    Non-finite voxels outside every ROI, which QSM often has around the brain, become 0.
-
-    Args:
-        rois: the regions of interest by name.
-        missing: "fallback" lets volumes and masks be absent, as of ``ROICropd``.
-
-    Raises:
-        ValueError: for a volume that is absent or not 3D, a mask on another grid than its image
-            (corners more than 0.1 mm apart), mask values that are no ids of nuclei, or a non-finite
-            voxel in an ROI.
-    """
-
-    def __init__(self, *, rois: Mapping[str, ROI], missing: Missing = "error") -> None:
-        self.rois = dict(rois)
-        self.images = images_of(rois)
-        self.placer = ROIPlacer(rois=rois, missing=missing)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Check the volumes and masks of the images that the ROIs need."""
-        d = dict(data)
-        self._check_presence(d)
-        for name, image in self.images.items():
-            pair = [d[key] for key in (name, image.mask_name) if key in d]
-            for item in pair:
-                _check_3d(item)
-            if len(pair) == 2:
-                _check_grid(*pair)
-            if image.mask_name in d:
-                _check_ids(d[image.mask_name], image)
-        for name in self.images:
-            if name in d and not bool(torch.isfinite(d[name]).all()):
-                self._fill_outside(d, name)
-        return d
-
-    def _check_presence(self, d: Mapping[Hashable, Any]) -> None:
-        absent = [key for key in volume_keys(self.rois) if key not in d]
-        if absent and self.placer.missing == "error":
-            raise ValueError(
-                f"the subject lacks {' and '.join(absent)}; add the files, or let the network do "
-                "without them (--missing_nuclei fallback)."
-            )
-
-    def _fill_outside(self, d: dict[Hashable, Any], image: str) -> None:
-        """Set non-finite voxels of an image to 0, provided that none lies in an ROI."""
-        volume = d[image]
-        finite = torch.isfinite(volume.as_tensor())
-        for name, place in self.placer(d).items():
-            if self.rois[name].image.name == image and place.box is not None:
-                count = int((~finite[0][_inside(place.box)]).sum())
-                if count:
-                    raise ValueError(
-                        f"{_file(volume)} has {count} non-finite voxels (NaN or infinite) in ROI "
-                        f"{name!r}, expected none; reconstruct the image anew."
-                    )
-        count = int((~finite).sum())
-        _logger.warning(
-            "%s has %d non-finite voxels outside the ROIs; they become 0.", _file(volume), count
-        )
-        d[image] = torch.where(finite, volume, 0.0)
-        if self.placer.missing == "fallback":
-            title = self.images[image].title
-            text = f"{count} voxels of {title} outside the ROIs are not finite, taken as 0"
-            d["flags"] = [*d.get("flags", []), text]
 
 
 class ROICropd(Transform):
@@ -255,14 +185,9 @@ def _probabilities(logits: torch.Tensor) -> torch.Tensor:
     return logits.float().softmax(dim=-1)
 
 
-def _inside(box: Box) -> tuple[slice, ...]:
-    """The part of a box that lies in a volume."""
-    return tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(*box, strict=True))
-
-
 def _fault(volume: MetaTensor, box: Box, image: Image) -> str | None:
     """Why a volume shows nothing in an ROI's box, or None."""
-    voxels = volume.as_tensor()[0][_inside(box)].float()
+    voxels = volume.as_tensor()[0][box.inside].float()
     if voxels.numel() == 0:
         return f"lies outside the {image.title} image"
     if float(voxels.std(correction=0)) < _MIN_CONTRAST:
@@ -284,39 +209,6 @@ def _note(
         start, stop = (corner.tolist() for corner in place.box)
         where = {"image": roi.image.name, "nuclei": list(roi.nuclei)}
         report["boxes"][name] = where | {"start": start, "stop": stop}
-
-
-def _check_3d(item: MetaTensor) -> None:
-    if item.ndim != 4 or item.shape[0] != 1:
-        raise ValueError(
-            f"{_file(item)} must be one 3D volume, found {item.shape[0]} of the shape "
-            f"{tuple(item.shape[1:])}; extract one."
-        )
-
-
-def _check_grid(volume: MetaTensor, mask: MetaTensor) -> None:
-    if volume.shape != mask.shape:
-        raise ValueError(
-            f"{_file(mask)} has the shape {tuple(mask.shape[1:])}, expected that of "
-            f"{_file(volume)}, {tuple(volume.shape[1:])}; draw the mask on this image."
-        )
-    shift_mm = corner_shift_mm(volume.shape[1:], volume.affine.numpy(), mask.affine.numpy())
-    if shift_mm > MAX_SHIFT_MM:
-        raise ValueError(
-            f"the corners of {_file(mask)} lie up to {shift_mm:.2f} mm from those of "
-            f"{_file(volume)}, expected at most {MAX_SHIFT_MM} mm; correct the affine, or draw "
-            "the mask on this image."
-        )
-
-
-def _check_ids(mask: MetaTensor, image: Image) -> None:
-    wrong = image.unknown_values(mask.numpy())
-    if wrong:
-        table = {number: nucleus for number, (nucleus, _) in image.ids.items()}
-        raise ValueError(
-            f"{_file(mask)} holds the values {wrong[:5]}, expected 0 and the ids of {image.name} "
-            f"masks, {table}; masks must be resampled with nearest neighbours only."
-        )
 
 
 def _file(item: MetaTensor) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 import nibabel
 import numpy as np
-from monai.transforms import Compose, LoadImaged
 from nibabel.orientations import aff2axcodes, axcodes2ornt, io_orientation, ornt_transform
 from tqdm import tqdm
 
@@ -16,8 +15,8 @@ from mrn_components.data.folds import select_fold
 from mrn_components.data.tables import Subject
 from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.images.labels import LABELS, SIDES, ImageName
+from mrn_components.regions.reading import ReadVolumesd
 from mrn_components.regions.roi import ROI
-from mrn_components.regions.transforms import CheckVolumesd
 from mrn_components.system.files import replacing, write_text
 
 DATASET = "Dataset001_nuclei"
@@ -40,19 +39,17 @@ def write_dataset(
         raw_dir: folder of nnU-Net's raw data sets.
 
     Raises:
-        ValueError: for a volume or a mask that ``CheckVolumesd`` refuses.
+        ValueError: for a volume or a mask that ``ReadVolumesd`` refuses.
     """
     folder = raw_dir / DATASET
     nuclei = LABELS[image]
-    check = Compose(
-        [
-            LoadImaged(keys=[image, f"mask_{image}"], ensure_channel_first=True),
-            CheckVolumesd(rois={"all": ROI(image=CHALLENGE_IMAGES[image], nuclei=list(nuclei))}),
-        ]
-    )
+    check = ReadVolumesd(rois={"all": ROI(image=CHALLENGE_IMAGES[image], nuclei=list(nuclei))})
     for subject in tqdm(subjects, desc=f"Data set of {image}", unit="subject"):
-        check(subject)
         name = subject["subject"]
+        try:
+            check(subject)
+        except ValueError as error:
+            raise ValueError(f"subject {name}: {error}") from error
         _place(Path(subject[image]), folder / "imagesTr" / f"{name}_0000.nii.gz")
         _place(Path(subject[f"mask_{image}"]), folder / "labelsTr" / f"{name}.nii.gz", np.uint8)
     labels = {

@@ -116,7 +116,7 @@ class NNUNetTraining:
 
         Raises:
             FileExistsError: for an unfinished fold, unless ``resume`` is set.
-            ValueError: for a volume or a mask that ``CheckVolumesd`` refuses.
+            ValueError: for a volume or a mask that ``ReadVolumesd`` refuses.
         """
         with _environment(self.root, max(1, self.num_workers)):  # its planner needs one
             plans = self._prepare()

@@ -1,5 +1,4 @@
 import logging
-import re
 from itertools import product
 
 import nibabel
@@ -9,21 +8,16 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import (
-    LoadImaged,
-    Orientationd,
-    ScaleIntensityRange,
-    ScaleIntensityRangePercentiles,
-)
+from monai.transforms import Orientationd, ScaleIntensityRange, ScaleIntensityRangePercentiles
 from tiny_cohort import AFFINE, SHAPE, make_mask, make_subject, write_nifti
 
 from mrn_components.data import load_subjects
 from mrn_components.data.dataset import ROIDataset, collate_subjects
 from mrn_components.images.image import Image
+from mrn_components.regions.reading import LoadVolumed, ReadVolumesd
 from mrn_components.regions.roi import ROI
 from mrn_components.regions.scaling import ScaleImagesd
 from mrn_components.regions.transforms import (
-    CheckVolumesd,
     DiagnosisOutputd,
     MergeSidesd,
     ROICropd,
@@ -36,7 +30,7 @@ KEYS = ["nm", "qsm", "mask_nm", "mask_qsm"]
 def read(folder, *transforms):
     """Read the only subject of a data set as the bundles do."""
     steps = [
-        LoadImaged(KEYS, reader="NibabelReader", image_only=True, ensure_channel_first=True),
+        LoadVolumed(KEYS, ensure_channel_first=True),
         Orientationd(KEYS, axcodes="LPS", labels=None),
         *transforms,
     ]
@@ -200,74 +194,6 @@ def test_mirrored_masks_merge_to_the_same_classes(rois):
     assert torch.equal(merged[0].as_tensor(), merged[1].as_tensor())
 
 
-def test_sound_volumes_pass_unchanged(subject_dir, rois):
-    plain, checked = read(subject_dir), read(subject_dir, CheckVolumesd(rois=rois))
-    for key in KEYS:
-        assert torch.equal(plain[key].as_tensor(), checked[key].as_tensor())
-
-
-def test_what_no_roi_needs_is_not_checked(subject_dir, rois):
-    write_nifti(subject_dir / "SUBJ_000" / "QSM_mask.nii.gz", np.full(SHAPE, 99.0))
-    read(subject_dir, CheckVolumesd(rois={"nm": rois["nm"]}))
-
-
-def _shift(affine, mm):
-    moved = affine.copy()
-    moved[0, 3] += mm
-    return moved
-
-
-@pytest.mark.parametrize(
-    ("file", "change", "message"),
-    [
-        ("NM", lambda a: (np.stack([a, a, a], -1), AFFINE), "one 3D volume, found 3 of the shape"),
-        (
-            "NM_mask",
-            lambda a: (a[1:], AFFINE),
-            r"shape \(23, 24, 12\), expected that of .*\(24, 24, 12\)",
-        ),
-        ("NM_mask", lambda a: (a, _shift(AFFINE, 0.5)), "0.50 mm from those of .*NM.nii.gz"),
-        ("NM_mask", lambda a: (a * 0.99, AFFINE), r"values \[0.99.* expected 0 and the ids of nm"),
-        ("QSM_mask", lambda a: (a + np.uint8(2), AFFINE), r"values \[17.*ids of qsm masks"),
-        ("NM_mask", lambda a: (np.where(a, np.nan, 0), AFFINE), r"values \[nan"),
-    ],
-)
-def test_faulty_volumes_are_refused_by_subject_and_file(subject_dir, rois, file, change, message):
-    path = subject_dir / "SUBJ_000" / f"{file}.nii.gz"
-    write_nifti(path, *change(np.asarray(nibabel.load(path).dataobj)))
-    with pytest.raises(RuntimeError, match="(?s)subject SUBJ_000: .*" + message):
-        read(subject_dir, CheckVolumesd(rois=rois))
-
-
-def test_a_tiny_shift_between_image_and_mask_is_allowed(subject_dir, rois):
-    path = subject_dir / "SUBJ_000" / "NM_mask.nii.gz"
-    write_nifti(path, np.asarray(nibabel.load(path).dataobj), _shift(AFFINE, 0.05))
-    read(subject_dir, CheckVolumesd(rois=rois))
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_non_finite_voxels_are_refused_inside_an_roi_and_zeroed_outside(
-    subject_dir, rois, caplog, value
-):
-    path = subject_dir / "SUBJ_000" / "QSM.nii.gz"
-    array = np.asarray(nibabel.load(path).dataobj).copy()
-    array[0, 0, 11] = value
-    write_nifti(path, array)
-    check = CheckVolumesd(rois={"nm": rois["nm"], "qsm3": rois["qsm3"]})
-    with caplog.at_level(logging.WARNING):
-        d = read(subject_dir, check)
-    assert "QSM.nii.gz has 1 non-finite voxels outside the ROIs" in caplog.text
-    assert int((d["qsm"] == 0).sum()) == 1
-    assert torch.allclose(d["qsm"].affine, d["mask_qsm"].affine)
-
-    array[15, 4, 2] = value  # in the dentate nucleus
-    write_nifti(path, array)
-    with pytest.raises(
-        Exception, match=re.escape("1 non-finite voxels (NaN or infinite) in ROI 'qsm3'")
-    ):
-        read(subject_dir, check)
-
-
 CONFIG = """
 rois:
   nm: {_target_: mrn_components.ROI, image: nm, nuclei: [SN]}
@@ -365,7 +291,7 @@ def test_an_roi_without_nuclei_is_the_whole_image_and_needs_no_mask():
     for missing in ("error", "fallback"):
         d = {"subject": "S0", "r2star": volume}
         for step in (
-            CheckVolumesd(rois=rois, missing=missing),
+            ReadVolumesd(rois=rois, missing=missing),
             ROICropd(rois=rois, missing=missing),
             MergeSidesd(rois=rois),
         ):
@@ -462,7 +388,6 @@ def test_the_fallback_gives_the_same_crops_where_nothing_is_missing():
 def test_an_absent_image_becomes_zeros_and_is_flagged():
     d = both_images()
     del d["nm"], d["mask_nm"]
-    d = CheckVolumesd(rois=MIDBRAIN, missing="fallback")(d)
     d = ROICropd(rois=MIDBRAIN, missing="fallback")(d)
     assert d["missing_rois"] == ["nm"]
     assert "nm: masked, since it has no NM image" in d["flags"]
@@ -505,21 +430,6 @@ def test_an_roi_beyond_the_image_is_masked():
     assert "dn: masked, since it lies outside the QSM image" in d["flags"]
 
 
-def test_without_a_fallback_an_absent_volume_is_named():
-    d = both_images()
-    del d["nm"], d["mask_qsm"]
-    with pytest.raises(ValueError, match=r"lacks nm and mask_qsm; .*--missing_nuclei fallback"):
-        CheckVolumesd(rois=MIDBRAIN)(d)
-
-
-def test_non_finite_voxels_outside_the_rois_are_flagged_in_a_fallback():
-    d = both_images()
-    d["qsm"][0, 0, 0, 11] = torch.nan
-    d = CheckVolumesd(rois={"rn": MIDBRAIN["rn"]}, missing="fallback")(d)
-    d = ROICropd(rois={"rn": MIDBRAIN["rn"]}, missing="fallback")(d)
-    assert "1 voxels of QSM outside the ROIs are not finite, taken as 0" in d["flags"]
-
-
 def test_what_is_flagged_survives_the_cache_and_mixed_batches(tmp_path):
     whole, partial = both_images(), both_images()
     del partial["nm"], partial["mask_nm"]
@@ -529,7 +439,7 @@ def test_what_is_flagged_survives_the_cache_and_mixed_batches(tmp_path):
     make_subject(tmp_path / "SUBJ_000", label=1, seed=0)
     (subject,) = load_subjects(tmp_path, require_labels=False)
     del subject["nm"]
-    steps = [LoadImaged(KEYS, ensure_channel_first=True, allow_missing_keys=True), crop]
+    steps = [ReadVolumesd(rois=MIDBRAIN, missing="fallback"), crop]
     fresh, cached = (
         ROIDataset(data=[subject], transform=steps, cache_dir=tmp_path / "cache")[0]
         for _ in range(2)

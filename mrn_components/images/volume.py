@@ -1,0 +1,345 @@
+"""Volume: a NIfTI file, read once from its first byte to its last.
+
+nibabel stops before the checksum at the end of a gzip file, so that flipped bits become wrong
+voxels; it trusts the size that a header claims. Both are checked here before an array is made.
+"""
+
+import hashlib
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
+
+from mrn_components.images.finding import FaultyFileError, fault
+from mrn_components.images.stream import COPY, advice, is_nifti, looks_like, read_content, reading
+
+MAX_LENGTH = 1024  # voxels along an axis
+MAX_VOXELS = 200_000_000
+_SLACK_BYTES = 1 << 20  # a file may hold this much more than its header declares
+_MAX_RATIO = 1032  # of deflate
+_HEADER_BYTES = 544  # the longest header there is
+
+Header = nibabel.Nifti1Header | nibabel.Nifti2Header
+
+_silent = logging.Logger("nibabel's header checks", level=logging.CRITICAL)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Volume:
+    """Voxels as a file stores them, and where they lie.
+
+    Everything that is computed from the voxels is computed when it is first asked for, and kept.
+
+    Args:
+        path: of the file, or what stands for it in messages.
+        stored: (X, Y, Z) on the axes of the file, before the scaling of the header.
+        affine: (4, 4) from voxels to mm, as nibabel and MONAI read it: the sform where its code is
+            one of NIfTI's and not 0, else the qform with such a code, else the voxel sizes.
+        slope: voxels are ``slope * stored + inter``.
+        inter: see ``slope``.
+        header: of the file; an empty one for voxels from memory.
+        sha256: hash of the file's bytes; "" for voxels from memory.
+    """
+
+    path: Path
+    stored: np.ndarray
+    affine: np.ndarray
+    slope: float = 1.0
+    inter: float = 0.0
+    header: Header = field(default_factory=nibabel.Nifti1Header)
+    sha256: str = ""
+
+    def __fspath__(self) -> str:
+        """Return the path, so that a volume can stand wherever a file is named."""
+        return str(self.path)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along each axis."""
+        return self.stored.shape
+
+    @property
+    def spacing_mm(self) -> np.ndarray:
+        """Edges of a voxel in mm, along each axis."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    @property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel in mm3."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    @cached_property
+    def voxels(self) -> np.ndarray:
+        """Voxels (X, Y, Z) in single precision, contiguous, as MONAI's ``LoadImage`` gives them."""
+        return self._scaled(np.ascontiguousarray(self.stored)).astype(np.float32)
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """Voxels (X, Y, Z) of a mask as ids (uint8); other values are cut off."""
+        return self.voxels.astype(np.uint8)
+
+    def values(self, where: Any = ...) -> np.ndarray:
+        """Return some voxels in the precision that nibabel gives them: double, if they are scaled.
+
+        Args:
+            where: index into (X, Y, Z).
+        """
+        return self._scaled(self.stored[where])
+
+    @cached_property
+    def voxel_hash(self) -> str:
+        """Hash of the voxels, turned to right, anterior, superior, whatever axes the file has."""
+        turned = apply_orientation(self.voxels, io_orientation(self.affine))
+        digest = hashlib.sha256(repr(turned.shape).encode())
+        digest.update(turned.tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def canonical(self) -> "Volume":
+        """The same on the axes closest to right, anterior, superior: a view, nothing is copied."""
+        orientation = io_orientation(self.affine)
+        return replace(
+            self,
+            stored=apply_orientation(self.stored, orientation),
+            affine=self.affine @ inv_ornt_aff(orientation, self.shape),
+        )
+
+    def with_voxels(self, stored: np.ndarray, path: Path) -> "Volume":
+        """Return other voxels (X, Y, Z) in the same place, such as a mask of this image."""
+        return replace(self, path=path, stored=stored, slope=1.0, inter=0.0, sha256="")
+
+    def _scaled(self, stored: np.ndarray) -> np.ndarray:
+        return apply_read_scaling(stored, self.slope, self.inter)
+
+
+def read_header(path: str | Path) -> Header:
+    """Read the header alone.
+
+    Args:
+        path: a .nii or .nii.gz file.
+
+    Raises:
+        FaultyFileError: for a file that is no NIfTI volume of a possible size, or too short.
+    """
+    path = Path(path)
+    with reading(path):
+        pieces = read_content(path, lambda _: None)
+        return _parse(path, _first_bytes(path, pieces))
+
+
+def read_volume(path: str | Path) -> Volume:
+    """Read a file once from its first byte to its last.
+
+    Axes of one voxel after the third are left out.
+
+    Args:
+        path: a .nii or .nii.gz file.
+
+    Raises:
+        FaultyFileError: for a file that is no NIfTI volume of a possible size, is cut, fails its
+            checksum, or holds far more than its header declares.
+    """
+    path = Path(path)
+    digest = hashlib.sha256()
+    with reading(path):
+        pieces = read_content(path, digest.update)
+        content = bytearray(_first_bytes(path, pieces))
+        header = _parse(path, bytes(content))
+        declared = _declared_bytes(header)
+        for piece in pieces:
+            content += piece
+            if len(content) > declared + _SLACK_BYTES:
+                raise fault(
+                    "oversized",
+                    path,
+                    found=f"more than {len(content):,} bytes of content",
+                    expected=f"{declared:,} bytes, as its header declares",
+                    fix="Do not open it; " + COPY[0].lower() + COPY[1:],
+                )
+        if len(content) < declared:
+            raise fault(
+                "truncated",
+                path,
+                found=f"content that ends after {len(content):,} bytes",
+                expected=f"{declared:,} bytes, as its header declares",
+                fix=COPY,
+            )
+    return _volume(path, header, content, digest.hexdigest())
+
+
+def _first_bytes(path: Path, pieces: Iterator[bytes]) -> bytes:
+    """Return the start of the content, long enough for any NIfTI header."""
+    start = b""
+    while len(start) < _HEADER_BYTES:
+        piece = next(pieces, None)
+        if piece is None:
+            break
+        start += piece
+    if not is_nifti(start):
+        raise fault(
+            "not-nifti",
+            path,
+            found=looks_like(start) + (" in it" if path.name.lower().endswith(".gz") else ""),
+            expected="a NIfTI file",
+            fix=advice(start),
+        )
+    return start
+
+
+def _parse(path: Path, start: bytes) -> Header:
+    """Return the header, mended as nibabel mends it, if it describes one real volume."""
+    kind, length = (
+        (nibabel.Nifti1Header, 348) if start[344:345] == b"n" else (nibabel.Nifti2Header, 540)
+    )
+    header = kind(start[:length].ljust(length, b"\0"), check=False)
+    _check_type(path, header)
+    try:
+        header.check_fix(logger=_silent, error_level=40)
+        declared = _declared_bytes(header)
+    except (HeaderDataError, ValueError, OverflowError) as cause:
+        raise _contradiction(path, str(cause)) from cause
+    if int(header["vox_offset"]) < header.single_vox_offset:
+        raise _contradiction(path, f"its voxels begin at byte {int(header['vox_offset'])}")
+    _check_shape(path, _shape(header))
+    _check_place(path, header)
+    size = path.stat().st_size
+    if size * (_MAX_RATIO if path.name.lower().endswith(".gz") else 1) < declared:
+        raise fault(
+            "truncated",
+            path,
+            found=f"a file of {size:,} bytes",
+            expected=f"{declared:,} bytes of content, as its header declares",
+            fix=COPY,
+        )
+    return header
+
+
+def _contradiction(path: Path, cause: str) -> FaultyFileError:
+    return fault(
+        "not-nifti",
+        path,
+        found=f"a header that contradicts itself ({cause})",
+        expected="a NIfTI header",
+        fix=COPY,
+    )
+
+
+def _check_type(path: Path, header: Header) -> None:
+    try:
+        dtype = header.get_data_dtype()
+        found = "colours (RGB)" if dtype.kind == "V" else f"voxels of the type {dtype}"
+        known = dtype.itemsize > 0
+    except KeyError:
+        known = False
+    if not known:
+        raise fault(
+            "data-type",
+            path,
+            found=f"voxels of the unknown type {int(header['datatype'])}",
+            expected="a type that NIfTI defines",
+            fix=COPY,
+        )
+    if dtype.kind not in "iuf":
+        raise fault(
+            "data-type",
+            path,
+            found=found,
+            expected="real numbers",
+            fix="Save one real channel, such as the magnitude",
+        )
+
+
+def _check_shape(path: Path, shape: tuple[int, ...]) -> None:
+    axes = " x ".join(map(str, shape))
+    possible = all(1 <= length <= MAX_LENGTH for length in shape)
+    if not possible or math.prod(shape) > MAX_VOXELS:
+        raise fault(
+            "header-size",
+            path,
+            found=f"a header that claims {axes} voxels",
+            expected=f"1 to {MAX_LENGTH} voxels an axis and at most {MAX_VOXELS:,} in all",
+            fix=COPY,
+        )
+    if len(shape) < 3 or math.prod(shape[3:]) != 1:
+        raise fault(
+            "not-3d",
+            path,
+            found=f"an array of {axes or 'no'} voxels",
+            expected="one volume with three axes",
+            fix="Save the volume you want alone: which echo or direction it is, is your choice",
+        )
+
+
+def _check_place(path: Path, header: Header) -> None:
+    """Refuse an affine, or a qform beside it, that makes no space of the voxels."""
+    try:
+        header.get_qform(coded=True)
+        affine = header.get_best_affine()
+    except (HeaderDataError, ValueError) as cause:
+        raise fault(
+            "singular",
+            path,
+            found=f"a qform that is no rotation ({cause})",
+            expected="an orientation",
+            fix="Convert the image again from DICOM",
+        ) from cause
+    if not _is_regular(affine):
+        raise fault(
+            "singular",
+            path,
+            found=f"an affine that maps the volume to no volume: {affine[:3].tolist()}",
+            expected="three independent axes",
+            fix="Convert the image again from DICOM",
+        )
+
+
+def _is_regular(affine: np.ndarray) -> bool:
+    """Whether the axes are finite and span a volume."""
+    axes = affine[:3, :3]
+    lengths = np.linalg.norm(axes, axis=0)
+    if not np.isfinite(affine).all() or not 0 < lengths.min() <= lengths.max() < math.inf:
+        return False
+    return bool(abs(np.linalg.det(axes / lengths)) > 0.01)
+
+
+def _shape(header: Header) -> tuple[int, ...]:
+    num_axes = min(max(int(header["dim"][0]), 0), 7)
+    return tuple(int(length) for length in header["dim"][1 : 1 + num_axes])
+
+
+def _declared_bytes(header: Header) -> int:
+    """Bytes that the content must have: up to the voxels, and the voxels."""
+    return int(header["vox_offset"]) + math.prod(_shape(header)) * header.get_data_dtype().itemsize
+
+
+def _volume(path: Path, header: Header, content: bytearray, sha256: str) -> Volume:
+    try:
+        slope, inter = header.get_slope_inter()
+    except HeaderDataError as cause:
+        raise fault(
+            "scaling",
+            path,
+            found=f"scale factors that are no numbers ({cause})",
+            expected="a finite scl_slope and scl_inter",
+            fix=COPY,
+        ) from cause
+    shape, offset = _shape(header), int(header["vox_offset"])
+    stored = np.frombuffer(content, header.get_data_dtype(), math.prod(shape), offset)
+    return Volume(
+        path=path,
+        stored=stored.reshape(shape[:3], order="F"),
+        affine=header.get_best_affine(),
+        slope=1.0 if slope is None else slope,
+        inter=0.0 if inter is None else inter,
+        header=header,
+        sha256=sha256,
+    )
