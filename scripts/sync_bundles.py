@@ -5,7 +5,8 @@ A block stands between ``# >>> shared: NAME`` and ``# <<< shared``.
     python scripts/sync_bundles.py           # write them into every other config that has them
     python scripts/sync_bundles.py --check   # write nothing; name what differs and exit with 1
 
-The block of a name stands first in bundles/mrn/configs/train.yaml, or else in its inference.yaml.
+The block of a name is that of bundles/mrn/configs/train.yaml, or else of the inference.yaml there,
+or else of an overlay there.
 """
 
 import argparse
@@ -48,8 +49,11 @@ def sync(bundles: Path, *, check: bool) -> list[str]:
     Returns:
         "bundle/configs/file: block" of every block that differed.
     """
-    mrn = bundles / "mrn" / "configs"
-    source = blocks((mrn / "inference.yaml").read_text()) | blocks((mrn / "train.yaml").read_text())
+    first = [bundles / "mrn" / "configs" / f"{name}.yaml" for name in ("train", "inference")]
+    overlays = sorted(set(first[0].parent.glob("*.yaml")).difference(first))
+    source: dict[str, str] = {}
+    for path in [*first, *overlays]:
+        source = blocks(path.read_text()) | source
     differing = []
     for path in sorted(bundles.glob("*/configs/*.yaml")):
         old = path.read_text()

@@ -1,7 +1,7 @@
 """ROI: which image is cropped around which nuclei, and how large the crop becomes (section 3.3)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
@@ -110,3 +110,13 @@ def volume_keys(rois: Mapping[str, ROI]) -> list[str]:
     masked = {roi.image.mask_name for roi in rois.values() if roi.nuclei}
     masks = [image.mask_name for image in images if image.mask_name in masked]
     return [*(image.name for image in images), *masks]
+
+
+def crop_keys(rois: Iterable[str]) -> list[str]:
+    """Return the keys of the crops in data: those of the images, then those of their masks.
+
+    Args:
+        rois: names of the regions of interest.
+    """
+    names = list(rois)
+    return [*names, *(f"mask_{name}" for name in names)]

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import torch
+from ignite.engine import Engine
 from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
 from monai.handlers import CheckpointLoader
@@ -13,6 +14,7 @@ from stand_in import StandIn, collate, make_dataset, make_optimizer, make_traine
 
 from mrn_components import FaultReportHandler, ROIDataset
 from mrn_components.system.errors import DamagedFileError, ResourceError, user_message
+from mrn_components.training.handlers.faults import _memory_advice
 
 
 def subjects_of(transform):
@@ -20,9 +22,9 @@ def subjects_of(transform):
     return ROIDataset(data=items, transform=Compose([Lambdad("label", transform)]))
 
 
-def train(dataset=None, *, workers=0, network=None, **options):
+def train(dataset=None, *, workers=0, network=None):
     network = network or StandIn()
-    handlers = [FaultReportHandler(**options)]
+    handlers = [FaultReportHandler()]
     make_trainer(
         network,
         make_optimizer(network),
@@ -94,7 +96,21 @@ def test_want_of_memory_names_the_batch_and_the_way_out(error):
         r"nm 2x3x4, 3x3x4, .*; qsm 2x3x4, .*first: --batch_size 1, --precision bf16\."
     )
     with pytest.raises(ResourceError, match=message):
-        train(network=Hungry(), memory_advice="--batch_size 1, --precision bf16")
+        train(network=Hungry())
+
+
+def test_want_of_memory_is_mended_by_what_the_network_has():
+    """Words for the user are in code: a config has none, and the network tells what helps."""
+    network = StandIn()
+    network.encoder = torch.nn.Module()
+    network.encoder.grad_checkpointing = False
+    trainer = make_trainer(network, make_optimizer(network), [])
+    assert _memory_advice(trainer) == [
+        "--batch_size 1",
+        "--network_def#res#checkpointing True",
+        "--precision bf16",
+    ]
+    assert _memory_advice(Engine(lambda *_: None)) == ["--precision bf16", "--device cpu"]
 
 
 @pytest.mark.parametrize(

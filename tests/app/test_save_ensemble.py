@@ -92,7 +92,7 @@ def test_the_overlay_of_the_bundle_is_the_same_ensemble(ensemble):
         ConfigWorkflow(str(ensemble / "configs" / "inference.json")),
         ConfigWorkflow([str(CONFIGS / name) for name in ("inference.yaml", "ensemble.yaml")]),
     )
-    for key in ("network", "checkpoint", "handlers", "inferer", "evaluator"):
+    for key in ("network", "checkpoint", "guards", "inferer", "evaluator"):
         assert own.parser[key] == overlay.parser[key]
     assert overlay.parser.get_parsed_content("ckpt_path")[4].endswith("runs/fold4/models/model.pt")
 

@@ -206,17 +206,11 @@ crop:
   - {_target_: mrn_components.MergeSidesd, rois: "@rois"}
   - {_target_: EnsureTyped, keys: "$@images + @masks", track_meta: false}
 augment:
-  - {_target_: SqueezeDimd, keys: "$@images + @masks", dim: 0}
-  - {_target_: RandFlipd, keys: "$@images + @masks", spatial_axis: 1, prob: 0.5}
-  - _target_: RandRotated
-    keys: "$@images + @masks"
-    range_x: 0.26
-    mode: "$['bilinear'] * len(@rois) + ['nearest'] * len(@rois)"
-    padding_mode: border
-    prob: 0.5
-  - {_target_: EnsureChannelFirstd, keys: "$@images + @masks", channel_dim: no_channel}
-  - _target_: Compose
-    transforms: "$[monai.transforms.RandGaussianNoised(roi, std=0.05, prob=0.3) for roi in @rois]"
+  _target_: mrn_components.augment_rois
+  rois: "@rois"
+  mirror: {prob: 0.5}
+  rotation: {prob: 0.5, range_x: 0.26}
+  noise: {prob: 0.3, std: 0.05}
 """
 
 
@@ -230,7 +224,7 @@ def parse(**overrides):
 def test_crops_follow_the_configs_rois(subject_dir):
     new = {"_target_": "mrn_components.ROI", "image": "qsm", "nuclei": ["RN", "SN"]}
     crop, augment = parse(rois__nm___disabled_=True, rois__midbrain=new)
-    d = read(subject_dir, *crop, *augment)
+    d = read(subject_dir, *crop, augment)
     assert set(d) - {"subject", *KEYS} == {
         f"{kind}{roi}" for kind in ("", "mask_") for roi in ("qsm1", "qsm3", "midbrain")
     }
@@ -333,7 +327,7 @@ def test_mask_channels_follow_augmentation(subject_dir):
     crop, augment = parse()
     rois = {"qsm1": ROI(image="qsm", nuclei=["CN", "PUT", "GP", "TH"])}
     append = ROIMaskChannelsd(rois=rois)
-    dataset = ROIDataset(data=[read(subject_dir, *crop)], transform=[*augment, append])
+    dataset = ROIDataset(data=[read(subject_dir, *crop)], transform=[augment, append])
     dataset.transform.set_random_state(0)
     for d in (dataset[0] for _ in range(4)):
         assert torch.equal(d["qsm1"][1:].argmax(0), d["mask_qsm1"][0].long())

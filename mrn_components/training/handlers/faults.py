@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
+from mrn_components.networks.slice_encoder import SliceEncoder
 from mrn_components.system.errors import DamagedFileError, ResourceError, user_message
 
 
@@ -16,17 +17,13 @@ class FaultReportHandler:
     For errors that libraries raise without knowing the data: memory ran out, a worker of the data
     loader was killed or raised, weights of another network, damaged weights, a process of a
     distributed run died. Other errors pass unchanged.
-
-    Args:
-        memory_advice: what to type when memory runs out, the cheapest first.
     """
 
-    def __init__(self, *, memory_advice: str = "--batch_size 1, then --precision bf16") -> None:
-        self.memory_advice = memory_advice
+    def __init__(self) -> None:
         self.explanations: dict[str, Callable[[Any, re.Match], Exception]] = {
             r"in DataLoader worker process.*^\w+: (subject .*)": _worker_raised,
             r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)": _worker_killed,
-            r"OutOfMemoryError|MemoryError|DefaultCPUAllocator": self.no_memory,
+            r"OutOfMemoryError|MemoryError|DefaultCPUAllocator": _no_memory,
             r"Error\(s\) in loading state_dict for (\w+):(.*)": _other_network,
             r"PytorchStreamReader|UnpicklingError|EOFError": _unreadable_weights,
         }
@@ -54,23 +51,36 @@ class FaultReportHandler:
                 raise explain(engine, found) from error
         raise error
 
-    def no_memory(self, engine: Any, _found: re.Match) -> Exception:
-        """Name the batch, the peak and the way out of a want of memory."""
-        device = torch.device(getattr(engine.state, "device", None) or "cpu")
-        peak = ""
-        if device.type == "cuda":
-            peak = f", {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB at most"
-        batch = engine.state.batch if isinstance(engine.state.batch, Mapping) else {}
-        crops = "; ".join(
-            f"{roi} {', '.join('x'.join(map(str, crop.shape[-3:])) for crop in batch[roi])}"
-            for roi in batch
-            if f"mask_{roi}" in batch and all(map(torch.is_tensor, batch[roi]))
-        )
-        return ResourceError(
-            f"out of memory on {device}{peak}, at the subjects {batch.get('subject')} (crops "
-            f"before resizing, slices x height x width: {crops or 'unknown'}). Add, the cheapest "
-            f"first: {self.memory_advice}."
-        )
+
+def _no_memory(engine: Any, _found: re.Match) -> Exception:
+    device = torch.device(getattr(engine.state, "device", None) or "cpu")
+    peak = ""
+    if device.type == "cuda":
+        peak = f", {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB at most"
+    batch = engine.state.batch if isinstance(engine.state.batch, Mapping) else {}
+    crops = "; ".join(
+        f"{roi} {', '.join('x'.join(map(str, crop.shape[-3:])) for crop in batch[roi])}"
+        for roi in batch
+        if f"mask_{roi}" in batch and all(map(torch.is_tensor, batch[roi]))
+    )
+    return ResourceError(
+        f"out of memory on {device}{peak}, at the subjects {batch.get('subject')} (crops "
+        f"before resizing, slices x height x width: {crops or 'unknown'}). Add, the cheapest "
+        f"first: {', '.join(_memory_advice(engine))}."
+    )
+
+
+def _memory_advice(engine: Any) -> list[str]:
+    """What to type when memory runs out, the cheapest first."""
+    if not hasattr(engine, "optimizer"):
+        return ["--precision bf16", "--device cpu"]
+    advice = ["--batch_size 1", "--precision bf16"]
+    modules = list(engine.network.modules())
+    if any(not getattr(module, "grad_checkpointing", True) for module in modules):
+        advice.insert(1, "--network_def#res#checkpointing True")
+    if any(isinstance(module, SliceEncoder) for module in modules):
+        advice.append("--network_def#res#encoder#name vit_small_patch14_reg4_dinov2.lvd142m")
+    return advice
 
 
 def _worker_raised(_engine: Any, found: re.Match) -> Exception:
