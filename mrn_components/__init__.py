@@ -70,9 +70,9 @@ _REGISTER = {
     "param_groups": "training.optim",
     "save_run": "bundle",
     "select_fold": "data.folds",
+    "select_image": "images.image",
     "split_folds": "data.folds",
     "start_run": "bundle",
-    "volume_keys": "regions.roi",
 }
 
 __all__ = sorted(_REGISTER)

@@ -14,11 +14,15 @@ import nibabel
 import numpy as np
 from tiny_cohort import AFFINE, SHAPE, make_mask, write_nifti
 
-from mrn_components.images.labels import LABELS
+from mrn_components.images.image import CHALLENGE_IMAGES
 
 NAMES = ("NM", "QSM", "NM_mask", "QSM_mask")
 FIRST = "SUBJ_000"
-IRON = LABELS["qsm"]["GP"] + LABELS["qsm"]["SN"] + LABELS["qsm"]["RN"]
+IRON = (
+    CHALLENGE_IMAGES["qsm"].nuclei["GP"]
+    + CHALLENGE_IMAGES["qsm"].nuclei["SN"]
+    + CHALLENGE_IMAGES["qsm"].nuclei["RN"]
+)
 
 
 def make_sound_subject(folder: Path, seed: int) -> None:
@@ -28,7 +32,7 @@ def make_sound_subject(folder: Path, seed: int) -> None:
     for image in ("nm", "qsm"):
         mask = make_mask(image)
         if image == "qsm":  # the dentate nucleus in three slices
-            dentate = np.isin(mask[..., 2], LABELS["qsm"]["DN"])
+            dentate = np.isin(mask[..., 2], CHALLENGE_IMAGES["qsm"].nuclei["DN"])
             mask[..., 3][dentate] = mask[..., 2][dentate]
             volume = rng.normal(0, 30, SHAPE) + 100 * np.isin(mask, IRON)
         else:
@@ -152,7 +156,7 @@ def complex_numbers(root: Path) -> None:
 
 def nan_in_a_nucleus(root: Path) -> None:
     volume = read(root).astype(np.float32)
-    volume[np.isin(read(root, "QSM_mask"), LABELS["qsm"]["RN"])] = np.nan
+    volume[np.isin(read(root, "QSM_mask"), CHALLENGE_IMAGES["qsm"].nuclei["RN"])] = np.nan
     write(root, volume)
 
 
@@ -290,11 +294,11 @@ def _relabel(root: Path, changes: dict[int, float], name: str = "QSM_mask") -> N
 
 
 def one_nucleus_missing(root: Path) -> None:
-    _relabel(root, {LABELS["qsm"]["STN"][1]: 0})
+    _relabel(root, {CHALLENGE_IMAGES["qsm"].nuclei["STN"][1]: 0})
 
 
 def one_side_missing(root: Path) -> None:
-    _relabel(root, {pair[1]: 0 for pair in LABELS["qsm"].values()})
+    _relabel(root, {pair[1]: 0 for pair in CHALLENGE_IMAGES["qsm"].nuclei.values()})
 
 
 def empty_mask(root: Path) -> None:
@@ -303,7 +307,7 @@ def empty_mask(root: Path) -> None:
 
 def stray_voxel(root: Path) -> None:
     mask = read(root, "QSM_mask")
-    mask[1, 1, 10] = LABELS["qsm"]["RN"][0]
+    mask[1, 1, 10] = CHALLENGE_IMAGES["qsm"].nuclei["RN"][0]
     write(root, mask, "QSM_mask")
 
 

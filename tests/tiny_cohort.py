@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from mrn_components.images.labels import LABELS
+from mrn_components.images.image import CHALLENGE_IMAGES
 
 SHAPE = (24, 24, 12)  # voxels
 AFFINE = np.diag([-0.6667, 0.6667, 2.0, 1.0])  # LAS, as the challenge's
@@ -34,7 +34,7 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> P
 def make_mask(image: str) -> np.ndarray:
     """Draw boxes for nuclei, the right ones mirrored from the left."""
     mask = np.zeros(SHAPE, np.uint8)
-    for nucleus, (right, left) in LABELS[image].items():
+    for nucleus, (right, left) in CHALLENGE_IMAGES[image].nuclei.items():
         box = tuple(slice(a, b) for a, b in zip(*_LEFT[nucleus], strict=True))
         side = np.zeros(SHAPE, bool)
         side[box] = True
@@ -49,7 +49,7 @@ def make_subject(folder: Path, label: int, seed: int) -> Path:
     rng = np.random.default_rng(seed)
     for image, scale in (("nm", 1000.0), ("qsm", 100.0)):
         mask = make_mask(image)
-        nigra = np.isin(mask, LABELS[image]["SN"])
+        nigra = np.isin(mask, CHALLENGE_IMAGES[image].nuclei["SN"])
         volume = scale * (
             0.2 * rng.random(SHAPE) + 0.5 * (mask > 0) + (0.5 if label else 0) * nigra
         )

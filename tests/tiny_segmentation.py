@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from mrn_components import NucleiUNet
-from mrn_components.images.labels import LABELS
+from mrn_components.images.image import CHALLENGE_IMAGES
 
 CONFIGS = Path(__file__).parent.parent / "bundles" / "segmentation" / "configs"
 
@@ -18,7 +18,7 @@ def make_plan(image: str = "qsm", folds: int = 1, **changes) -> dict:
     intensity = {"mean": 40.0, "std": 50.0, "percentile_00_5": -35.0, "percentile_99_5": 190.0}
     return {
         "image": image,
-        "labels": sum(len(ids) for ids in LABELS[image].values()),
+        "labels": len(CHALLENGE_IMAGES[image].ids),
         "folds": folds,
         "spacing_mm": [2.0, 0.6667, 0.6667],
         "patch_voxels": [8, 16, 16],

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 
 from mrn_components.app.predict import FailedSubjectsError, predict
-from mrn_components.app.predict.records import MASK_FILES, read_record, subject_folder
+from mrn_components.app.predict.records import mask_file, read_record
 from mrn_components.app.segment import save_mask
 from mrn_components.checks import FaultyFileError
-from mrn_components.data.subjects import IMAGES, MASKS
-from mrn_components.images.labels import LABELS
+from mrn_components.data.subjects import IMAGES
+from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.images.volume import read_volume
 from mrn_components.system.files import write_text
 
@@ -150,11 +150,11 @@ _WRITERS: dict[str, Callable[[Path, Path, Path, Mapping[str, _Answer]], None]] =
 
 def _write_masks(case: Path, output: Path, scratch: Path, suffix: str) -> None:
     """Write the masks of a case: those that were made or given; background without any."""
-    for image in LABELS:
-        path = output / f"{image.upper()}_{suffix}.nii.gz"
-        like = case / IMAGES[image]
-        made = subject_folder(scratch, case.name) / MASK_FILES[image]
-        mask = _read(made) if made.is_file() else _read(case / MASKS[f"mask_{image}"])
+    for image in CHALLENGE_IMAGES.values():
+        path = output / f"{image.file}_{suffix}.nii.gz"
+        like = case / f"{image.file}.nii.gz"
+        made = mask_file(scratch, case.name, image)
+        mask = _read(made) if made.is_file() else _read(case / f"{image.mask}.nii.gz")
         if mask is None and (voxels := _read(like)) is not None:
             mask = np.zeros(voxels.shape, np.uint8)
         if mask is None:

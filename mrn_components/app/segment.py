@@ -2,6 +2,7 @@
 
 import gzip
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -17,7 +18,6 @@ from nibabel.affines import apply_affine
 from mrn_components.app.inspect import require_trusted
 from mrn_components.bundle import RunArguments, bundle_config
 from mrn_components.data.ledger import read_ledgers
-from mrn_components.images.labels import LABELS
 from mrn_components.system.files import check_digest, replacing
 
 _MARGIN_MM = 15.0  # NM and QSM of a subject lie up to 3 mm apart
@@ -41,7 +41,7 @@ class NucleiSegmenter:
 
     Args:
         bundle: folder of a bundle, or of a training run.
-        image: nm or qsm.
+        image: name of one of the bundle's images.
         device: where to compute; None leaves the bundle's choice.
         trust_bundle: use the bundle in spite of what ``mrn inspect`` finds in it.
         overrides: config keys and their values.
@@ -90,18 +90,20 @@ class NucleiSegmenter:
         # As other clients of bundles do: what writes files is left to the caller.
         self.postprocessing = Compose([t for t in postprocessing if not isinstance(t, SaveImaged)])
 
-    def __call__(self, path: str | Path, near: str | Path | None = None) -> Segmentation:
+    def __call__(
+        self, path: str | Path, near: tuple[str | Path, Sequence[int]] | None = None
+    ) -> Segmentation:
         """Segment an image.
 
         Args:
             path: file of the image.
-            near: mask file of the subject's QSM, whose SN tells where to look: NM and QSM share a
-                frame.
+            near: mask file of another image of the subject, and the ids in it that tell where to
+                look: a subject's images share a frame.
         """
         start = time.perf_counter()
         data = self.preprocessing({"image": str(path)})
         image = data["image"]
-        where = {} if near is None else _near(near, image)
+        where = {} if near is None else _near(*near, image)
         with torch.no_grad():
             labels = self.inferer(image[None].to(self.device), self.network, **where)
         data["pred"] = labels[0].cpu()
@@ -133,10 +135,10 @@ def _gzip(content: bytes) -> bytes:
     return gzip.compress(content, compresslevel=6, mtime=0)
 
 
-def _near(mask_file: str | Path, image: Any) -> dict[str, Any]:
-    """Region about the SN of a QSM mask, in an image of the same frame."""
+def _near(mask_file: str | Path, ids: Sequence[int], image: Any) -> dict[str, Any]:
+    """Region about some ids of a mask, in an image of the same frame."""
     mask: Any = nibabel.load(mask_file)
-    voxels = np.argwhere(np.isin(mask.dataobj, LABELS["qsm"]["SN"]))
+    voxels = np.argwhere(np.isin(mask.dataobj, ids))
     if not len(voxels):
         return {}
     corners = np.array([voxels.min(axis=0), voxels.max(axis=0) + 1]).T

@@ -148,6 +148,21 @@ def by_name(images: Mapping[str, Image]) -> dict[str, Image]:
     return dict(images)
 
 
+def select_image(images: Mapping[str, Image], name: str) -> Image:
+    """Return one of the images by its name.
+
+    Args:
+        images: of a config, by name.
+        name: of one of them.
+
+    Raises:
+        ValueError: for a name that none has.
+    """
+    if name not in by_name(images):
+        raise ValueError(f"image must be one of {sorted(images)}, got {name!r}.")
+    return images[name]
+
+
 # The challenge's images (PDCADxFoundation label table), for what runs without a bundle.
 CHALLENGE_IMAGES = {
     "nm": Image(

@@ -11,13 +11,15 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.phantom.numbers import View
 from mrn_components.phantom.subject import Phantom, check_settings, draw_label, make_subject
 from mrn_components.system.files import write_text
 from mrn_components.system.workers import worker_pool
 
 _VERSION = 2  # raise when the same settings give other voxels or names
-_FILES = ("T1", "QSM", "NM", "NM_mask", "QSM_mask")
+_QSM = CHALLENGE_IMAGES["qsm"].file
+_FILES = ("T1", *(file for i in CHALLENGE_IMAGES.values() for file in (i.file, str(i.mask))))
 _QSM_STEP_PPB = 0.1  # QSM is stored as int16 multiples of it
 
 
@@ -126,13 +128,13 @@ def _to_nifti(phantom: Phantom, name: str) -> nib.Nifti1Image:
     """Image with the challenge's header; integers, because noise in floats does not compress."""
     volume = phantom.volumes[name]
     if not name.endswith("_mask"):
-        step = _QSM_STEP_PPB if name == "QSM" else 1.0
+        step = _QSM_STEP_PPB if name == _QSM else 1.0
         limits = np.iinfo(np.int16)
         volume = np.clip(np.rint(volume / step), limits.min, limits.max).astype(np.int16)
     image = nib.Nifti1Image(volume, phantom.affine)
     image.set_qform(phantom.affine, code=1)
     image.set_sform(phantom.affine, code=1)
     image.header.set_xyzt_units("mm", "sec")
-    if name == "QSM":
+    if name == _QSM:
         image.header.set_slope_inter(_QSM_STEP_PPB, 0)
     return image

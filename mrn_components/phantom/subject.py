@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mrn_components.images.labels import LABELS
+from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.phantom.anatomy import Region, brain_mask, draw_anatomy, paint_tissues
 from mrn_components.phantom.numbers import GRIDS, SHAPES, Grid, View
 from mrn_components.phantom.signal import render_nm, render_qsm, render_t1
@@ -62,16 +62,17 @@ def make_subject(
     anatomy = draw_anatomy(anatomy_rng, nm_loss=traits.nm_loss, shift_mm=traits.shift_mm)
     grid = GRIDS[view]
     tissue = paint_tissues(anatomy.pose, grid, tissue_rng)
-    qsm_ids = [number for name in SHAPES for number in LABELS["qsm"][name]]
+    nm, qsm = CHALLENGE_IMAGES["nm"], CHALLENGE_IMAGES["qsm"]
+    qsm_ids = [number for name in SHAPES for number in qsm.nuclei[name]]
     qsm_mask = _mask(grid, dict(zip(qsm_ids, anatomy.nuclei.values(), strict=True)))
-    nm_mask = _mask(grid, dict(zip(LABELS["nm"]["SN"], anatomy.nm_seen.values(), strict=True)))
+    nm_mask = _mask(grid, dict(zip(nm.nuclei["SN"], anatomy.nm_seen.values(), strict=True)))
     brain = brain_mask(tissue) | (qsm_mask > 0)
     volumes = {
-        "NM": render_nm(anatomy, traits, tissue, grid=grid, rng=image_rng),
-        "QSM": render_qsm(anatomy, traits, tissue, brain=brain, grid=grid, rng=image_rng),
+        nm.file: render_nm(anatomy, traits, tissue, grid=grid, rng=image_rng),
+        qsm.file: render_qsm(anatomy, traits, tissue, brain=brain, grid=grid, rng=image_rng),
         "T1": render_t1(anatomy, tissue, grid=grid, rng=image_rng),
-        "NM_mask": nm_mask,
-        "QSM_mask": qsm_mask,
+        str(nm.mask): nm_mask,
+        str(qsm.mask): qsm_mask,
     }
     return Phantom(label, grid.affine, volumes)
 

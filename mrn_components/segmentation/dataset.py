@@ -13,8 +13,7 @@ from tqdm import tqdm
 
 from mrn_components.data.folds import select_fold
 from mrn_components.data.tables import Subject
-from mrn_components.images.image import CHALLENGE_IMAGES
-from mrn_components.images.labels import LABELS, SIDES, ImageName
+from mrn_components.images.image import Image
 from mrn_components.regions.reading import ReadVolumesd
 from mrn_components.regions.roi import ROI
 from mrn_components.system.files import replacing, write_text
@@ -24,43 +23,44 @@ _AXES = ("L", "A", "S")  # of the challenge's files; plan.ORIENTATION read backw
 
 
 def write_dataset(
-    subjects: Sequence[Subject], folds: Mapping[str, Any], image: ImageName, raw_dir: Path
+    subjects: Sequence[Subject], folds: Mapping[str, Any], image: Image, raw_dir: Path
 ) -> None:
     """Write the data set that nnU-Net trains on.
 
     Files of the challenge's orientation are linked, others are written anew in it, since nnU-Net
-    sees the axes of a file and not the directions in its header. QSM is quantitative, so it gets
-    nnU-Net's scheme for that (one range and mean for all subjects); NM is normalised by itself.
+    sees the axes of a file and not the directions in its header. A quantitative image, which has a
+    window, gets nnU-Net's scheme for that (one range and mean for all subjects); others, such as
+    NM, are normalised each by itself.
 
     Args:
         subjects: what ``load_subjects`` returns, with masks.
         folds: what ``split_folds`` returns; nnU-Net trains on the same.
-        image: image to segment.
+        image: to segment; the ids of its nuclei must count from 1 without a gap.
         raw_dir: folder of nnU-Net's raw data sets.
 
     Raises:
-        ValueError: for a volume or a mask that ``ReadVolumesd`` refuses.
+        ValueError: for ids with a gap, and for a volume or a mask that ``ReadVolumesd`` refuses.
     """
     folder = raw_dir / DATASET
-    nuclei = LABELS[image]
-    check = ReadVolumesd(rois={"all": ROI(image=CHALLENGE_IMAGES[image], nuclei=list(nuclei))})
-    for subject in tqdm(subjects, desc=f"Data set of {image}", unit="subject"):
+    if sorted(image.ids) != list(range(1, 1 + len(image.ids))):
+        raise ValueError(
+            f"image {image.name!r} has the ids {sorted(image.ids)}, expected 1 to "
+            f"{len(image.ids)}, which nnU-Net needs; renumber its masks."
+        )
+    check = ReadVolumesd(rois={"all": ROI(image=image, nuclei=list(image.nuclei))})
+    for subject in tqdm(subjects, desc=f"Data set of {image.name}", unit="subject"):
         name = subject["subject"]
         try:
             check(subject)
         except ValueError as error:
             raise ValueError(f"subject {name}: {error}") from error
-        _place(Path(subject[image]), folder / "imagesTr" / f"{name}_0000.nii.gz")
-        _place(Path(subject[f"mask_{image}"]), folder / "labelsTr" / f"{name}.nii.gz", np.uint8)
-    labels = {
-        f"{nucleus}_{side}": label
-        for nucleus, ids in nuclei.items()
-        for side, label in zip(SIDES, ids, strict=True)
-    }
+        _place(Path(subject[image.name]), folder / "imagesTr" / f"{name}_0000.nii.gz")
+        _place(Path(subject[image.mask_name]), folder / "labelsTr" / f"{name}.nii.gz", np.uint8)
+    ids = {f"{nucleus}_{side}": number for number, (nucleus, side) in image.ids.items()}
     description = {
         # A name of nnU-Net's schemes; "CT" is its scheme for quantitative images.
-        "channel_names": {"0": "CT" if image == "qsm" else "NM"},
-        "labels": {"background": 0} | labels,
+        "channel_names": {"0": "CT" if image.window else image.title},
+        "labels": {"background": 0} | ids,
         "numTraining": len(subjects),
         "file_ending": ".nii.gz",
         "overwrite_image_reader_writer": "SimpleITKIO",

@@ -146,7 +146,7 @@ class NucleiRegionInferer(Inferer):
         if not bool(torch.isfinite(total).all()):
             raise ValueError(
                 "the nuclei network gives no finite numbers for this image; look for infinite "
-                "voxels and another unit than in training (QSM: ppb), or get its weights anew."
+                "voxels and another unit than in training, or get its weights anew."
             )
         inner = (slice(b, b + s) for b, s in zip(before, image.shape[2:], strict=True))
         return (total / norm)[(slice(None), slice(None), *inner)].float()

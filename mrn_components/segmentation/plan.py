@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mrn_components.images.labels import LABELS, ImageName
+from mrn_components.images.image import Image
 
 Plan = Mapping[str, Any]
 
@@ -34,9 +34,9 @@ _SCHEME = re.compile(r"[A-Z]\w*Normalization")
 def read_plan(plan: str | Path | Plan) -> Plan:
     """Read a plan.
 
-    Its keys: ``image`` (nm or qsm); ``labels``, the number of label ids; ``folds``, the number of
-    networks whose logits are averaged; ``spacing_mm`` and
-    ``patch_voxels`` along ``ORIENTATION``; ``normalization``, a class of nnU-Net (``scheme``) and
+    Its keys: ``image``, its name; ``labels``, the number of ids in masks, which count from 1;
+    ``folds``, the number of networks whose logits are averaged; ``spacing_mm`` and ``patch_voxels``
+    along ``ORIENTATION``; ``normalization``, a class of nnU-Net (``scheme``) and
     its arguments (``use_mask``, ``intensity``); ``architecture``, as in nnU-Net's own plans.
 
     Args:
@@ -84,18 +84,18 @@ def _check_names(plan: Plan, where: str) -> None:
             )
 
 
-def export_plan(image: ImageName, plans: Mapping[str, Any], num_folds: int) -> dict[str, Any]:
+def export_plan(image: Image, plans: Mapping[str, Any], num_folds: int) -> dict[str, Any]:
     """Take from nnU-Net's plans what inference needs.
 
     Args:
-        image: nm or qsm.
+        image: that was segmented.
         plans: content of nnU-Net's plans file.
         num_folds: networks whose logits are averaged.
     """
     chosen = plans["configurations"][CONFIGURATION]
     return {
-        "image": image,
-        "labels": sum(len(ids) for ids in LABELS[image].values()),
+        "image": image.name,
+        "labels": len(image.ids),
         "folds": num_folds,
         "spacing_mm": [float(step) for step in chosen["spacing"]],
         "patch_voxels": [int(size) for size in chosen["patch_size"]],

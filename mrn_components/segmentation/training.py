@@ -17,7 +17,7 @@ from mrn_components.data.folds import select_fold
 from mrn_components.data.identities import Identities
 from mrn_components.data.ledger import TrainingLedger
 from mrn_components.data.tables import Subject
-from mrn_components.images.labels import ImageName
+from mrn_components.images.image import Image
 from mrn_components.segmentation.dataset import DATASET, write_dataset
 from mrn_components.segmentation.plan import CONFIGURATION, export_plan
 from mrn_components.system.files import remove_unfinished, replacing, replacing_hashed, write_text
@@ -31,7 +31,7 @@ _NUMBERS = {"_codecs.encode", "numpy._core.multiarray.scalar", "numpy.dtype"}
 class NNUNetTraining:
     """Train nnU-Net v2 on the nuclei of one image, and make the result part of a bundle.
 
-    In ``output_dir``, which NM and QSM may share: ``nnunet/IMAGE``, nnU-Net's own folders;
+    In ``output_dir``, which several images may share: ``nnunet/IMAGE``, nnU-Net's own folders;
     ``configs/plan_IMAGE.json``; ``models/IMAGE_foldN.pt``, each fold's weights; and ``weights``,
     those of ``NucleiUNet`` with all folds trained so far and the ledger of their subjects. They
     hold nothing but tensors, unlike nnU-Net's checkpoints.
@@ -71,7 +71,7 @@ class NNUNetTraining:
         subjects: Sequence[Subject],
         folds: Mapping[str, Any],
         identities: Identities,
-        image: ImageName,
+        image: Image,
         output_dir: str,
         weights: str,
         fold_numbers: Sequence[int] = (0,),
@@ -96,7 +96,7 @@ class NNUNetTraining:
         self.image = image
         self.output_dir = Path(output_dir)
         self.weights = Path(weights)
-        self.root = self.output_dir / "nnunet" / image
+        self.root = self.output_dir / "nnunet" / image.name
         self.fold_numbers = fold_numbers
         self.trainer_class = trainer_class
         self.max_epochs = max_epochs
@@ -159,13 +159,13 @@ class NNUNetTraining:
 
     def _made_of(self) -> dict[str, Any]:
         """What the prepared data depend on."""
-        keys = (self.image, f"mask_{self.image}")
+        keys = (self.image.name, self.image.mask_name)
         files = {
             subject["subject"]: [Path(subject[key]).stat().st_mtime_ns for key in keys]
             for subject in self.subjects
         }
         settings = {"memory_gb": self.memory_gb, "base_features": self.base_features}
-        return {"image": self.image, "files": files, "folds": self.folds["folds"], **settings}
+        return {"image": self.image.name, "files": files, "folds": self.folds["folds"], **settings}
 
     def _train(self, fold: int, plans: dict[str, Any]) -> None:
         """Train a fold, unless it is trained."""
@@ -225,7 +225,7 @@ class NNUNetTraining:
             members = select_fold(self.subjects, self.folds, fold, "training")
             subjects |= {subject["subject"]: subject for subject in members}
         plan = export_plan(self.image, plans, num_folds=len(trained))
-        path = self.output_dir / "configs" / f"plan_{self.image}.json"
+        path = self.output_dir / "configs" / f"plan_{self.image.name}.json"
         write_text(path, json.dumps(plan, indent=1) + "\n")
         ledger = TrainingLedger(subjects=list(subjects.values()), identities=self.identities)
         with replacing_hashed(self.weights) as temporary:
@@ -234,7 +234,7 @@ class NNUNetTraining:
         _logger.info("folds %s are in %s (research use only)", trained, self.weights)
 
     def _fold_weights(self, fold: int) -> Path:
-        return self.output_dir / "models" / f"{self.image}_fold{fold}.pt"
+        return self.output_dir / "models" / f"{self.image.name}_fold{fold}.pt"
 
     def _trained_folds(self) -> list[int]:
         return [f for f in range(len(self.folds["folds"])) if self._fold_weights(f).is_file()]

@@ -10,7 +10,7 @@ from tiny_cohort import AFFINE, make_mask, make_subject, write_nifti
 
 from mrn_components.app import cli
 from mrn_components.app.evaluate_masks import evaluate_masks
-from mrn_components.images.labels import LABELS
+from mrn_components.images.image import CHALLENGE_IMAGES
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_perfect_masks(tmp_path, dataset, where, kind):
 
 
 def test_sides_are_averaged_within_subjects_and_empties_are_counted(tmp_path, dataset):
-    right, left = LABELS["qsm"]["RN"]
+    right, left = CHALLENGE_IMAGES["qsm"].nuclei["RN"]
 
     def change(subject, image, mask):
         if image == "qsm" and subject == "S0":

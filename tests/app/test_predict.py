@@ -18,10 +18,11 @@ from tiny_segmentation import make_segmentation_bundle
 from mrn_components.app import cli
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.predict import FailedSubjectsError, inference_workflow, predict
+from mrn_components.app.predict.pipeline import find_near
 from mrn_components.app.predict.records import read_record
 from mrn_components.app.tables import read_predictions
 from mrn_components.biomarkers import read_biomarkers
-from mrn_components.images.labels import LABELS
+from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.system.files import locked
 
 
@@ -270,10 +271,22 @@ def test_without_weights_it_says_what_to_do(run, few, tmp_path):
     ):
         predict(few, tmp_path / "out", bundle=run, segmentation=str(empty))
     remove_masks(few)
-    with pytest.raises(ValueError, match=r"there is no NM mask, and .* no weights for nm .* train"):
+    with pytest.raises(ValueError, match=r"there is no QSM mask, and .* weights for qsm .* train"):
         predict(few, tmp_path / "out", bundle=run, segmentation=str(empty))
     with pytest.raises(ValueError, match=r"no.pt is not there. Train first"):
         raise_cause(predict, few, tmp_path / "out", bundle=run, ckpt_path="no.pt")
+
+
+def test_the_mask_that_holds_all_nuclei_of_an_image_tells_where_to_look():
+    nm, qsm = CHALLENGE_IMAGES["nm"], CHALLENGE_IMAGES["qsm"]
+    r2star = Image(file="R2S", mask="R2S_mask", nuclei={"RN": (1, 2), "SN": (5, 6)})
+    masks = {"nm": Path("n"), "qsm": Path("q"), "r2s": Path("r")}
+    images = [qsm, r2star, nm]
+    assert find_near(nm, images, {}) is None
+    assert find_near(nm, images, masks) == (Path("q"), [11, 12])
+    assert find_near(nm, images, {"r2s": Path("r")}) == (Path("r"), [5, 6])
+    assert find_near(r2star, images, {"qsm": Path("q")}) == (Path("q"), [13, 14, 11, 12])
+    assert find_near(qsm, images, {"nm": Path("n"), "r2s": Path("r")}) is None  # they show parts
 
 
 def raise_cause(call, *arguments, **options):
@@ -409,7 +422,3 @@ def test_folders_that_differ_in_case_are_refused(run, few, tmp_path):
     shutil.copytree(few / "S0", few / "s0")
     with pytest.raises(ValueError, match=r"the ids S0, s0; .*Rename one"):
         predict(few, tmp_path / "out", bundle=run)
-
-
-def test_labels_tell_how_many_nuclei_there_are():
-    assert set(LABELS) == {"nm", "qsm"}  # what the record's keys rest on

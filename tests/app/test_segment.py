@@ -6,6 +6,7 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from tiny_segmentation import make_segmentation_bundle
 
 from mrn_components.app.segment import NucleiSegmenter, save_mask
+from mrn_components.images.image import CHALLENGE_IMAGES
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,8 @@ def test_the_qsm_tells_where_the_nm_is_searched(bundle, cohort):
     segment.inferer = lambda image, _network, **where: (
         seen.append(where) or torch.zeros(image.shape, dtype=torch.uint8)
     )
-    segment(cohort / "SUBJ_003" / "NM.nii.gz", near=cohort / "SUBJ_003" / "QSM_mask.nii.gz")
+    near = cohort / "SUBJ_003" / "QSM_mask.nii.gz", CHALLENGE_IMAGES["qsm"].nuclei["SN"]
+    segment(cohort / "SUBJ_003" / "NM.nii.gz", near=near)
     # Boxes of the SN, [7, 17) x [8, 11) x [3, 6) on the axes x y z of a file of the same grid.
     np.testing.assert_allclose(seen[0]["centre"], [4.5, 9.5, 12], atol=0.6)
     np.testing.assert_allclose(seen[0]["region_mm"], [36, 32, 36.67], atol=0.1)

@@ -17,7 +17,7 @@ from mrn_components.biomarkers import (
     read_biomarkers,
     write_biomarkers,
 )
-from mrn_components.images.labels import LABELS, SIDES
+from mrn_components.images.image import CHALLENGE_IMAGES, SIDES
 from mrn_components.phantom import make_subject
 from mrn_components.phantom.numbers import SPACING_MM
 from mrn_components.phantom.traits import draw_traits
@@ -59,7 +59,7 @@ def test_every_nucleus_is_measured_in_its_own_voxels(tiny, affine):
     values = measure(tiny, affine)
     assert tuple(values) == COLUMNS
     voxel_mm3 = abs(np.linalg.det(affine[:3, :3]))
-    for nucleus, ids in LABELS["qsm"].items():
+    for nucleus, ids in CHALLENGE_IMAGES["qsm"].nuclei.items():
         for side, label in zip(SIDES, ids, strict=True):
             chi = tiny["QSM"][tiny["QSM_mask"] == label].astype(float)
             expected = [len(chi) * voxel_mm3, chi.mean(), np.quantile(chi, 0.95)]
@@ -74,7 +74,7 @@ def test_every_nucleus_is_measured_in_its_own_voxels(tiny, affine):
 
 def test_asymmetry_is_the_difference_over_the_mean_and_swaps_its_sign(tiny):
     mask = tiny["QSM_mask"].copy()
-    right, left = LABELS["qsm"]["DN"]
+    right, left = CHALLENGE_IMAGES["qsm"].nuclei["DN"]
     mask[np.nonzero(mask == left)[0].min()][mask[np.nonzero(mask == left)[0].min()] == left] = 0
     values = measure({**tiny, "QSM_mask": mask})
     sizes = np.sum(mask == right), np.sum(mask == left)
@@ -88,7 +88,9 @@ def test_asymmetry_is_the_difference_over_the_mean_and_swaps_its_sign(tiny):
 
 
 def test_asymmetry_needs_two_positive_sides(tiny):
-    qsm = np.where(tiny["QSM_mask"] == LABELS["qsm"]["RN"][0], -5, tiny["QSM"]).astype(np.float32)
+    qsm = np.where(
+        tiny["QSM_mask"] == CHALLENGE_IMAGES["qsm"].nuclei["RN"][0], -5, tiny["QSM"]
+    ).astype(np.float32)
     values = measure({**tiny, "QSM": qsm})
     assert values["qsm_mean_ppb_RN_right"] == -5
     assert values["asymmetry_qsm_mean_ppb_RN"] is None
@@ -111,7 +113,9 @@ def test_any_orientation_gives_the_same_numbers(tiny, axes):
 def test_what_is_missing_is_none_and_changes_nothing_else(tiny):
     whole = measure(tiny)
     assert None not in whole.values()
-    mask = np.where(tiny["QSM_mask"] == LABELS["qsm"]["STN"][1], 0, tiny["QSM_mask"])
+    mask = np.where(
+        tiny["QSM_mask"] == CHALLENGE_IMAGES["qsm"].nuclei["STN"][1], 0, tiny["QSM_mask"]
+    )
     values = measure({**tiny, "QSM_mask": mask})
     lost = {column for column in COLUMNS if "_STN_left" in column or column.endswith("_STN")}
     assert {column for column, value in values.items() if value is None} == lost
@@ -139,7 +143,7 @@ def test_missing_images_and_masks_leave_the_other_image(tiny):
 
 def test_voxels_that_are_not_finite_do_not_count(tiny):
     qsm = tiny["QSM"].copy()
-    label = LABELS["qsm"]["GP"][0]
+    label = CHALLENGE_IMAGES["qsm"].nuclei["GP"][0]
     first = tuple(np.argwhere(tiny["QSM_mask"] == label)[0])
     qsm[first] = np.nan
     values = measure({**tiny, "QSM": qsm})
@@ -186,7 +190,9 @@ def test_labelled_nuclei_of_the_other_grid_are_no_reference(head):
     grid = np.diag([-2.0, 2, 2, 1])
     grid[:3, 3] = (80, 0, 0)
     other = np.zeros((40, 30, 20), np.uint8)
-    other[8:14, 16:26, 6:11] = LABELS["qsm"]["STN"][0]  # x from 80 - 2 * 14 to 80 - 2 * 8
+    other[8:14, 16:26, 6:11] = CHALLENGE_IMAGES["qsm"].nuclei["STN"][
+        0
+    ]  # x from 80 - 2 * 14 to 80 - 2 * 8
     images = [nib.Nifti1Image(array, affine) for array in (nm, mask)]
     without = biomarkers(images[0], None, images[1], None)
     assert without["nm_contrast_ratio_right"] < 0

@@ -34,7 +34,7 @@ from safetensors.torch import load_file
 from test_bundles import TINY
 
 from mrn_components.app.segment import NucleiSegmenter
-from mrn_components.images.labels import LABELS
+from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.system.hashes import verify_hashes
 
 ROOT = Path(__file__).parent.parents[1]
@@ -191,7 +191,7 @@ def test_metadata_name_the_labels_of_the_segmentation():
     path = ROOT / "bundles" / "segmentation" / "configs" / "metadata.json"
     pred = json.loads(path.read_text())["network_data_format"]["outputs"]["pred"]
     names = {"0": "background"}
-    for nucleus, sides in LABELS["qsm"].items():
+    for nucleus, sides in CHALLENGE_IMAGES["qsm"].nuclei.items():
         names |= {str(i): f"{nucleus} {s}" for i, s in zip(sides, ("right", "left"), strict=True)}
     assert pred["channel_def"] == names
 

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mrn_components.images.labels import LABELS
+from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.phantom import cohort as phantom_cohort
 from mrn_components.phantom import make_cohort, make_subject
 from mrn_components.phantom.numbers import GRIDS, NM_SHAPE, SHAPES
@@ -99,11 +99,11 @@ def test_views_hold_the_same_nuclei(brain):
 
 def test_labels_are_complete_and_odd_ids_lie_right(several):
     for phantom in several:
-        for image, table in LABELS.items():
-            mask = phantom.volumes[f"{image.upper()}_mask"]
+        for image in CHALLENGE_IMAGES.values():
+            mask = phantom.volumes[image.mask]
             assert mask.dtype == np.uint8
-            assert set(np.unique(mask)) == {0, *(i for pair in table.values() for i in pair)}
-            for right, left in table.values():
+            assert set(np.unique(mask)) == {0, *image.ids}
+            for right, left in image.nuclei.values():
                 centres = [
                     phantom.affine[:3, :3] @ np.argwhere(mask == i).mean(0) for i in (right, left)
                 ]
@@ -122,7 +122,7 @@ def test_nuclei_keep_6_mm_from_the_border(several):
 def test_mean_volumes_are_the_published_ones(several):
     masks = [phantom.volumes for phantom in several]
     for name, shape in SHAPES.items():
-        pair = LABELS["qsm"][name]
+        pair = CHALLENGE_IMAGES["qsm"].nuclei[name]
         volume = np.mean([np.isin(m["QSM_mask"], pair).sum() for m in masks]) / 2 * 8 / 9
         assert volume == pytest.approx(np.mean(shape.volume), rel=0.15), name
     volume = np.mean([(m["NM_mask"] > 0).sum() for m in masks]) / 2 * 8 / 9
@@ -133,7 +133,9 @@ def test_neuromelanin_overlaps_the_substantia_nigra(several):
     shares = []
     for phantom in several:
         nm, qsm = phantom.volumes["NM_mask"], phantom.volumes["QSM_mask"]
-        for nm_id, qsm_id in zip(LABELS["nm"]["SN"], LABELS["qsm"]["SN"], strict=True):
+        for nm_id, qsm_id in zip(
+            CHALLENGE_IMAGES["nm"].nuclei["SN"], CHALLENGE_IMAGES["qsm"].nuclei["SN"], strict=True
+        ):
             shares.append((qsm[nm == nm_id] == qsm_id).mean())
     assert 0.5 < np.mean(shares) < 0.8
 
@@ -143,7 +145,7 @@ def test_nuclei_stand_out_in_their_images(several):
     for phantom in several:
         qsm, nm = phantom.volumes["QSM"], phantom.volumes["NM"]
         qsm_mask, nm_mask = phantom.volumes["QSM_mask"], phantom.volumes["NM_mask"]
-        nigra = np.isin(qsm_mask, LABELS["qsm"]["SN"])
+        nigra = np.isin(qsm_mask, CHALLENGE_IMAGES["qsm"].nuclei["SN"])
         assert qsm[nigra].mean() > np.median(qsm[qsm != 0]) + 40
         contrasts.append(nm[nm_mask > 0].mean() / nm[(nm_mask == 0) & (qsm_mask > 0)].mean())
     assert np.mean(contrasts) > 1.04
@@ -184,7 +186,7 @@ def test_the_effect_changes_patients_only():
 def test_disease_raises_qsm_and_takes_neuromelanin():
     def measures(label):
         volumes = make_subject(4, effect=2.0, view="midbrain", label=label).volumes
-        nigra = np.isin(volumes["QSM_mask"], LABELS["qsm"]["SN"])
+        nigra = np.isin(volumes["QSM_mask"], CHALLENGE_IMAGES["qsm"].nuclei["SN"])
         neuromelanin = volumes["NM_mask"] > 0
         return (
             volumes["QSM"][nigra].mean(),

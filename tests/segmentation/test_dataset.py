@@ -8,6 +8,7 @@ import SimpleITK
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from mrn_components.data import load_subjects, split_folds
+from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.segmentation.dataset import DATASET, write_dataset
 
 
@@ -32,7 +33,7 @@ def dataset(cohort, tmp_path):
         turn(root / "SUBJ_001" / file, "PIR")
     subjects = load_subjects(root)
     folds = split_folds(subjects, 2)
-    write_dataset(subjects, folds, "nm", tmp_path / "raw")
+    write_dataset(subjects, folds, CHALLENGE_IMAGES["nm"], tmp_path / "raw")
     return root, tmp_path / "raw" / DATASET, folds
 
 
@@ -72,4 +73,18 @@ def test_a_faulty_mask_is_refused_by_name(dataset, tmp_path):
     wrong[wrong == 2] = 17
     nibabel.save(nibabel.Nifti1Image(wrong, mask.affine), path)
     with pytest.raises(ValueError, match=r"subject SUBJ_002: NM_mask\.nii\.gz: the values 17"):
-        write_dataset(load_subjects(root), folds, "nm", tmp_path / "again")
+        write_dataset(load_subjects(root), folds, CHALLENGE_IMAGES["nm"], tmp_path / "again")
+
+
+def test_ids_with_a_gap_are_refused(tmp_path):
+    image = Image(file="R2STAR", mask="R2STAR_mask", nuclei={"SN": (11, 12)})
+    with pytest.raises(ValueError, match=r"'r2star' has the ids \[11, 12\], expected 1 to 2"):
+        write_dataset([], {"folds": []}, image, tmp_path)
+
+
+def test_only_an_image_with_a_window_is_normalised_as_quantitative(cohort, tmp_path):
+    subjects = load_subjects(cohort)[:2]
+    for name, scheme in (("nm", "NM"), ("qsm", "CT")):
+        write_dataset(subjects, {"folds": []}, CHALLENGE_IMAGES[name], tmp_path / name)
+        description = json.loads((tmp_path / name / DATASET / "dataset.json").read_text())
+        assert description["channel_names"] == {"0": scheme}

@@ -15,6 +15,7 @@ from mrn_components import NNUNetTraining
 from mrn_components.app.segment import NucleiSegmenter
 from mrn_components.data import load_subjects, split_folds
 from mrn_components.data.ledger import read_ledger
+from mrn_components.images.image import CHALLENGE_IMAGES
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "bundles" / "segmentation" / "configs"
@@ -166,7 +167,7 @@ def test_an_unfinished_training_is_not_removed_when_the_data_change(cohort, tmp_
         subjects=subjects,
         folds=split_folds(subjects, 5),
         identities={},
-        image="nm",
+        image=CHALLENGE_IMAGES["nm"],
         output_dir=str(tmp_path),
         weights=str(tmp_path / "models" / "model_nm.pt"),
         device="cpu",

@@ -11,9 +11,9 @@ from typing import Any
 
 from mrn_components.app.predict.inputs import Case
 from mrn_components.app.predict.records import (
-    MASK_FILES,
     Record,
     empty_record,
+    mask_file,
     subject_folder,
 )
 from mrn_components.app.predict.segmentation import Segmenters
@@ -25,7 +25,7 @@ from mrn_components.biomarkers import biomarkers
 from mrn_components.checks import examine_subject
 from mrn_components.data.ledger import Ledger, find_trained_on
 from mrn_components.data.subjects import IMAGES, MASKS
-from mrn_components.images.labels import ImageName
+from mrn_components.images.image import Image
 from mrn_components.system.errors import user_message
 from mrn_components.system.files import write_text
 
@@ -115,7 +115,7 @@ class Pipeline:
                 )
                 continue
             for key in (name, image.mask_name):
-                if key in case.files:
+                if key in case.files and key in self.classifier.keys:
                     files[key] = case.files[key]
         if not files:
             raise ValueError(
@@ -136,21 +136,19 @@ class Pipeline:
     def _segment(self, record: Record, files: dict[str, Path]) -> dict[str, str]:
         """Segment the images without a mask; {"mask_nm": path, ...} of the new masks."""
         made: dict[str, str] = {}
-        masks = {image: files[f"mask_{image}"] for image in MASK_FILES if f"mask_{image}" in files}
-        images: tuple[ImageName, ...] = ("qsm", "nm")  # the SN of QSM tells where to look in NM
+        images = [image for image in self.classifier.masked_images if image.name in files]
+        masks = {i.name: files[i.mask_name] for i in images if i.mask_name in files}
         for image in images:
-            if image not in files:
-                continue
-            record["mask_source"][image] = "given" if image in masks else "segmented"
-            if image not in masks:
-                path = subject_folder(self.output_dir, record["subject"]) / MASK_FILES[image]
-                near = masks.get("qsm")  # none yet for QSM itself
-                with _timed(record["timings_s"], f"segment_{image}"):
-                    segmentation = self.segmenters.load(image)(files[image], near)
+            record["mask_source"][image.name] = "given" if image.name in masks else "segmented"
+            if image.name not in masks:
+                path = mask_file(self.output_dir, record["subject"], image)
+                with _timed(record["timings_s"], f"segment_{image.name}"):
+                    segment = self.segmenters.load(image)
+                    segmentation = segment(files[image.name], find_near(image, images, masks))
                 with _timed(record["timings_s"], "write"):
-                    save_mask(path, segmentation.mask, like=files[image])
-                masks[image] = path
-                made[f"mask_{image}"] = str(path)
+                    save_mask(path, segmentation.mask, like=files[image.name])
+                masks[image.name] = path
+                made[image.mask_name] = str(path)
         record["mask_source"] = dict(sorted(record["mask_source"].items()))
         return made
 
@@ -158,7 +156,7 @@ class Pipeline:
         """Of those whose masks the subject has: a network knows the nuclei that it learned from."""
         for image, source in record["mask_source"].items():
             if source == "segmented":
-                yield from self.segmenters.load(image).ledgers
+                yield from self.segmenters.load(self.classifier.images[image]).ledgers
 
     @staticmethod
     def _measure(record: Record, subject: Mapping[str, Any]) -> None:
@@ -198,6 +196,19 @@ class Pipeline:
                 if name not in (".", "/"):
                     text = text.replace(f"{name}/", "")
         return text
+
+
+def find_near(
+    image: Image, others: Sequence[Image], masks: Mapping[str, Path]
+) -> tuple[Path, list[int]] | None:
+    """Find a mask that holds all nuclei of an image, and their ids in it: there they are in both.
+
+    The SN of QSM tells where to look in NM.
+    """
+    for other in others:
+        if other.name in masks and image.nuclei.keys() <= other.nuclei.keys():
+            return masks[other.name], [i for name in image.nuclei for i in other.nuclei[name]]
+    return None
 
 
 @contextmanager

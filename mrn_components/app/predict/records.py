@@ -3,18 +3,18 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mrn_components.app.report.reports import EXPLANATION, PAGE
 from mrn_components.biomarkers import write_biomarkers
+from mrn_components.images.image import Image
 from mrn_components.system.files import csv_cell, write_text
 
 Record = dict[str, Any]  # prediction.json; its keys are in the bundle's docs
 
 RECORD = "prediction.json"
-MASK_FILES = {"nm": "NM_mask.nii.gz", "qsm": "QSM_mask.nii.gz"}
 
 
 def empty_record(subject: str) -> Record:
@@ -43,10 +43,17 @@ def subject_folder(output_dir: Path, subject: str) -> Path:
     return output_dir / "subjects" / subject
 
 
-def clear_subject(output_dir: Path, subject: str) -> None:
-    """Remove the files of an earlier prediction of a subject."""
-    for name in (RECORD, EXPLANATION, PAGE, *MASK_FILES.values()):
+def mask_file(output_dir: Path, subject: str, image: Image) -> Path:
+    """Return where a subject's mask of an image is written."""
+    return subject_folder(output_dir, subject) / f"{image.mask}.nii.gz"
+
+
+def clear_subject(output_dir: Path, subject: str, images: Iterable[Image]) -> None:
+    """Remove the files of an earlier prediction of a subject, with its masks of some images."""
+    for name in (RECORD, EXPLANATION, PAGE):
         (subject_folder(output_dir, subject) / name).unlink(missing_ok=True)
+    for image in images:
+        mask_file(output_dir, subject, image).unlink(missing_ok=True)
 
 
 def write_record(output_dir: Path, record: Record) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from mrn_components.app.predict.manifest import (
 from mrn_components.app.predict.pipeline import Pipeline
 from mrn_components.app.predict.processes import joined_processes, with_own_device
 from mrn_components.app.predict.records import (
-    MASK_FILES,
     Record,
     clear_subject,
     empty_record,
+    mask_file,
     read_record,
     subject_folder,
     write_record,
@@ -33,6 +33,7 @@ from mrn_components.app.predict.segmentation import Segmenters
 from mrn_components.app.predict.workflow import Classifier, inference_workflow
 from mrn_components.app.report.reports import needs_explanation, write_reports
 from mrn_components.data.ledger import read_ledgers
+from mrn_components.images.image import Image
 from mrn_components.system.files import locked
 from mrn_components.system.hashes import file_hash
 
@@ -156,7 +157,7 @@ class _Run:
         )
         classifier = Classifier(workflow)
         segmenters = Segmenters(segmentation, classifier.device, trust_bundle)
-        segments = self._load_segmenters(classifier.images, segmenters)
+        segments = self._load_segmenters(classifier.masked_images, segmenters)
         self.pipeline = Pipeline(
             classifier=classifier,
             segmenters=segmenters,
@@ -182,19 +183,20 @@ class _Run:
         self._identity = hash_content(same)
         self._identity_with_masks = hash_content([*same, self.description["segmentation"]])
 
-    def _load_segmenters(self, images: Collection[str], segmenters: Segmenters) -> bool:
+    def _load_segmenters(self, images: Sequence[Image], segmenters: Segmenters) -> bool:
         """Build the segmenters that are needed; whether any is.
 
         Raises:
             ValueError: if one cannot be built though every subject needs one.
         """
         without = [
-            {image for image in images if image in case.files and f"mask_{image}" not in case.files}
+            {i.name for i in images if i.name in case.files and i.mask_name not in case.files}
             for case in self.inputs.cases
         ]
         try:
-            for image in sorted(set().union(*without)):
-                segmenters.load(image)
+            for image in images:
+                if any(image.name in names for names in without):
+                    segmenters.load(image)
         except ValueError:
             if all(without):
                 raise  # else it is the error of those subjects
@@ -205,7 +207,7 @@ class _Run:
         if self.resume:
             cases = self._left(cases)
         for case in cases:
-            clear_subject(self.output_dir, case.subject)
+            clear_subject(self.output_dir, case.subject, self.pipeline.classifier.masked_images)
         for case in tqdm(cases, desc="Subjects", unit="subject", disable=idist.get_rank() > 0):
             start = time.perf_counter()
             record = self.pipeline.predict(case)
@@ -269,10 +271,12 @@ class _Run:
             return "failed before"
         if record["run"] != self._identity_of(record):
             return "with other weights or settings"
-        masks = [image for image, source in record["mask_source"].items() if source == "segmented"]
+        classifier = self.pipeline.classifier
+        for name, source in record["mask_source"].items():
+            mask = mask_file(self.output_dir, case.subject, classifier.images[name])
+            if source == "segmented" and not mask.is_file():
+                return "without their masks"
         folder = subject_folder(self.output_dir, case.subject)
-        if not all((folder / MASK_FILES[image]).is_file() for image in masks):
-            return "without their masks"
         if self.report and needs_explanation(record, folder):
             return "without what --report shows"
         known = {key: file["sha256"] for key, file in record["inputs"].items()}
@@ -284,9 +288,7 @@ class _Run:
         return self._identity_with_masks if segmented else self._identity
 
     def _hashes(self, case: Case) -> dict[str, str]:
-        keys = [
-            key for image in self.pipeline.classifier.images for key in (image, f"mask_{image}")
-        ]
+        keys = self.pipeline.classifier.keys
         files = {key: case.files[key] for key in keys if key in case.files}
         return {key: file_hash(path) for key, path in files.items() if path.is_file()}
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from mrn_components.app.segment import NucleiSegmenter
+from mrn_components.images.image import Image
 from mrn_components.system.errors import UntrustedBundleError
 
 
@@ -30,22 +31,23 @@ class Segmenters:
         weights = [network.weights for network in self._networks.values()]
         return sorted([*weights, *(Path(self.bundle) / "configs").glob("*")])
 
-    def load(self, image: str) -> NucleiSegmenter:
+    def load(self, image: Image) -> NucleiSegmenter:
         """The network that segments an image.
 
         Raises:
             ValueError: if there is none, with what to do.
             UntrustedBundleError: if the bundle could run code of its own, or was changed.
         """
-        if image not in self._networks and image not in self._problems:
+        name = image.name
+        if name not in self._networks and name not in self._problems:
             try:
-                self._networks[image] = NucleiSegmenter(
-                    self.bundle, image, device=self.device, trust_bundle=self.trust_bundle
+                self._networks[name] = NucleiSegmenter(
+                    self.bundle, name, device=self.device, trust_bundle=self.trust_bundle
                 )
             except UntrustedBundleError:
                 raise
             except (OSError, ValueError, RuntimeError) as error:
-                self._problems[image] = str(error)
-        if image in self._problems:
-            raise ValueError(f"there is no {image.upper()} mask, and {self._problems[image]}")
-        return self._networks[image]
+                self._problems[name] = str(error)
+        if name in self._problems:
+            raise ValueError(f"there is no {image.title} mask, and {self._problems[name]}")
+        return self._networks[name]

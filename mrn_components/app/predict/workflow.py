@@ -16,7 +16,7 @@ from mrn_components.bundle import RunArguments, bundle_config
 from mrn_components.data import Subject
 from mrn_components.data.dataset import collate_subjects
 from mrn_components.images.image import Image
-from mrn_components.regions.roi import images_of
+from mrn_components.regions.roi import images_of, volume_keys
 from mrn_components.training.handlers.predictions import probability_columns
 
 _PARTS = ("checkpoint", "dataset", "inferer", "network", "postprocessing", "prepare_batch")
@@ -68,6 +68,10 @@ class Classifier:
     Args:
         workflow: what ``inference_workflow`` returns.
 
+    Attributes:
+        images: what the ROIs are taken from, by name.
+        keys: of the files that the ROIs need of a subject: images, and masks of nuclei.
+
     Raises:
         ValueError: if the config lacks a part.
         FileNotFoundError: if the weights are missing.
@@ -81,6 +85,8 @@ class Classifier:
                 "the bundle mrn has in configs/inference.yaml."
             )
         self.rois = dict(parser.get_parsed_content("rois"))
+        self.images = dict(sorted(images_of(self.rois).items()))
+        self.keys = volume_keys(self.rois)
         self.device = torch.device(parser.get_parsed_content("device"))
         self.weights = [Path(file) for file in ensure_tuple(parser.get_parsed_content("ckpt_path"))]
         # First, because it fails where there are no weights, and the network takes long.
@@ -95,15 +101,16 @@ class Classifier:
         loader.fire_event(Events.STARTED)
 
     @property
-    def images(self) -> dict[str, Image]:
-        """The images that the ROIs are taken from, by name."""
-        return dict(sorted(images_of(self.rois).items()))
+    def masked_images(self) -> list[Image]:
+        """Return the images whose masks the ROIs need, those with most nuclei first."""
+        masked = [image for image in self.images.values() if image.mask_name in self.keys]
+        return sorted(masked, key=lambda image: -len(image.nuclei))
 
     def crop(self, subject: Subject) -> dict[str, Any]:
         """Read a subject's files and crop its ROIs.
 
         Args:
-            subject: ``subject`` and the paths ``nm, qsm, mask_nm, mask_qsm`` that there are.
+            subject: ``subject`` and the paths that there are, by ``keys``.
         """
         return dict(self._preprocess(dict(subject)))
 
