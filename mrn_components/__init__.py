@@ -53,6 +53,7 @@ _REGISTER = {
     "SeedHandler": "training.handlers.seed",
     "SliceEncoder": "networks.slice_encoder",
     "TTAInferer": "networks.inferers",
+    "TrackingHandler": "training.handlers.tracking",
     "TrainingLedger": "data.ledger",
     "VolumeViT": "networks.volume_vit",
     "WarmupCosineHandler": "training.handlers.schedule",

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -150,6 +151,53 @@ def test_a_run_leaves_weights_for_inference_and_curves(cohort, tmp_path):
     losses = {"loss", "classification", "segmentation", "contrastive"}
     assert losses | {"bank_fill", "lr/features", "lr/heads"} <= curves
     assert {"roc_auc", "accuracy", "f1_macro"} <= curves
+
+
+class FakeMLflow:
+    """What MONAI's handler calls of MLflow, which is not installed with MONAI."""
+
+    def __init__(self):
+        self.metrics, self.run_names = {}, []
+        self.entities = SimpleNamespace(
+            RunStatus=SimpleNamespace(to_string=str, FINISHED="FINISHED"),
+            LifecycleStage=SimpleNamespace(ACTIVE="active"),
+            Param=lambda *_: None,
+            Metric=lambda key, value, _time, step: (key, float(value), step),
+        )
+        run = SimpleNamespace(
+            info=SimpleNamespace(run_id="1", run_name="tiny", status="RUNNING"),
+            data=SimpleNamespace(params={}),
+        )
+        experiment = SimpleNamespace(experiment_id="1", lifecycle_stage="active")
+        self.client = SimpleNamespace(
+            tracking_uri="http://tracking",
+            get_experiment_by_name=lambda _: experiment,
+            search_runs=lambda _: [],
+            create_run=lambda run_name, **_: self.run_names.append(run_name) or run,
+            get_run=lambda _: run,
+            log_batch=self.log_batch,
+            set_terminated=lambda *_: None,
+            log_artifact=lambda *_: None,
+        )
+
+    def MlflowClient(self, **_):  # noqa: N802  the name is MLflow's
+        return self.client
+
+    def log_batch(self, metrics, **_):
+        for key, value, step in metrics:
+            self.metrics.setdefault(key, {})[step] = value
+
+
+def test_mlflow_tracks_a_training(cohort, tmp_path, monkeypatch):
+    """MONAI's default settings, as ``--tracking mlflow`` gives them."""
+    fake = FakeMLflow()
+    monkeypatch.setattr("monai.handlers.mlflow_handler.mlflow", fake)
+    trainer = train(cohort, tmp_path / "run", tracking="mlflow", run_name="tiny")
+    assert fake.run_names == ["tiny", "tiny"]  # of the trainer and of the validation
+    losses = fake.metrics["train_loss"]
+    assert list(losses) == [1, 2, 3, 4, 5, 6]
+    assert losses[6] == pytest.approx(float(trainer.state.output["loss"]))
+    assert {"contrastive", "classification", "lr/heads", "roc_auc"} <= fake.metrics.keys()
 
 
 def test_predicting_without_weights_says_what_to_do(cohort, tmp_path):
