@@ -12,7 +12,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from pydoc import locate
@@ -105,24 +106,58 @@ def run_arguments() -> RunArguments | None:
     return RunArguments(tuple(Path(file) for file in config_files), arguments, sections)
 
 
-def locate_bundle(*, name: str) -> str:
-    """Find the bundle's folder: beside the config that runs, here, or in ``bundles/``.
+def locate_bundle(*, name: str, run: str | None = None, made_in: str | None = None) -> str:
+    """Find the folder of the bundle, or of the run, whose config this is.
 
-    A packed bundle that holds this package is found from anywhere.
+    ``monai.bundle run`` says where the config lies. A config that Python reads does not know its
+    file: the folder is the current one, ``made_in``, ``bundles/NAME``, or a packed bundle with this
+    package, and only one whose own config has the same name and run: no other's weights are used.
 
     Args:
-        name: folder name of the bundle in the repository.
+        name: of the bundle.
+        run: of the run, or of the packed bundle, as ``save_run`` wrote it.
+        made_in: folder that the run was written to.
+
+    Raises:
+        FileNotFoundError: if none of them is it.
     """
     arguments = run_arguments()
-    candidates = [Path(), Path("bundles") / name]
-    if (packed := Path(__file__).resolve().parent.parent).name == name:
-        candidates.append(packed)
-    if arguments is not None:
-        candidates.insert(0, arguments.bundle_root)
+    if arguments is not None and (arguments.bundle_root / "configs" / "metadata.json").is_file():
+        return str(arguments.bundle_root)
+    package = Path(__file__).resolve().parent.parent
+    candidates = [Path(), Path("bundles", name), package / "bundles" / name, package]
+    candidates += [Path(made_in)] if made_in is not None else []
     for candidate in candidates:
-        if (candidate / "configs" / "metadata.json").is_file():
+        if _mark_of(candidate) == (name, run):
             return str(candidate)
-    return "."
+    raise FileNotFoundError(
+        f"the config of {name} (run {run}) does not know its folder: it is none of "
+        f"{sorted({str(candidate) for candidate in candidates})}. Name the folder that holds its "
+        "configs: bundle_root=FOLDER in Python, --bundle_root FOLDER on the command line."
+    )
+
+
+def _mark_of(folder: Path) -> tuple[Any, Any] | None:
+    """The name and the run that the inference config in ``folder`` has; None without one."""
+    try:
+        config = ConfigParser.load_config_file(str(bundle_config(folder, "inference")))
+    except (OSError, ValueError):
+        return None
+    mark = config.get("bundle_root")
+    return (mark.get("name"), mark.get("run")) if isinstance(mark, Mapping) else None
+
+
+def mark_run(configs: Iterable[dict[str, Any]], folder: Path | None = None) -> None:
+    """Let the configs of one run find their folder, and no other, when Python reads them.
+
+    Args:
+        configs: which are changed; one that names its root otherwise stays as it is.
+        folder: where they will be in ``configs``; None if nobody knows.
+    """
+    own = {"run": uuid.uuid4().hex, "made_in": None if folder is None else str(folder.resolve())}
+    for config in configs:
+        if isinstance(mark := config.get("bundle_root"), Mapping) and "name" in mark:
+            config["bundle_root"] = {**mark, **own}
 
 
 def start_run(
@@ -252,6 +287,7 @@ def save_run(
     if resume and (configs / "train.json").is_file():
         _check_unchanged(configs / "train.json", train, ensure_tuple(allow_changed))
     inference = inference_config(train, arguments.bundle_root)
+    mark_run([train, inference], Path(output_dir))
     configs.mkdir(parents=True, exist_ok=True)
     for name in ("evaluate.yaml", "multi_gpu_evaluate.yaml", "metadata.json", "logging.conf"):
         if (arguments.bundle_root / "configs" / name).is_file():

@@ -13,6 +13,7 @@ kept: unpacked elsewhere, it predicts synthetic subjects by Python without this 
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from monai.bundle import ConfigParser
 from packaging.requirements import Requirement
 from safetensors.torch import save_file
 
-from mrn_components.bundle import bundle_config
+from mrn_components.bundle import bundle_config, mark_run
 from mrn_components.data.ledger import read_ledger
 from mrn_components.system.files import replacing
 from mrn_components.system.hashes import LARGE_FILES, file_hash, write_hashes
@@ -55,6 +56,7 @@ def assemble(name: str, folder: Path, args: argparse.Namespace) -> None:
     shutil.copytree(ROOT / "mrn_components", folder / "mrn_components", ignore=_SKIP)
     if args.run is not None:
         take_configs(args.run, folder / "configs")
+    write_marks(folder / "configs")
     write_twins(folder / "configs")
     write_metadata(folder, args.metrics)
     take_weights(folder, args)
@@ -79,6 +81,17 @@ def take_configs(run: Path, configs: Path) -> None:
         (configs / f"{name}.yaml").write_text(f"# As run {run.name} was trained.\n{text}")
     for plan in (run / "configs").glob("plan_*.json"):  # of nnU-Net
         shutil.copyfile(plan, configs / plan.name)
+
+
+def write_marks(configs: Path) -> None:
+    """Mark the complete configs as those of this zip, so that they never find another's weights."""
+    paths = [configs / "train.yaml", configs / "inference.yaml"]
+    contents = [ConfigParser.load_config_file(str(path)) for path in paths]
+    mark_run(contents)
+    for path, content in zip(paths, contents, strict=True):
+        line = f"bundle_root: {json.dumps(content['bundle_root'])}"
+        text = path.read_text()
+        path.write_text(re.sub(r"^bundle_root:.*(?:\n .*)*", line, text, flags=re.MULTILINE))
 
 
 def write_twins(configs: Path) -> None:

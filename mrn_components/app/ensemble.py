@@ -9,7 +9,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from mrn_components.bundle import NETWORK_BLOCKS, bundle_config, differences
+from mrn_components.bundle import NETWORK_BLOCKS, bundle_config, differences, mark_run
 from mrn_components.system.files import existing_file, replacing_hashed
 
 
@@ -45,9 +45,11 @@ def save_ensemble(runs: Sequence[Path], output_dir: Path) -> Path:
         for run in runs
     ]
     _check_same(runs, configs)
+    config = _ensemble_config(configs[0], len(runs))
+    mark_run([config], output_dir)
     temporary = output_dir.with_name(f".unfinished.{os.getpid()}.{output_dir.name}")
     try:
-        _write(temporary, _ensemble_config(configs[0], len(runs)), weights, runs[0] / "configs")
+        _write(temporary, config, weights, runs[0] / "configs")
         if output_dir.exists():
             shutil.rmtree(output_dir)
         temporary.rename(output_dir)

@@ -1,12 +1,14 @@
 """The run's own arguments, the check of keys, and the messages users get."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from monai.bundle import ConfigWorkflow
 
 from mrn_components.bundle import (
     bundle_config,
@@ -21,6 +23,7 @@ from mrn_components.bundle import (
 from mrn_components.system.errors import user_message
 from mrn_components.system.files import existing_file
 
+BUNDLES = Path(__file__).parents[2] / "bundles"
 CONFIG = {
     "epochs": 600,
     "resume": False,
@@ -137,15 +140,84 @@ def test_start_run_joins_the_other_processes_once(bundle, monkeypatch):
     assert joined == ["nccl" if torch.cuda.is_available() else "gloo"]
 
 
+ROOT = {"_target_": "mrn_components.locate_bundle", "name": "tiny"}
+
+
+def make_bundle(folder, root=ROOT):
+    """A folder whose configs say that they are of ``root``."""
+    (folder / "configs").mkdir(parents=True)
+    for kind in ("train", "inference"):
+        (folder / "configs" / f"{kind}.json").write_text(json.dumps({"bundle_root": root}))
+    return folder
+
+
+def root_of(folder, kind="inference"):
+    """The root that ``ConfigWorkflow`` gives a config."""
+    workflow = ConfigWorkflow(str(folder / "configs" / f"{kind}.json"), meta_file=None)
+    return Path(workflow.parser.get_parsed_content("bundle_root")).resolve()
+
+
 def test_locate_bundle_prefers_the_config_that_runs(bundle, tmp_path, monkeypatch):
     root = bundle()
+    make_bundle(tmp_path / "bundles" / "tiny")
     monkeypatch.chdir(tmp_path)
-    assert locate_bundle(name="mrn") == str(root)
+    assert locate_bundle(name="tiny") == str(root)
     monkeypatch.setattr(sys, "argv", ["pytest"])
-    assert locate_bundle(name="mrn") == "."
-    (tmp_path / "bundles").mkdir()
-    root.rename(tmp_path / "bundles" / "mrn")
-    assert locate_bundle(name="mrn") == "bundles/mrn"
+    assert locate_bundle(name="tiny") == "bundles/tiny"
+
+
+def test_a_bundle_is_found_from_its_folder_and_from_the_repository(tmp_path, monkeypatch):
+    bundle = make_bundle(tmp_path / "bundles" / "tiny")
+    for folder in (bundle, tmp_path):
+        monkeypatch.chdir(folder)
+        assert root_of(bundle) == bundle
+    monkeypatch.chdir(tmp_path.parent)
+    assert Path(locate_bundle(name="seres10")).resolve() == BUNDLES / "seres10"
+    with pytest.raises(FileNotFoundError, match=r"tiny .*does not know its folder.*bundle_root=FO"):
+        locate_bundle(name="tiny")
+
+
+@pytest.fixture
+def runs(bundle, tmp_path, monkeypatch):
+    """Two runs of one bundle, as ``save_run`` leaves them, beside the bundle they came from."""
+    root = bundle()
+    for kind in ("train", "inference"):
+        path = root / "configs" / f"{kind}.yaml"
+        path.write_text(path.read_text() + yaml.safe_dump({"bundle_root": ROOT}))
+    runs = [tmp_path / name for name in ("one", "two")]
+    for run in runs:
+        save_run(output_dir=str(run))
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    shutil.move(root, tmp_path / "bundles" / "tiny")
+    return runs
+
+
+@pytest.mark.parametrize("kind", ["train", "inference"])
+def test_a_run_finds_its_own_folder_from_anywhere(runs, tmp_path, monkeypatch, kind):
+    for folder in (tmp_path, tmp_path.parent, *runs, tmp_path / "bundles" / "tiny"):
+        monkeypatch.chdir(folder)
+        assert [root_of(run, kind) for run in runs] == runs
+
+
+@pytest.mark.parametrize("change", [shutil.move, shutil.copytree])
+def test_a_moved_run_is_found_from_its_folder_and_takes_no_other(
+    runs, bundle, tmp_path, monkeypatch, change
+):
+    one, two = runs
+    there = Path(change(one, tmp_path / "elsewhere" / "one"))
+    monkeypatch.chdir(there)
+    assert root_of(there) == there
+    # The old place holds another run now, or the same one went on.
+    monkeypatch.setattr(
+        sys, "argv", ["monai/bundle/x", "run", "--config_file", f"{two}/configs/train.json"]
+    )
+    save_run(output_dir=str(one))
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    for folder in (tmp_path, one, two, tmp_path / "bundles" / "tiny"):
+        monkeypatch.chdir(folder)
+        with pytest.raises(RuntimeError) as caught:
+            root_of(there)
+        assert "Name the folder that holds its configs" in str(caught.value.__cause__)
 
 
 @pytest.mark.parametrize(

@@ -457,6 +457,23 @@ def test_folders_of_this_machine_are_not_packed(script, configs, tmp_path):
     assert packed["epochs"] == 3
 
 
+def test_configs_of_a_zip_take_no_weights_of_another(script, configs):
+    text = (configs / "train.yaml").read_text()
+    script.write_marks(configs)
+    script.write_twins(configs)
+    roots = [
+        json.loads((configs / f"{kind}.json").read_text())["bundle_root"]
+        for kind in ("train", "inference")
+    ]
+    assert roots[0] == roots[1]
+    assert (roots[0]["name"], roots[0]["made_in"]) == ("segmentation", None)
+    assert len(roots[0]["run"]) == 32
+    lines = zip((configs / "train.yaml").read_text().splitlines(), text.splitlines(), strict=True)
+    assert [old for new, old in lines if new != old] == [
+        "bundle_root: {_target_: mrn_components.locate_bundle, name: segmentation}"
+    ]
+
+
 def test_a_bundle_that_fails_elsewhere_is_not_kept(script, tmp_path, monkeypatch):
     run = make_tiny("seres10", tmp_path / "run")
     monkeypatch.setattr(script, "requirements", lambda _content: ["PyYAML"])

@@ -10,8 +10,8 @@ from monai.handlers import MLFlowHandler
 class TrackingHandler:
     """Let the handlers that ``--tracking mlflow`` brings log the loss of our trainers.
 
-    MONAI's settings take the loss out of a list of decollated dictionaries. Crops are ragged, so our
-    trainers put out one dictionary, of which the same settings make a tuple that MLflow refuses.
+    MONAI's settings take the loss out of a list of decollated dictionaries. Crops are ragged, so
+    our trainers put out one dictionary, of which these settings make a tuple that MLflow refuses.
 
     Args:
         handlers: the trainer's further handlers; those of MLflow are changed.
