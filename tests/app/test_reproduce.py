@@ -232,7 +232,7 @@ def test_a_table_of_phantoms_is_trained_once(tmp_path):
     def call():
         return reproduce(
             8,
-            output_dir=str(tmp_path),
+            output=str(tmp_path),
             bundles=BUNDLES,
             rows=["MRN-DPT-Global"],
             epochs=1,

@@ -46,7 +46,7 @@ def inference_workflow(
     """
     require_trusted(bundle, overrides, trust_bundle)
     config_file = bundle_config(Path(bundle), "inference")
-    RunArguments((config_file,), overrides).merged()
+    overrides = dict(RunArguments((config_file,), overrides).typed().overrides)
     workflow = ConfigWorkflow(
         config_file=str(config_file),
         workflow_type="infer",
