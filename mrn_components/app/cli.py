@@ -391,22 +391,23 @@ def report(output: str, input: str) -> None:  # noqa: A002
 
 
 def inspect(bundle: str) -> None:
-    """Say what in a bundle could run code or was changed, without running any of it.
+    """Say what in a bundle is not data or was changed, without running any of it.
 
-    Ends with 3 if there is something. A guard, not a sandbox: see SECURITY.md.
+    Compares it with the installed bundle. Ends with 3 if prediction would refuse it, or a training
+    from it would run something else. A guard, not a sandbox: see SECURITY.md.
 
     Args:
         bundle: folder of a bundle or of a training run, or a bundle's zip file.
     """
     from mrn_components.app.inspect import inspect_bundle
 
-    problems = inspect_bundle(str(bundle))
-    for problem in problems:
-        print(problem)
-    if problems:
-        print(f"{len(problems)} problems: do not run {bundle} unless you trust who made it.")
+    found = inspect_bundle(str(bundle))
+    for difference in found:
+        print(difference)
+    if count := sum(difference.effect != "ours is used" for difference in found):
+        print(f"{count} problems: do not run {bundle} unless you trust who made it.")
         raise SystemExit(3)
-    print(f"{bundle} builds and computes only what is known to be harmless (SECURITY.md).")
+    print(f"{bundle} is data, as far as `mrn` uses it (SECURITY.md).")
 
 
 def version() -> None:

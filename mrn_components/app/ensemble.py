@@ -47,7 +47,7 @@ def save_ensemble(runs: Sequence[Path], output_dir: Path) -> Path:
     _check_same(runs, configs)
     temporary = output_dir.with_name(f".unfinished.{os.getpid()}.{output_dir.name}")
     try:
-        _write(temporary, _ensemble_config(configs[0], len(runs)), weights, runs[0] / "configs")
+        _write(temporary, ensemble_config(configs[0], len(runs)), weights, runs[0] / "configs")
         if output_dir.exists():
             shutil.rmtree(output_dir)
         temporary.rename(output_dir)
@@ -76,7 +76,7 @@ def _check_same(runs: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> N
                 )
 
 
-def _ensemble_config(config: Mapping[str, Any], num_folds: int) -> dict[str, Any]:
+def ensemble_config(config: Mapping[str, Any], num_folds: int) -> dict[str, Any]:
     """An inference config with the overlay ``ensemble.yaml`` of the bundles applied to it."""
     return {
         **config,
