@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from monai.bundle import ConfigParser
 
 BUNDLE = Path(__file__).parents[1] / "bundles" / "mrn"
 TOUCH = "__import__('pathlib').Path('TRACE').touch()"
@@ -140,7 +141,7 @@ RUNNING = {
         "x",
     ),
 }
-# Name: config. Known as dangerous; that they run is not shown here (pickles, downloads, files).
+# Name: keys of an inference config. Known as dangerous; that they run is not shown here.
 STATIC = {
     "eval": {"x": {"_target_": "eval"}},
     "builtins.eval": {"x": {"_target_": "builtins.eval"}},
@@ -192,7 +193,6 @@ STATIC = {
     "open": {"x": "$open('x', 'w')"},
     "target is a number": {"x": {"_target_": 3}},
     "a key of code": {"a b": 1},
-    "not a mapping": "os.system",
 }
 # Name: (path in the bundle, text).
 FILES = {
@@ -202,7 +202,7 @@ FILES = {
     "extension": ("scipy.abi3.so", ""),
     "import in the metadata": ("configs/metadata.json", '{"x": "$import nibabel"}'),
     "macro in the metadata": ("configs/metadata.json", '{"x": ["%x"]}'),
-    "target in the metadata": ("configs/metadata.json", '{"x": {"_target_": "Compose"}}'),
+    "target in the metadata": ("configs/metadata.json", '{"x": {"_target_": "os.system"}}'),
     "Python in YAML": ("configs/a.yaml", "x: !!python/object/apply:os.system ['touch TRACE']"),
     "no YAML": ("configs/a.yml", "a: [1"),
     "no JSON": ("configs/a.json", '{"a":'),
@@ -226,6 +226,88 @@ FILES = {
 }
 
 
+# Name: what a bundle changes in its inference config: {key: value}. Each keeps to parts and names
+# that some config of ours has, and would run, read, write or compute something else.
+CHANGES = {
+    # The first two of the bundles that passed an earlier guard.
+    "comprehension that hides a call": {
+        "masked_rois": '$[0 for eval in []] or max(["' + TOUCH + '"], key=eval)'
+    },
+    "training of nnU-Net": {
+        "x": {"_target_": "mrn_components.NNUNetTraining", "subjects": [], "output_dir": "x"},
+        "initialize": ["@x"],
+    },
+    "writer of folds": {
+        "x": {"_target_": "mrn_components.split_folds", "subjects": [], "path": "TRACE"},
+        "initialize": ["@x"],
+    },
+    "expression in a tree": {"image_size": f"${TOUCH} or 28"},
+    "expression in an argument": {
+        "network_def": {"_target_": "mrn_components.MRN", "r": f"${TOUCH}"}
+    },
+    "expression of ours at another place": {"image_size": "$len(@x)", "x": []},
+    "encoder's weights by path": {
+        "network_def": {
+            "_target_": "mrn_components.MRN",
+            "rois": "@rois",
+            "res": {
+                "_target_": "mrn_components.RES",
+                "encoder": {"_target_": "mrn_components.SliceEncoder", "weights": "TRACE.pth"},
+            },
+        }
+    },
+    "encoder's weights by a name of another key": {
+        "precision": "hub",
+        "network_def": {"_target_": "mrn_components.VolumeViT", "weights": "@precision"},
+    },
+    "encoder's weights by their own key": {"encoder_weights": "hub"},
+    "download by timm": {
+        "network_def": {"_target_": "mrn_components.SliceEncoder", "pretrained": True}
+    },
+    "pickle by timm": {
+        "network_def": {"_target_": "mrn_components.SliceEncoder", "checkpoint_path": "x.pth"}
+    },
+    "reader of images": {
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": [{"_target_": "LoadImaged", "keys": ["nm"], "reader": "os.system"}],
+        }
+    },
+    "lambda of MONAI": {"preprocessing": {"_target_": "Lambdad", "keys": "nm", "func": "$print"}},
+    "callable in a tree": {"network_def": {"_target_": "mrn_components.MRN", "_mode_": "callable"}},
+    "debugger in a tree": {"network_def": {"_target_": "mrn_components.MRN", "_mode_": "debug"}},
+    "requirement in a tree": {
+        "network_def": {"_target_": "mrn_components.MRN", "_requires_": [f"${TOUCH}"]}
+    },
+    "reference to a workflow's part": {
+        "network_def": {"_target_": "mrn_components.MRN", "rois": "@evaluator"}
+    },
+    "relative reference": {"network_def": {"_target_": "mrn_components.MRN", "rois": "@##rois"}},
+    "macro in a tree": {"rois": "%/etc/passwd"},
+    "image beyond the subject's folder": {
+        "rois": {"nm": {"_target_": "mrn_components.ROI", "image": "../../secret", "nuclei": []}}
+    },
+    "image by an absolute path": {
+        "rois": {"nm": {"_target_": "mrn_components.ROI", "image": "/etc/x", "nuclei": []}}
+    },
+    "other weights": {"ckpt_path": "/tmp/other.pt"},
+    "other weights, computed": {"ckpt_path": "$@bundle_root + '/../other.pt'"},
+    "other output": {"postprocessing": {"_target_": "SaveImaged", "output_dir": "/tmp"}},
+    "a mode of a part of ours": {
+        "collate": {"_target_": "mrn_components.collate_subjects", "_mode_": "debug"}
+    },
+    "a part for another": {"inferer": {"_target_": "Compose", "transforms": []}},
+    "an argument more": {"checkpoint": {"_target_": "CheckpointLoader", "load_path": "x.pt"}},
+    "part of somebody": {"network_def": {"_target_": "my_lab.Network"}},
+    "no number": {"image_size": float("nan")},
+    "a number without end": {"image_size": 10**400},
+    "a handler that writes": {
+        "handlers": [{"_target_": "LogfileHandler", "output_dir": "~", "filename": ".bashrc"}]
+    },
+    "tracking": {"evaluator": {"_target_": "MLFlowHandler", "tracking_uri": "http://example.org"}},
+}
+
+
 def planted(content, trace: Path):
     """``content`` with the path of the trace in it."""
     return json.loads(json.dumps(content).replace("TRACE", str(trace)))
@@ -239,6 +321,15 @@ def foreign_bundle(folder: Path, **files: str) -> Path:
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
+    return folder
+
+
+def changed_bundle(folder: Path, changes, name: str = "mrn") -> Path:
+    """A copy of a bundle's inference config with other keys."""
+    path = BUNDLE.parent / name / "configs" / "inference.yaml"
+    config = ConfigParser.load_config_file(str(path)) | changes
+    (folder / "configs").mkdir(parents=True, exist_ok=True)
+    (folder / "configs" / "inference.json").write_text(json.dumps(config))
     return folder
 
 

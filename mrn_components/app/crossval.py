@@ -231,7 +231,9 @@ def _absolute(subject: Subject) -> Subject:
 def _predict_command(folder: Path, overrides: Mapping[str, Any]) -> list[str]:
     shared = {key: overrides[key] for key in ("cache_dir", *_PREDICT_KEYS) if key in overrides}
     tables = str(folder / "validation.json"), str(folder / "out_of_fold")
-    return mrn_command("predict", *tables, bundle=str(folder), abstain=False, **shared)
+    # With parts of the user's own, which this command has trained.
+    options = {"abstain": False, "trust_bundle": True, **shared}
+    return mrn_command("predict", *tables, bundle=str(folder), **options)
 
 
 def _command(settings: Mapping[str, Any], output: Path) -> str:

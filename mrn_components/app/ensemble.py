@@ -45,7 +45,7 @@ def save_ensemble(runs: Sequence[Path], output_dir: Path) -> Path:
         for run in runs
     ]
     _check_same(runs, configs)
-    config = _ensemble_config(configs[0], len(runs))
+    config = ensemble_config(configs[0], len(runs))
     mark_run([config], output_dir)
     temporary = output_dir.with_name(f".unfinished.{os.getpid()}.{output_dir.name}")
     try:
@@ -78,7 +78,7 @@ def _check_same(runs: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> N
                 )
 
 
-def _ensemble_config(config: Mapping[str, Any], num_folds: int) -> dict[str, Any]:
+def ensemble_config(config: Mapping[str, Any], num_folds: int) -> dict[str, Any]:
     """An inference config with the overlay ``ensemble.yaml`` of the bundles applied to it."""
     return {
         **config,

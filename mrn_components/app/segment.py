@@ -15,8 +15,8 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose, SaveImaged
 from nibabel.affines import apply_affine
 
-from mrn_components.app.inspect import require_trusted
-from mrn_components.bundle import RunArguments, bundle_config
+from mrn_components.app.inspect import open_bundle
+from mrn_components.bundle import RunArguments
 from mrn_components.data.ledger import read_ledgers
 from mrn_components.system.files import check_digest, replacing
 
@@ -48,7 +48,7 @@ class NucleiSegmenter:
 
     Raises:
         FileNotFoundError: if ``bundle`` is no bundle, or has no weights for the image.
-        UntrustedBundleError: if the bundle could run code of its own, or was changed.
+        UntrustedBundleError: if more than the bundle's data differ from the installed one.
         ValueError: for an override that the config does not know.
     """
 
@@ -61,10 +61,8 @@ class NucleiSegmenter:
         trust_bundle: bool = False,
         **overrides: Any,
     ) -> None:
-        config_file = bundle_config(Path(bundle), "inference")
-        arguments = {"bundle_root": bundle, "image": image, **overrides}
-        parser = ConfigParser(RunArguments((config_file,), arguments).merged())
-        require_trusted(bundle, overrides, trust_bundle)
+        config_file, settings = open_bundle(bundle, {"image": image, **overrides}, trust_bundle)
+        parser = ConfigParser(RunArguments((config_file,), settings).merged())
         if device is not None:
             parser["device"] = str(device)
         weights = Path(parser.get_parsed_content("ckpt_path"))

@@ -5,6 +5,8 @@ from pathlib import Path
 from timm.models import load_state_dict
 from torch import Tensor
 
+from mrn_components.system.files import check_digest
+
 
 def read_weights(path: str, advice: str) -> dict[str, Tensor]:
     """Read a .pth, .bin or .safetensors file.
@@ -15,11 +17,13 @@ def read_weights(path: str, advice: str) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: if there is no such file.
+        DamagedFileError: if it is not what was written.
         RuntimeError: if it is no checkpoint of tensors.
     """
     file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"encoder weights {path!r}: no such file. {advice}")
+    check_digest(file)
     try:
         return load_state_dict(str(file), weights_only=True)
     except Exception as error:

@@ -1,12 +1,11 @@
 """The plan of a nuclei network: what nnU-Net decided about it, and all that inference needs."""
 
-import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mrn_components.images.image import Image
+from mrn_components.system.plain_data import read_plain
 
 Plan = Mapping[str, Any]
 
@@ -25,10 +24,18 @@ _KEYS = {
     "normalization",
     "architecture",
 }
-# nnU-Net imports and calls what a plan names.
-_NETWORK = re.compile(r"dynamic_network_architectures\.architectures\.\w+\.\w+")
-_LAYER = re.compile(r"torch\.nn\.(modules\.\w+\.)?[A-Z]\w*")
-_SCHEME = re.compile(r"[A-Z]\w*Normalization")
+# nnU-Net imports and calls what a plan names: these are the names that its planners write.
+_NETWORKS = {
+    f"dynamic_network_architectures.architectures.unet.{name}"
+    for name in ("PlainConvUNet", "ResidualEncoderUNet")
+}
+_LAYERS: dict[str, set[Any]] = {
+    "conv_op": {"torch.nn.modules.conv.Conv3d"},
+    "norm_op": {"torch.nn.modules.instancenorm.InstanceNorm3d"},
+    "dropout_op": {None},
+    "nonlin": {"torch.nn.LeakyReLU"},
+}
+_SCHEMES = {f"{name}Normalization" for name in ("CT", "No", "RGBTo01", "RescaleTo01", "ZScore")}
 
 
 def read_plan(plan: str | Path | Plan) -> Plan:
@@ -44,10 +51,10 @@ def read_plan(plan: str | Path | Plan) -> Plan:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no plan, or names other code than networks, layers and schemes.
+        ValueError: if it is no plan, or names other code than nnU-Net's planners write.
     """
     if isinstance(plan, Mapping):
-        _check_names(plan, "the plan")
+        _check_plan(plan, "the plan")
         return plan
     path = Path(plan)
     if not path.is_file():
@@ -56,32 +63,50 @@ def read_plan(plan: str | Path | Plan) -> Plan:
             "run's configs/. Train first (configs/train.yaml), or name another with --plan FILE."
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        missing = _KEYS - set(content)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is no valid JSON: {error}.") from error
-    if missing:
-        raise ValueError(f"{path} is no plan of a nuclei network: it lacks {sorted(missing)}.")
-    _check_names(content, str(path))
+        content = read_plain(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is no plan of a nuclei network: it {error}.") from error
+    _check_plan(content, str(path))
     return content
 
 
-def _check_names(plan: Plan, where: str) -> None:
-    """Refuse a plan that names other code than networks, layers and normalizations."""
+def _check_plan(plan: Plan, where: str) -> None:
+    """Refuse what is no plan, or names other code than nnU-Net's planners do."""
+    if missing := _KEYS - set(plan):
+        raise ValueError(f"{where} is no plan of a nuclei network: it lacks {sorted(missing)}.")
+    try:
+        foreign = [(name, known) for name, known in _named_code(plan) if name not in known]
+        sizes = [*plan["spacing_mm"], *plan["patch_voxels"], plan["labels"], plan["folds"]]
+        sound = len(sizes) == 8 and all(0 < size < 10_000 for size in sizes)
+        sound = sound and all(type(size) is int for size in sizes[3:]) and plan["labels"] < 256
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{where} is no plan of a nuclei network ({type(error).__name__}: {error}); take the "
+            "one that training wrote."
+        ) from error
+    for name, known in foreign:
+        raise ValueError(
+            f"{where} names {str(name)[:80]!r}, which nnU-Net would import and run; expected one "
+            f"of {', '.join(sorted(map(str, known)))}."
+        )
+    if not sound:
+        raise ValueError(
+            f"{where} is no plan of a nuclei network: spacing_mm, patch_voxels, labels and folds "
+            f"must be positive numbers, got {str(sizes)[:80]}."
+        )
+
+
+def _named_code(plan: Plan) -> list[tuple[Any, set[Any]]]:
+    """The names in a plan that nnU-Net imports, and those that it may have there."""
     architecture = plan["architecture"]
     arguments = architecture["arch_kwargs"]
-    layers = [arguments.get(name) for name in architecture["_kw_requires_import"]]
-    names = [
-        (architecture["network_class_name"], _NETWORK),
-        (plan["normalization"]["scheme"], _SCHEME),
-        *((layer, _LAYER) for layer in layers if layer is not None),
+    imported = architecture["_kw_requires_import"]
+    return [
+        (architecture["network_class_name"], _NETWORKS),
+        (plan["normalization"]["scheme"], _SCHEMES),
+        *((name, {*_LAYERS}) for name in imported),
+        *((arguments.get(name), _LAYERS.get(name) or {None}) for name in imported),
     ]
-    for name, expected in names:
-        if not expected.fullmatch(str(name)):
-            raise ValueError(
-                f"{where} names {name!r}, which nnU-Net would import and run; expected "
-                f"{expected.pattern}."
-            )
 
 
 def export_plan(image: Image, plans: Mapping[str, Any], num_folds: int) -> dict[str, Any]:

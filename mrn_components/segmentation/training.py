@@ -20,7 +20,13 @@ from mrn_components.data.tables import Subject
 from mrn_components.images.image import Image
 from mrn_components.segmentation.dataset import DATASET, write_dataset
 from mrn_components.segmentation.plan import CONFIGURATION, export_plan
-from mrn_components.system.files import remove_unfinished, replacing, replacing_hashed, write_text
+from mrn_components.system.files import (
+    check_digest,
+    remove_unfinished,
+    replacing,
+    replacing_hashed,
+    write_text,
+)
 
 _logger = logging.getLogger(__name__)
 _PLANS = "nnUNetPlans"
@@ -220,6 +226,7 @@ class NNUNetTraining:
         state: dict[str, Tensor] = {}
         subjects: dict[str, Subject] = {}
         for number, fold in enumerate(trained):
+            check_digest(self._fold_weights(fold))
             weights = torch.load(self._fold_weights(fold), map_location="cpu", weights_only=True)
             state |= {f"folds.{number}.{name}": tensor for name, tensor in weights.items()}
             members = select_fold(self.subjects, self.folds, fold, "training")
@@ -268,6 +275,7 @@ class _Adapted:
         Raises:
             ValueError: if it could run code.
         """
+        check_digest(Path(filename))
         found = set(get_unsafe_globals_in_checkpoint(filename)) - _NUMBERS
         if found:
             raise ValueError(

@@ -3,9 +3,11 @@
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import socket
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -14,6 +16,8 @@ from typing import Any, TextIO
 
 from mrn_components.system.errors import DamagedFileError, ResourceError, UnwritableError
 
+_logger = logging.getLogger(__name__)
+WEIGHTS = (".bin", ".ckpt", ".pt", ".pth")  # files that torch.save writes
 _UNFINISHED = ".unfinished."
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # of spreadsheets (OWASP: CSV injection)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -81,22 +85,39 @@ def digest_path(path: Path) -> Path:
 
 
 def check_digest(path: Path) -> None:
-    """Compare a file with the SHA-256 beside it; a file without one passes.
+    """Compare a file with the SHA-256 beside it, or else with the checksums in it.
+
+    What ``torch.save`` writes is a zip archive, whose checksums torch does not look at. A file of
+    another kind without a SHA-256 beside it passes; of weights, a warning says so.
 
     Raises:
         DamagedFileError: if it is not the file that was written.
     """
-    if not digest_path(path).is_file():
-        return
-    expected = digest_path(path).read_text(encoding="utf-8").split()[:1]
     stat = path.stat()
-    found = _known_sha256(path.resolve(), stat.st_size, stat.st_mtime_ns)
+    known = path.resolve(), stat.st_size, stat.st_mtime_ns
+    if not digest_path(path).is_file():
+        if has_checksums(path) and (member := _damaged_member(*known)) is not None:
+            raise DamagedFileError(
+                f"{path} is damaged: the checksum of {member} in it is another. Copy it again, or "
+                "use another file."
+            )
+        if not has_checksums(path) and path.suffix in WEIGHTS:
+            _logger.warning("%s has no checksums: whether it is damaged cannot be seen.", path)
+        return
+    with digest_path(path).open(encoding="utf-8", errors="replace") as file:
+        expected = file.read(200).split()[:1]
+    found = _known_sha256(*known)
     if [found] != expected:
         raise DamagedFileError(
             f"{path} is damaged: its SHA-256 begins with {found[:12]}, and "
             f"{digest_path(path).name} says {''.join(expected)[:12] or 'nothing'}. Copy it again, "
             "or use another file. If you changed it on purpose, delete the .sha256 file."
         )
+
+
+def has_checksums(path: Path) -> bool:
+    """Whether a file is a zip archive, as what ``torch.save`` writes."""
+    return zipfile.is_zipfile(path)
 
 
 def existing_file(*, path: str, hint: str) -> str:
@@ -219,3 +240,15 @@ def _sha256(path: Path) -> str:
 def _known_sha256(path: Path, _size: int, _changed_ns: int) -> str:
     """The SHA-256 of a file that may be asked for again: gigabytes take seconds."""
     return _sha256(path)
+
+
+@lru_cache(maxsize=64)
+def _damaged_member(path: Path, _size: int, _changed_ns: int) -> str | None:
+    """The first member of a zip archive whose bytes do not have its checksum."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                return "packed members, which torch.save never writes,"
+            return archive.testzip()
+    except Exception as error:  # whatever a broken archive brings about
+        return f"its archive ({type(error).__name__})"

@@ -8,11 +8,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import yaml
 
 from mrn_components.system.files import write_text
+from mrn_components.system.plain_data import read_plain
 
 HASHES = "hashes.json"  # {"sha256": {path in the bundle: hash}}
 LARGE_FILES = "large_files.yml"  # MONAI's: files to download, with hashes
@@ -61,7 +59,7 @@ def verify_hashes(folder: str | Path) -> dict[str, str]:
 
 def _verify_listed(root: Path) -> dict[str, str]:
     try:
-        hashes: Mapping[str, str] = json.loads((root / HASHES).read_text("utf-8"))["sha256"]
+        hashes: Mapping[str, str] = read_plain(root / HASHES)["sha256"]
         expected = {str(name): str(value) for name, value in hashes.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {HASHES: 'is no JSON of the form {"sha256": {path: hash}}'}
@@ -75,9 +73,9 @@ def _verify_listed(root: Path) -> dict[str, str]:
 
 def _verify_large(root: Path) -> dict[str, str]:
     try:
-        content: Any = yaml.safe_load((root / LARGE_FILES).read_text("utf-8"))
-        entries = [(str(entry["path"]), entry) for entry in content["large_files"]]
-    except (ValueError, KeyError, TypeError, yaml.YAMLError):
+        content = read_plain(root / LARGE_FILES)
+        entries = [(str(entry["path"]), dict(entry)) for entry in content["large_files"]]
+    except (ValueError, KeyError, TypeError):
         return {LARGE_FILES: "is no YAML of the form `large_files: [{path: ...}]`"}
     problems = {}
     for name, entry in entries:

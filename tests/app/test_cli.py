@@ -271,15 +271,15 @@ def test_evaluate_prints_the_table_and_reads_names_as_typed(mrn, tmp_path, names
 
 
 def test_inspect_passes_our_bundle_and_ends_with_3_for_another(mrn, capsys, tmp_path):
-    assert "only what is known to be harmless" in mrn("inspect", str(ROOT / "bundles" / "mrn"))
+    assert "is data, as far as `mrn` uses it" in mrn("inspect", str(ROOT / "bundles" / "mrn"))
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "inference.json").write_text('{"x": {"_target_": "os.system"}}')
     with pytest.raises(SystemExit) as end:
         mrn("inspect", str(tmp_path))
     assert end.value.code == 3
     out = capsys.readouterr().out
-    assert "configs/inference.json: x#_target_: 'os.system': it is not among what a bundle" in out
-    assert "1 problems: do not run" in out
+    assert "configs/inference.json: x#_target_: 'os.system': no part that a bundle may" in out
+    assert "2 problems: do not run" in out
 
 
 @pytest.mark.slow

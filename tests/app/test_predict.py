@@ -313,7 +313,7 @@ def test_options_that_are_not_of_prediction_are_refused(run, few, tmp_path):
     del content["checkpoint"]
     (other / "inference.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"inference config has no \['checkpoint'\], of which"):
-        predict(few, tmp_path / "out", bundle=str(other.parent))
+        predict(few, tmp_path / "out", bundle=str(other.parent), trust_bundle=True)
 
 
 def test_flags_and_errors_are_one_cell_and_no_formula(run, few, tmp_path, monkeypatch):

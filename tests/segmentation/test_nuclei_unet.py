@@ -49,7 +49,7 @@ def test_a_missing_or_wrong_plan_says_what_to_do(tmp_path):
     with pytest.raises(ValueError, match="is no plan of a nuclei network: it lacks"):
         NucleiUNet(plan=path)
     path.write_text("{")
-    with pytest.raises(ValueError, match="is no valid JSON"):
+    with pytest.raises(ValueError, match=r"no plan of a nuclei network: it cannot be read \(JSON"):
         NucleiUNet(plan=path)
 
 

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import torch
 
 from mrn_components.system.errors import DamagedFileError, ResourceError, UnwritableError
 from mrn_components.system.files import (
@@ -101,6 +102,22 @@ def test_a_changed_file_does_not_pass(tmp_path):
         check_digest(path)
     digest_path(path).unlink()
     check_digest(path)
+
+
+def test_a_flipped_bit_in_weights_is_found_without_a_digest(tmp_path, caplog):
+    """Torch looks at no checksum of its archives: it would load other numbers."""
+    path = tmp_path / "model.pt"
+    torch.save({"weight": torch.ones(1000)}, path)
+    check_digest(path)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.ones(8).numpy().tobytes()) + 100] ^= 1
+    path.write_bytes(content)
+    assert not torch.equal(torch.load(path)["weight"], torch.ones(1000))
+    with pytest.raises(DamagedFileError, match=r"model.pt is damaged: the checksum of \S+data/0"):
+        check_digest(path)
+    torch.save({}, path, _use_new_zipfile_serialization=False)
+    check_digest(path)
+    assert "has no checksums" in caplog.text
 
 
 def test_a_new_file_never_stands_beside_an_old_digest(tmp_path, monkeypatch):

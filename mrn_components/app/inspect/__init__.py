@@ -1,8 +1,9 @@
-"""``mrn inspect``: whether a foreign bundle may run, found without running any of it.
+"""``mrn inspect``: a foreign bundle is data, and all else in it is a difference that is listed.
 
 A guard, not a sandbox; SECURITY.md says what it holds off and what it does not.
 """
 
-from mrn_components.app.inspect.bundle import Problem, inspect_bundle, require_trusted
+from mrn_components.app.inspect.bundle import inspect_bundle, open_bundle
+from mrn_components.app.inspect.differences import Difference
 
-__all__ = ["Problem", "inspect_bundle", "require_trusted"]
+__all__ = ["Difference", "inspect_bundle", "open_bundle"]

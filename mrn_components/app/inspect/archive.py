@@ -34,6 +34,10 @@ def archive_problems(path: Path) -> list[str]:
     if len(set(names)) < len(names):
         problems.append("two members have one name")
     problems += [f"{m.filename!r} {why}" for m in members if (why := _member_problem(m))]
+    roots = {PurePosixPath(member.filename).parts[:1] for member in members}
+    if not problems and len(roots) != 1:
+        listed = ", ".join(sorted("".join(root) for root in roots))[:100]
+        problems.append(f"everything must lie in one folder, the bundle's; it holds {listed}")
     return problems
 
 
@@ -43,10 +47,15 @@ def unpack_bundle(path: Path, folder: Path) -> Path:
     Args:
         path: the zip file.
         folder: an empty folder.
+
+    Raises:
+        ValueError: if it is damaged.
     """
-    extractall(path, folder, file_type="zip", has_base=False)
-    roots = [folder, *sorted(child for child in folder.iterdir() if child.is_dir())]
-    return next((root for root in roots if (root / "configs").is_dir()), folder)
+    try:
+        extractall(path, folder, file_type="zip", has_base=False)
+    except Exception as error:  # whatever a broken archive brings about
+        raise ValueError(f"it cannot be unpacked ({type(error).__name__})") from error
+    return next(folder.iterdir())
 
 
 def _member_problem(member: zipfile.ZipInfo) -> str | None:

@@ -1,209 +1,162 @@
-"""Everything in a bundle that could run when the bundle is used."""
+"""Everything in a bundle that is not data, and the installed config with its data in it."""
 
-import configparser
 import logging
-import os
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from importlib.machinery import all_suffixes
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
-from monai.bundle import ConfigParser
-from torch.serialization import get_unsafe_globals_in_checkpoint
-
-import mrn_components
 from mrn_components.app.inspect.archive import archive_problems, unpack_bundle
-from mrn_components.app.inspect.configs import config_problems, metadata_problems
+from mrn_components.app.inspect.compare import Comparison, compare, strange_words
+from mrn_components.app.inspect.contents import content_differences
+from mrn_components.app.inspect.differences import Difference
+from mrn_components.app.inspect.installed import counterparts
+from mrn_components.bundle import RunArguments, bundle_config
 from mrn_components.system.errors import UntrustedBundleError
-from mrn_components.system.hashes import verify_hashes
+from mrn_components.system.plain_data import CONFIGS, read_plain
 
 _logger = logging.getLogger(__name__)
-_CONFIGS = (".json", ".yaml", ".yml")
-_WEIGHTS = (".bin", ".ckpt", ".pt", ".pth")
-# A FileHandler with a format of the bundle's own would write any text to any file.
-_LOG_CLASSES = ("StreamHandler", "NullHandler", "Formatter")
-_LOG_ARGUMENTS = ("()", "(sys.stdout,)", "(sys.stderr,)")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something in a bundle that may run code, or is not what was packed.
-
-    Args:
-        file: path in the bundle; "--" for an override from the command line.
-        where: id in a config, else empty.
-        what: what stands there and what is wrong with it.
-    """
-
-    file: str
-    where: str
-    what: str
-
-    def __str__(self) -> str:
-        return ": ".join(part for part in (self.file, self.where, self.what) if part)
 
 
 def inspect(bundle: str | Path) -> str:
-    """Say what in a bundle could run code or was changed, without running any of it.
+    """Say what in a bundle is not data or was changed, without running any of it.
 
-    Ends with 3 if there is something. A guard, not a sandbox: see SECURITY.md.
+    Compares it with the installed bundle. Ends with 3 if prediction would refuse it, or a training
+    from it would run something else. A guard, not a sandbox: see SECURITY.md.
 
     Args:
         bundle: folder of a bundle or of a training run, or a bundle's zip file.
 
     Returns:
-        That there is nothing.
+        That it is data.
 
     Raises:
-        SystemExit: if there is something, which is printed.
+        SystemExit: if it is not; what differs is printed.
     """
-    problems = inspect_bundle(bundle)
-    if problems:
-        print(*problems, sep="\n")
-        print(f"{len(problems)} problems: do not run {bundle} unless you trust who made it.")
+    found = inspect_bundle(bundle)
+    if found:
+        print(*found, sep="\n")
+    if count := sum(difference.effect != "ours is used" for difference in found):
+        print(f"{count} problems: do not run {bundle} unless you trust who made it.")
         raise SystemExit(UntrustedBundleError.exit_code)
-    return f"{bundle} builds and computes only what is known to be harmless (SECURITY.md)."
+    return f"{bundle} is data, as far as `mrn` uses it (SECURITY.md)."
 
 
-def inspect_bundle(path: str | Path, overrides: Mapping[str, Any] | None = None) -> list[Problem]:
-    """Look for what could run when a bundle is used; nothing of it is built, imported or unpickled.
+def inspect_bundle(path: str | Path) -> list[Difference]:
+    """List what in a bundle is not data; nothing of it is built, imported or unpickled.
 
     Args:
         path: folder of a bundle or of a training run, or a bundle's zip file.
-        overrides: config keys and values that it is to be used with.
 
     Returns:
-        The problems; empty if the bundle uses only what the allow-lists hold.
+        The differences from the installed bundle; empty where data alone differ.
 
     Raises:
         FileNotFoundError: if ``path`` is no bundle.
     """
     path = Path(path)
     if not path.is_file():
-        return list(_bundle_problems(path, overrides or {}))
+        return list(_differences(path, str(path)))
     if problems := archive_problems(path):
-        return [Problem(path.name, "", problem) for problem in problems]
+        return [Difference(path.name, "", problem) for problem in problems]
     with TemporaryDirectory() as folder:
-        root = unpack_bundle(path, Path(folder))
-        return list(_bundle_problems(root, overrides or {}, name=str(path)))
+        try:
+            root = unpack_bundle(path, Path(folder))
+        except ValueError as error:
+            return [Difference(path.name, "", str(error))]
+        return list(_differences(root, str(path)))
 
 
-def require_trusted(
-    path: str | Path, overrides: Mapping[str, Any] | None = None, trust: bool = False
-) -> None:
-    """Refuse a bundle with problems; call it before anything of the bundle is built.
+def open_bundle(
+    path: str | Path, overrides: Mapping[str, Any], trust: bool = False
+) -> tuple[Path, dict[str, Any]]:
+    """Find the inference config that predicts with a bundle.
+
+    It is the installed one, into which the data of the bundle's own are put: no expression of the
+    bundle is ever evaluated. A trusted bundle is used with its own config as it stands.
 
     Args:
-        path: as of ``inspect_bundle``.
-        overrides: as of ``inspect_bundle``.
-        trust: use it in spite of its problems, which are logged.
+        path: folder of a bundle, or of a training run.
+        overrides: config keys and values of the user, who may name files, but no other parts.
+        trust: use the bundle in spite of what differs, which is logged.
+
+    Returns:
+        A config file, and the keys and values to put into it, ``overrides`` and the bundle's
+        folder included.
 
     Raises:
-        UntrustedBundleError: naming the problems.
+        UntrustedBundleError: naming what differs.
         FileNotFoundError: if ``path`` is no bundle.
+        ValueError: for an override that the config does not know.
     """
-    problems = inspect_bundle(path, overrides)
-    if problems and trust:
-        _logger.warning("%s is trusted in spite of %d problems", path, len(problems))
-    elif problems:
-        listed = "\n".join(f"  {problem}" for problem in problems[:20])
-        raise UntrustedBundleError(
-            f"{path} could run code of its own, or was changed; nothing of it was run:\n{listed}\n"
-            f"`mrn inspect {path}` lists all {len(problems)} problems. If you have read them and "
-            "trust who made the bundle, add --trust_bundle True."
-        )
+    root = Path(path)
+    found = [each for each in inspect_bundle(root) if each.effect == "refused"]
+    trusted = trust is True  # no text, such as "false"
+    if found and not trusted:
+        raise _untrusted(root, found)
+    file, settings = bundle_config(root, "inference"), {}
+    if not trusted:
+        bundle, config, result = _closest(read_plain(file))
+        file = bundle_config(bundle, "inference")
+        installed = read_plain(file)
+        config |= result.settings
+        settings = {key: value for key, value in config.items() if value != installed.get(key)}
+    given = RunArguments((file,), {**settings, **overrides}).typed().overrides
+    overrides = {key: given[key] for key in overrides}  # no is False
+    typed = list(_typed_differences(file, settings, overrides))
+    if typed and not trusted:
+        raise _untrusted(root, typed)
+    if found or typed:
+        count = len(found) + len(typed)
+        _logger.warning("%s is trusted in spite of %d differences", path, count)
+    return file, {**settings, "bundle_root": str(path), **overrides}
 
 
-def _bundle_problems(
-    root: Path, overrides: Mapping[str, Any], name: str | None = None
-) -> Iterator[Problem]:
-    configs = sorted(
-        file for file in (root / "configs").rglob("*") if file.suffix.lower() in _CONFIGS
+def _untrusted(root: Path, found: list[Difference]) -> UntrustedBundleError:
+    listed = "\n".join(f"  {difference}" for difference in found[:20])
+    return UntrustedBundleError(
+        f"{root} is not data alone, or was changed; nothing of it was run:\n{listed}\n"
+        f"`mrn inspect {root}` lists all. If you have read them and trust who made the bundle, "
+        "add --trust_bundle True."
     )
-    if not configs:
+
+
+def _closest(theirs: Mapping[str, Any]) -> tuple[Path, dict[str, Any], Comparison]:
+    """Compare a config with the installed one that it differs least from."""
+    compared = [(path, ours, compare(theirs, ours)) for path, ours in counterparts(theirs)]
+    return min(compared, key=lambda each: sum(e == "refused" for *_, e in each[2].found))
+
+
+def _typed_differences(
+    file: Path, settings: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> Iterator[Difference]:
+    """What the user's own words would build or evaluate besides what the config does."""
+    config = RunArguments((file,), settings).merged()
+    changed = RunArguments((file,), {**settings, **overrides}).merged()
+    for key in {re.split("#|::", key.lstrip("+"))[0]: None for key in overrides}:
+        if key in changed:  # monai.bundle.run has sections of its own
+            for where, what in strange_words(key, changed[key], config, paths=True):
+                yield Difference("--", where, what)
+
+
+def _differences(root: Path, name: str) -> Iterator[Difference]:
+    files = [root / "configs" / f"inference{suffix}" for suffix in CONFIGS]
+    if not any(file.is_file() for file in files):
         raise FileNotFoundError(
-            f"{name or root} is no bundle: it has no configs/*.yaml or .json. Name a bundle "
+            f"{name} is no bundle: it has no configs/inference.yaml or .json. Name a bundle "
             "(bundles/mrn), its zip file, or the folder of a training run."
         )
-    for changed, what in verify_hashes(root).items():
-        yield Problem(changed, "", what)
-    yield from _code_problems(root)
-    absolute = {file.resolve() for file in configs}
-    for file in configs:
-        yield from _config_file_problems(root, file, absolute)
-    for where, what in config_problems(overrides, absolute):
-        yield Problem("--", where, what)
-    others = [file for part in ("configs", "models") for file in (root / part).rglob("*")]
-    for file in sorted(others):
-        found = _logging_problem(file) if file.suffix == ".conf" else None
-        if file.suffix in _WEIGHTS:
-            found = _weights_problem(file)
-        if found is not None:
-            yield Problem(file.relative_to(root).as_posix(), "", found)
-
-
-def _code_problems(root: Path) -> Iterator[Problem]:
-    """Python files: MONAI puts a bundle's folder before the installed packages on the path."""
-    seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(folder)) in seen:
-            folders.clear()  # a link that leads round
-            continue
-        seen.add(real)
-        for name in sorted(files):
-            if name.endswith(tuple(all_suffixes())):
-                file = Path(folder, name).relative_to(root)
-                if not _is_ours(root, file):
-                    what = "Python code, which an import may run"
-                    yield Problem(file.as_posix(), "", what)
-
-
-def _is_ours(root: Path, file: Path) -> bool:
-    """Whether a file is a copy of one of the package that runs this, as packed bundles hold."""
-    installed = Path(mrn_components.__file__).parent.parent / file
-    of_package = file.parts[0] == "mrn_components" and file.suffix == ".py"
-    return (
-        of_package and installed.is_file() and installed.read_bytes() == (root / file).read_bytes()
-    )
-
-
-def _config_file_problems(root: Path, file: Path, configs: set[Path]) -> Iterator[Problem]:
-    name = file.relative_to(root).as_posix()
-    try:
-        config = ConfigParser.load_config_file(str(file))
-    except (ValueError, OSError, RecursionError, yaml.YAMLError) as error:
-        yield Problem(name, "", f"it cannot be read ({type(error).__name__})")
-        return
-    is_metadata = name == "configs/metadata.json"
-    found = metadata_problems(config) if is_metadata else config_problems(config, configs)
-    for where, what in found:
-        yield Problem(name, where, what)
-
-
-def _logging_problem(file: Path) -> str | None:
-    """What is wrong with a logging.conf, whose classes and arguments Python evaluates."""
-    parser = configparser.ConfigParser()
-    try:
-        parser.read_string(file.read_text(encoding="utf-8"))
-        for section in parser.sections():
-            name = parser.get(section, "class", fallback="NullHandler").removeprefix("logging.")
-            arguments = parser.get(section, "args", fallback="()").replace(" ", "")
-            if name not in _LOG_CLASSES or arguments not in _LOG_ARGUMENTS:
-                return f"[{section}] may only log to the console, got {name}{arguments}"
-            if parser.has_option(section, "kwargs"):
-                return f"[{section}] may have no kwargs"
-    except (configparser.Error, ValueError, OSError) as error:
-        return f"it cannot be read ({type(error).__name__})"
-    return None
-
-
-def _weights_problem(file: Path) -> str | None:
-    """What is wrong with a file of weights; reads what it would import, and imports nothing."""
-    try:
-        unsafe = get_unsafe_globals_in_checkpoint(file)
-    except Exception as error:  # whatever a broken pickle brings about
-        return f"it is no checkpoint of tensors ({type(error).__name__})"
-    return f"it would run {', '.join(sorted(unsafe))}" if unsafe else None
+    installed: list[Path] = []
+    for file in files:
+        if file.exists():
+            where = file.relative_to(root).as_posix()
+            try:
+                bundle, _, result = _closest(read_plain(file))
+            except ValueError as error:
+                yield Difference(where, "", str(error))
+                continue
+            installed.append(bundle)
+            for key, what, effect in result.found:
+                yield Difference(where, key, what, effect)
+    yield from content_differences(root, installed)

@@ -29,5 +29,5 @@ def with_own_device(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Config overrides that give each of several processes a GPU, where there are any."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and torch.cuda.is_available():
         number = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
-        return {"device": f"$torch.device('cuda:{number}')", **overrides}
+        return {"device": f"cuda:{number}", **overrides}
     return dict(overrides)

@@ -29,7 +29,8 @@ class Segmenters:
     def files(self) -> list[Path]:
         """The files that decide what the masks look like: weights and configs."""
         weights = [network.weights for network in self._networks.values()]
-        return sorted([*weights, *(Path(self.bundle) / "configs").glob("*")])
+        configs = [path for path in (Path(self.bundle) / "configs").glob("*") if path.is_file()]
+        return sorted([*weights, *configs])
 
     def load(self, image: Image) -> NucleiSegmenter:
         """The network that segments an image.

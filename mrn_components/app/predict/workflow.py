@@ -10,9 +10,8 @@ from monai.bundle import ConfigWorkflow
 from monai.networks.utils import eval_mode
 from monai.utils import ensure_tuple
 
-from mrn_components.app.inspect import require_trusted
+from mrn_components.app.inspect import open_bundle
 from mrn_components.app.report.explanation import Explanation, explain_subject
-from mrn_components.bundle import RunArguments, bundle_config
 from mrn_components.data import Subject
 from mrn_components.data.dataset import collate_subjects
 from mrn_components.images.image import Image
@@ -32,29 +31,23 @@ def inference_workflow(
 ) -> ConfigWorkflow:
     """Make the inference workflow of a bundle, ready to run.
 
+    It is that of the installed bundle, with the weights, the networks and the settings of this one.
+
     Args:
         input_dir: folder of subjects in the challenge's layout, with masks; or a JSON datalist.
         output_dir: folder of the results.
         bundle: folder of a bundle, or of a training run.
-        trust_bundle: run the bundle in spite of what ``mrn inspect`` finds in it.
+        trust_bundle: run the bundle's own config, in spite of what ``mrn inspect`` finds.
         overrides: config keys and their values.
 
     Raises:
         FileNotFoundError: if ``bundle`` is no bundle.
         ValueError: for an override that the config does not know.
-        UntrustedBundleError: if the bundle could run code of its own, or was changed.
+        UntrustedBundleError: if more than the bundle's data differ from the installed one.
     """
-    require_trusted(bundle, overrides, trust_bundle)
-    config_file = bundle_config(Path(bundle), "inference")
-    overrides = dict(RunArguments((config_file,), overrides).typed().overrides)
-    workflow = ConfigWorkflow(
-        config_file=str(config_file),
-        workflow_type="infer",
-        bundle_root=bundle,
-        dataset_dir=input_dir,
-        output_dir=output_dir,
-        **overrides,
-    )
+    places = {"dataset_dir": input_dir, "output_dir": output_dir}
+    config_file, settings = open_bundle(bundle, overrides | places, trust_bundle)
+    workflow = ConfigWorkflow(config_file=str(config_file), workflow_type="infer", **settings)
     workflow.initialize()
     return workflow
 

@@ -122,6 +122,7 @@ class Planner:
         overrides |= {"output_dir": str(folder), "run_name": folder.name}
         results = folder / "test"
         options: dict[str, Any] = {"bundle": str(folder), "cache_dir": str(self.cache_dir)}
+        options["trust_bundle"] = True  # this command has trained it
         verb, table = "contributions", "states.csv"
         if row.masked_rois is None:
             verb, table = "predict", "predictions.csv"

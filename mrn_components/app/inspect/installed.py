@@ -1,0 +1,54 @@
+"""The bundles that come with this package: what a foreign one is compared with."""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import mrn_components
+from mrn_components.app.ensemble import ensemble_config
+from mrn_components.bundle import bundle_config
+from mrn_components.system.plain_data import read_plain
+
+
+def installed_bundles() -> list[Path]:
+    """Return the folders of the bundles that come with the package, at least one.
+
+    A wheel has them in the package, a repository beside it; a packed bundle is the one it holds.
+
+    Raises:
+        FileNotFoundError: if the installation lacks them.
+    """
+    package = Path(mrn_components.__file__).resolve().parent
+    for folder in (package / "bundles", package.parent / "bundles"):
+        if found := sorted(path.parents[1] for path in folder.glob("*/configs/inference.*")):
+            return list(dict.fromkeys(found))
+    if any(package.parent.glob("configs/inference.*")):
+        return [package.parent]
+    raise FileNotFoundError(
+        f"{package} came without bundles, which foreign ones are compared with; install it anew."
+    )
+
+
+def counterparts(theirs: Mapping[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the installed bundles that a config may be of, and their inference configs.
+
+    Args:
+        theirs: an inference config. Where it names its bundle, that one is yielded, else all. For
+            an ensemble ours is one too, of as many networks.
+    """
+    root = theirs.get("bundle_root")
+    name = root.get("name") if isinstance(root, Mapping) else None
+    bundles = installed_bundles()
+    for bundle in [path for path in bundles if path.name == name] or bundles:
+        ours = _inference(bundle)
+        network, paths = theirs.get("network"), theirs.get("ckpt_path")
+        of_folds = isinstance(network, Mapping) and "num_folds" in network
+        if of_folds and isinstance(paths, list) and {"network", "checkpoint"} <= ours.keys():
+            ours = ensemble_config(ours, len(paths))
+        yield bundle, ours
+
+
+@lru_cache
+def _inference(bundle: Path) -> dict[str, Any]:
+    return read_plain(bundle_config(bundle, "inference"))
