@@ -38,9 +38,6 @@ from mrn_components.system.hashes import LARGE_FILES, file_hash, write_hashes
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "mrn-components"
-_NETWORKS = {  # weight files of bundles with several networks, and what chooses one
-    "segmentation": {"model.pt": {"image": "qsm"}, "model_nm.pt": {"image": "nm"}}
-}
 _SKIP = shutil.ignore_patterns("__pycache__", "cache", "runs", "eval", "models")
 
 
@@ -123,6 +120,22 @@ def requirements(content: Mapping[str, Any]) -> list[str]:
     return [f"{name}=={version}" for name, version in pins.items()]
 
 
+def weight_files(folder: Path) -> dict[str, dict[str, str]]:
+    """Return the names of a bundle's weight files, and what chooses the network of each.
+
+    Args:
+        folder: of the bundle; one whose config has an ``image`` has a network for each image.
+    """
+    parser = ConfigParser(ConfigParser.load_config_file(str(bundle_config(folder, "inference"))))
+    if "image" not in parser:
+        return {"model.pt": {}}
+    files = {}
+    for image in parser["images"]:
+        parser.update({"bundle_root": str(folder), "image": image})
+        files[Path(parser.get_parsed_content("ckpt_path")).name] = {"image": image}
+    return files
+
+
 def take_weights(folder: Path, args: argparse.Namespace) -> None:
     """Put weights that fit the networks into ``models/``, and name them in ``large_files.yml``.
 
@@ -137,7 +150,7 @@ def take_weights(folder: Path, args: argparse.Namespace) -> None:
             f"{source}/model.pt is not there; name a training run by --run, a folder of weights by "
             "--weights, or try the packing with --random_weights."
         )
-    for file, overrides in _NETWORKS.get(args.name, {"model.pt": {}}).items():
+    for file, overrides in weight_files(folder).items():
         target = folder / "models" / file
         if args.random_weights:
             torch.save(build_network(folder, overrides).state_dict(), target)

@@ -16,7 +16,7 @@ from mrn_components.checks import Examination, Finding, examine_subject
 from mrn_components.checks.cohort import class_findings, duplicate_findings, id_findings
 from mrn_components.checks.confounds import Confounds, confound_baseline, confound_findings
 from mrn_components.system.files import write_text
-from mrn_components.system.workers import worker_pool
+from mrn_components.system.workers import in_order
 
 _MAX_PLACES = 10  # printed of one kind of fault; the JSON has them all
 _SUBJECTS_A_PROCESS = 4  # fewer do not repay its start
@@ -149,12 +149,27 @@ def check(
 def _examine(subjects: Sequence[Mapping[str, Any]], workers: int | None) -> list[Examination]:
     useful = max(len(subjects) // _SUBJECTS_A_PROCESS, 1)
     processes = min(workers or os.cpu_count() or 1, useful)
-    examine = partial(examine_subject, deep=True)
-    bar = partial(tqdm, total=len(subjects), desc="Check", unit="subject", leave=False)
-    if processes == 1:
-        return list(bar(map(examine, subjects)))
-    with worker_pool(processes) as pool:
-        return list(bar(pool.map(examine, subjects)))
+    examined = in_order(
+        partial(examine_subject, deep=True),
+        subjects,
+        workers=processes if processes > 1 else 0,
+        lost=_lost,
+    )
+    bar = tqdm(examined, total=len(subjects), desc="Check", unit="subject", leave=False)
+    return list(bar)
+
+
+def _lost(subject: Mapping[str, Any]) -> Examination:
+    """Return what is said of a subject whose files end the process that reads them."""
+    finding = Finding(
+        id="no-memory",
+        severity="error",
+        subject=subject["subject"],
+        found="the process that read its files died, perhaps for lack of memory",
+        expected="files that fit into memory",
+        fix="Look at them, or check with fewer --workers",
+    )
+    return Examination(subject=subject["subject"], findings=[finding])
 
 
 def _fields(

@@ -15,7 +15,7 @@ from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.phantom.numbers import View
 from mrn_components.phantom.subject import Phantom, check_settings, draw_label, make_subject
 from mrn_components.system.files import write_text
-from mrn_components.system.workers import worker_pool
+from mrn_components.system.workers import in_order
 
 _VERSION = 2  # raise when the same settings give other voxels or names
 _QSM = CHALLENGE_IMAGES["qsm"].file
@@ -72,11 +72,7 @@ def make_cohort(
     write = partial(_write_subject, output=output, seed=seed, effect=effect, view=view)
     processes = min(workers or os.cpu_count() or 1, max(len(missing), 1))
     bar = partial(tqdm, total=len(missing), desc="phantoms", unit="subject")
-    if processes == 1:
-        list(bar(map(write, missing)))
-    else:
-        with worker_pool(processes) as pool:
-            list(bar(pool.map(write, missing)))
+    list(bar(in_order(write, missing, workers=processes if processes > 1 else 0)))
     rows = [f"{name},{draw_label(index, seed=seed)}\n" for index, name in enumerate(names)]
     write_text(output / "train_cases.csv", "".join(rows))
     return output

@@ -1,6 +1,6 @@
 """Where a nuclei network looks: the region of the nuclei, and the whole head where that fails.
 
-K label ids, D slices, H rows, W columns.
+K ids of nuclei, D slices, H rows, W columns.
 """
 
 import logging
@@ -17,11 +17,10 @@ from monai.inferers import Inferer
 from monai.transforms import KeepLargestConnectedComponent
 from torch import Tensor
 
+from mrn_components.images.boxes import Box
 from mrn_components.segmentation.plan import read_plan
 
 _logger = logging.getLogger(__name__)
-
-Box = tuple[np.ndarray, np.ndarray]  # [start, stop) in voxels along D, H, W
 
 
 class NucleiRegionInferer(Inferer):
@@ -96,16 +95,16 @@ class NucleiRegionInferer(Inferer):
             )
         image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         spacing = _spacing(inputs, self.spacing_mm)
-        whole = np.zeros(3, dtype=int), np.array(image.shape[2:])
-        region = self._region(whole[1], spacing, centre, region_mm)
+        whole = Box(np.zeros(3, dtype=int), np.array(image.shape[2:]))
+        region = self._region(whole, spacing, centre, region_mm)
         found = self._label(image, network, region, spacing)
-        if _volume(region) < _volume(whole) and (fault := self._fault(found, region, whole[1])):
+        fault = self._fault(found, region, whole)
+        if fault is not None and not np.array_equal(region, whole):
             _logger.info("%s: the whole image is searched.", fault)
             region = whole
             found = self._label(image, network, region, spacing)
         labels = torch.zeros_like(inputs, dtype=torch.uint8)  # of a MetaTensor one, for Invertd
-        d, h, w = _slices(region)
-        labels[0, 0, d, h, w] = found
+        labels[0, 0][region.inside] = found
         return labels
 
     def logits(self, image: Tensor, network: Callable[..., Tensor]) -> Tensor:
@@ -153,25 +152,26 @@ class NucleiRegionInferer(Inferer):
 
     def _region(
         self,
-        shape: np.ndarray,
+        whole: Box,
         spacing: np.ndarray,
         centre: Sequence[float] | None,
         region_mm: Sequence[float] | None,
     ) -> Box:
         size_mm = self.region_mm if region_mm is None else np.array(region_mm)
         if size_mm is None:
-            return np.zeros(3, dtype=int), shape
+            return whole
+        shape = whole.stop
         middle = shape / 2 + self.offset_mm / spacing if centre is None else np.array(centre)
         half = np.maximum(size_mm, self.patch_mm) / 2 / spacing  # a smaller one would be padded
         start = np.clip(np.floor(middle - half), 0, shape - 1).astype(int)
         stop = np.clip(np.ceil(middle + half), start + 1, shape).astype(int)
-        return start, stop
+        return Box(start, stop)
 
     def _label(
         self, image: Tensor, network: Callable[..., Tensor], region: Box, spacing: np.ndarray
     ) -> Tensor:
         """Label ids (d, h, w) of a region."""
-        d, h, w = _slices(region)
+        d, h, w = region.inside
         crop = image[:, :, d, h, w]
         factors = spacing / self.spacing_mm
         native = tuple(crop.shape[2:])
@@ -185,13 +185,14 @@ class NucleiRegionInferer(Inferer):
         labels = logits.argmax(dim=1).to(torch.uint8)
         return self.keep_largest(labels)[0]
 
-    def _fault(self, labels: Tensor, region: Box, shape: np.ndarray) -> str | None:
+    def _fault(self, labels: Tensor, region: Box, whole: Box) -> str | None:
         """What is wrong with the labels of a region, if something is."""
         if missing := sorted(self.labels - set(labels.unique().tolist())):
             return f"labels {missing} are not in the region"
         for axis in range(3):
             # A nucleus at the image's own border cannot be completed by looking further.
-            low, high = region[0][axis] > 0, region[1][axis] < shape[axis]
+            low = region.start[axis] > 0
+            high = region.stop[axis] < whole.stop[axis]
             first, last = labels.select(axis, 0), labels.select(axis, -1)
             if (low and bool(first.any())) or (high and bool(last.any())):
                 return "a nucleus touches the border of the region"
@@ -204,14 +205,6 @@ def _spacing(inputs: Any, default: np.ndarray) -> np.ndarray:
         return default
     affine = torch.as_tensor(inputs.affine).reshape(-1, 4, 4)[0, :3, :3]
     return np.linalg.norm(affine.cpu().numpy(), axis=0)
-
-
-def _slices(box: Box) -> tuple[slice, ...]:
-    return tuple(slice(int(a), int(b)) for a, b in zip(*box, strict=True))
-
-
-def _volume(box: Box) -> int:
-    return int(np.prod(box[1] - box[0]))
 
 
 def _resize(volume: Tensor, size: Sequence[int]) -> Tensor:

@@ -3,7 +3,9 @@
 import gzip
 import json
 import math
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from mrn_components.app.check import check
-from mrn_components.checks import check_headers, check_subject
+from mrn_components.checks import check_headers, check_subject, examine_subject
 from mrn_components.checks.confounds import confound_baseline, confound_findings
 from mrn_components.checks.masks import REGIONS
 from mrn_components.data import load_subjects
@@ -169,6 +171,17 @@ def test_many_faults_of_a_kind_are_cut_short_for_people_only(copied):
 def test_processes_find_the_same(copied):
     faults_data.flip_a_bit(copied)
     assert check(copied, workers=2).to_json() == check(copied, workers=1).to_json()
+
+
+def test_a_process_that_dies_costs_its_subject_alone(copied, monkeypatch):
+    def examine(subject, **options):
+        if subject["subject"] == "SUBJ_003":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return examine_subject(subject, **options)
+
+    monkeypatch.setattr("mrn_components.app.check.examine_subject", examine)
+    report = check(copied, workers=2)
+    assert [(f.subject, f.id) for f in report.findings] == [("SUBJ_003", "no-memory")]
 
 
 def test_workers_are_counted(copied):
