@@ -5,18 +5,14 @@ with, accepts misspelt keys, and ends a user's slip in pages of traceback. The f
 that gap. All of them do nothing in a process that was started in another way.
 """
 
-import difflib
-import inspect
 import json
 import os
-import re
 import shutil
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from pydoc import locate
 from typing import Any
 
 import fire
@@ -29,12 +25,11 @@ from monai.utils import ensure_tuple, set_determinism
 from mrn_components.networks.precision import fast_fp32_matmul
 from mrn_components.system.errors import install_messages
 from mrn_components.system.files import write_text
+from mrn_components.system.keys import check_device, check_key, config_text, typed_value
 from mrn_components.system.memory import keep_freed_memory
 
 # Blocks of a training config that decide what a trained network can be fed with.
 NETWORK_BLOCKS = ("images", "image_size", "rois", "preprocessing", "mask_channels", "network_def")
-# Sections of a config that MONAI runs, or evaluates first; an overlay may bring them.
-_SECTIONS = ("imports", "initialize", "run", "finalize")
 # Keys that a resumed run may change unasked: where things are, and how long it trains.
 _FREE_KEYS = (
     *("resume", "allow_changed", "epochs", "save_interval", "run_name", "bundle_root"),
@@ -69,11 +64,28 @@ class RunArguments:
             source: where the overrides stand, for messages.
 
         Raises:
-            ValueError: for a key of an overlay or an override that nothing reads.
+            ValueError: for a key of an overlay or an override that nothing reads, or an override
+                of the wrong type.
         """
+        return self._applied(source)[0]
+
+    def typed(self, source: str = "--") -> "RunArguments":
+        """The same with overrides in the types that the configs have there: no is False.
+
+        Args:
+            source: where the overrides stand, for messages.
+
+        Raises:
+            ValueError: for a key of an overlay or an override that nothing reads, or an override
+                of the wrong type.
+        """
+        return replace(self, overrides=self._applied(source)[1])
+
+    def _applied(self, source: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The merged config, and the overrides in its types."""
         files = {f"{file}:": ConfigParser.load_config_file(str(file)) for file in self.config_files}
-        base, *overlays = [*files.items(), (source, self.overrides)]
-        readers = _text([*files.values(), self.overrides, *(f"@{name}" for name in self.sections)])
+        base, *overlays = files.items()
+        readers = config_text([*files.values(), self.overrides, *(f"@{n}" for n in self.sections)])
         parser = ConfigParser({})
         for key, value in base[1].items():
             merge_kv(parser, key, value)
@@ -81,7 +93,12 @@ class RunArguments:
             for key, value in pairs.items():
                 check_key(key, parser.get(), where, readers)
                 merge_kv(parser, key, value)
-        return {key: value for key, value in parser.get().items() if key != "_meta_"}
+        overrides = {}
+        for key, value in self.overrides.items():
+            check_key(key, parser.get(), source, readers)
+            overrides[key] = typed_value(key, value, parser.get(), source)
+            merge_kv(parser, key, overrides[key])
+        return {k: value for k, value in parser.get().items() if k != "_meta_"}, overrides
 
 
 def run_arguments() -> RunArguments | None:
@@ -202,64 +219,11 @@ def check_run() -> None:
     if arguments is None:
         return
     install_messages()
-    arguments.merged()
-
-
-def check_key(key: str, config: Mapping[str, Any], source: str, readers: str = "") -> None:
-    """Check that ``key`` names something in ``config``, or something new that is read.
-
-    New names are read where a component takes the mapping they stand in (``rois#mine``), and where
-    another key refers to them (``@train#sampler``).
-
-    Args:
-        key: id such as ``network_def#res#ffa#num_layers``; a leading ``+`` extends.
-        config: merged config, references unresolved.
-        source: where the key stands, for the message.
-        readers: text of all configs that may refer to the key. Empty takes ``config``.
-
-    Raises:
-        ValueError: naming the unknown part and the nearest known names.
-    """
-    readers = readers or _text(config)
-    parts = key.lstrip("+").replace("::", "#").split("#")
-    node: Any = {**dict.fromkeys(_SECTIONS), **config}
-    is_taken = False  # whether a component takes all of the mapping at hand
-    for depth, part in enumerate(parts):
-        path = "#".join(parts[: depth + 1])
-        plain = isinstance(node, Mapping) and "_target_" not in node
-        is_read = re.search(rf"@{re.escape(path)}(?![\w#])", readers) is not None
-        known = _known_keys(node, part)
-        may_be_new = plain and depth == len(parts) - 1 and (is_taken or is_read)
-        if part not in known and not may_be_new:
-            near = difflib.get_close_matches(part, sorted(known), n=3)
-            where = "#".join(parts[:depth]) or "the config"
-            meant = f"Did you mean {' or '.join(near)}?" if near else f"It has {sorted(known)}."
-            raise ValueError(f"{source}{key}: {where} has no {part!r}. {meant}")
-        is_taken = is_taken or not plain or is_read
-        node = node[int(part)] if isinstance(node, list) else node.get(part)
-
-
-def _text(config: Any) -> str:
-    """The text of a config, in which references are found."""
-    return json.dumps(config, default=str).replace("::", "#")
-
-
-def _known_keys(node: Any, part: str) -> set[str]:
-    """Names that may follow ``node``; with ``part`` among them where any name may."""
-    if isinstance(node, list):
-        return {str(index) for index in range(len(node))}
-    if not isinstance(node, Mapping):
-        return set()
-    if "_target_" not in node:
-        return set(node)
-    target = locate(str(node["_target_"])) or locate(f"monai.{node['_target_']}")
-    if target is None:  # a bare MONAI name: MONAI's own error names what is wrong
-        return {part}
-    parameters = inspect.signature(target).parameters.values()  # type: ignore[arg-type]
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-        return {part}
-    names = {parameter.name for parameter in parameters}
-    return names | {"_target_", "_disabled_", "_requires_", "_desc_", "_mode_"}
+    check_device(arguments.overrides)
+    for key, value in arguments.typed().overrides.items():
+        given = arguments.overrides[key]
+        if isinstance(given, str) and given != value:  # MONAI has read it by now
+            raise ValueError(f"--{key}: {given!r} is text to monai.bundle; type {value}.")
 
 
 def save_run(

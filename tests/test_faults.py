@@ -21,7 +21,7 @@ TESTS = Path(__file__).parent
 ROWS = yaml.safe_load((TESTS / "faults.yaml").read_text())
 COMMANDS = [row for row in ROWS if "command" in row]
 BUILDERS = {"I": faults_data, "T": faults_data, "R": faults_training, "S": faults_security}
-KINDS = {"I": 21, "T": 8, "R": 17, "S": 14}
+KINDS = {"I": 21, "T": 8, "R": 17, "S": 14, "C": 7}
 
 
 def rows_of(kinds):
@@ -55,10 +55,17 @@ def run(command, monkeypatch, capsys):
         return 0, ""
     monkeypatch.setattr(sys, "argv", ["mrn", *arguments, "--workers", "1"])
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # main replaces it
-    with pytest.raises(SystemExit) as end:
+    code = 0
+    try:
         cli.main()
+    except SystemExit as end:
+        code = end.code
+    except Exception as error:
+        with pytest.raises(SystemExit) as end:
+            sys.excepthook(type(error), error, error.__traceback__)
+        code = end.value.code
     printed = capsys.readouterr()
-    return end.value.code, printed.out + printed.err
+    return code, printed.out + printed.err
 
 
 @rows_of("IT")

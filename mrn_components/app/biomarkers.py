@@ -4,33 +4,47 @@ from pathlib import Path
 
 from mrn_components.biomarkers import biomarkers, write_biomarkers
 from mrn_components.data import IMAGES, MASKS, Subject, load_subjects
+from mrn_components.system.errors import FailedSubjectsError
 
 
-def measure_subjects(input_dir: str | Path, output_dir: str | Path) -> tuple[Path, dict[str, str]]:
-    """Write ``biomarkers.csv``, a row a subject, and ``biomarkers.md``, which explains its columns.
+def measure_subjects(
+    input: str | Path,  # noqa: A002  `mrn biomarkers INPUT OUTPUT` reads as users write it
+    output: str | Path,
+) -> Path:
+    """Measure each nucleus without a network: volume, iron, neuromelanin (research use only).
+
+    Writes ``biomarkers.csv``, a row a subject, and ``biomarkers.md``, which explains its columns.
 
     A subject that cannot be measured is a row with its error, and the others go on. An image or a
     mask may be absent: its cells are empty.
 
     Args:
-        input_dir: folder of subjects in the challenge's layout, with masks; or a JSON datalist.
-        output_dir: folder of the results.
+        input: folder of subjects in the challenge's layout, with masks; or a JSON datalist.
+        output: folder of the results.
 
     Returns:
-        The path of ``biomarkers.csv``, and {subject: error} of those that failed.
+        The path of ``biomarkers.csv``.
 
     Raises:
         FileNotFoundError: if there are no subjects.
         ValueError: for a faulty datalist.
+        FailedSubjectsError: at the end, if subjects failed; names them and the reasons.
     """
     measured, errors = {}, {}
-    for subject in _subjects(Path(input_dir)):
+    for subject in _subjects(Path(input)):
         name = subject["subject"]
         try:
             measured[name] = biomarkers(*_sources(subject))
         except (ValueError, OSError) as error:
             errors[name] = str(error)
-    return write_biomarkers(output_dir, measured, errors), errors
+    table = write_biomarkers(output, measured, errors)
+    if errors:
+        lines = "\n".join(f"  {subject}: {error}" for subject, error in errors.items())
+        raise FailedSubjectsError(
+            f"{len(errors)} of {len(errors) + len(measured)} subjects failed; the others are in "
+            f"{table}.\n{lines}"
+        )
+    return table
 
 
 def _subjects(root: Path) -> list[Subject]:

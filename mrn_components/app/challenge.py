@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mrn_components.app.predict import FailedSubjectsError, predict
+from mrn_components.app.predict import predict
 from mrn_components.app.predict.records import mask_file, read_record
 from mrn_components.app.segment import save_mask
 from mrn_components.checks import FaultyFileError
 from mrn_components.data.subjects import IMAGES
 from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.images.volume import read_volume
+from mrn_components.system.errors import FailedSubjectsError
 from mrn_components.system.files import write_text
 
 Format = Literal["docker", "email", "baseline"]
@@ -37,17 +38,17 @@ class _Answer:
 
 
 def challenge(
-    inputs_dir: str | Path,
-    outputs_dir: str | Path,
+    inputs: str | Path,
+    outputs: str | Path,
     *,
-    bundle: str,
-    segmentation: str = "bundles/segmentation",
     format: Format = "docker",  # noqa: A002  the organisers speak of submission formats
+    bundle: str = "bundles/mrn",
+    segmentation: str = "bundles/segmentation",
     **overrides: Any,
 ) -> Path:
-    """Segment and diagnose every case, and write what the organisers read, nothing else.
+    """Answer the challenge's cases in the organisers' files, every one (research use only).
 
-    Every folder of ``inputs_dir`` is a case, and every case gets an answer, as the challenge asks:
+    Every folder of ``inputs`` is a case, and every case gets an answer, as the challenge asks:
     one that cannot be predicted is answered 0, with masks of background where its images can be
     read. The same inputs give the same bytes.
 
@@ -58,24 +59,24 @@ def challenge(
       without a newline at the end.
 
     Args:
-        inputs_dir: folder of ``ID/{NM,QSM}.nii.gz``; only read.
-        outputs_dir: folder of the answers.
-        bundle: as of ``predict``.
-        segmentation: as of ``predict``.
-        format: "docker", "email" or "baseline".
-        overrides: as of ``predict``.
+        inputs: folder of ``ID/{NM,QSM}.nii.gz``; only read.
+        outputs: folder of the answers, and of nothing else.
+        format: docker (PD_pred.txt), email (label_predict.csv) or baseline (pred.csv).
+        bundle: folder of a bundle with weights, or of a training run.
+        segmentation: folder of the bundle that makes the masks.
+        overrides: config keys and their values, e.g. --ckpt_path FILE, --tta True.
 
     Returns:
-        ``outputs_dir``.
+        The folder of the answers.
 
     Raises:
-        ValueError: for another format, or as of ``predict``.
-        FileNotFoundError: if there are no cases, or as of ``predict``.
+        ValueError: for another format, or an override that the config does not know.
+        FileNotFoundError: if there are no cases, or ``bundle`` is no bundle.
         FailedSubjectsError: at the end, if cases were answered without a prediction.
     """
     if format not in _WRITERS:
         raise ValueError(f"format must be one of {sorted(_WRITERS)}, got {format!r}.")
-    inputs, outputs = Path(inputs_dir), Path(outputs_dir)
+    inputs, outputs = Path(inputs), Path(outputs)
     names = sorted(
         folder.name
         for folder in (inputs.iterdir() if inputs.is_dir() else ())

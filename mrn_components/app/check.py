@@ -69,7 +69,7 @@ class Report:
         }
         return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
-    def to_text(self) -> str:
+    def __str__(self) -> str:
         """The report for people: faults of one kind together, errors first."""
         groups: dict[tuple[str, ...], list[Finding]] = defaultdict(list)
         for finding in self.findings:
@@ -103,15 +103,17 @@ def check(
     data: str | Path,
     *,
     labels: str | Path | None = None,
-    json_file: str | Path | None = None,
+    json: str | Path | None = None,
     workers: int | None = None,
 ) -> Report:
-    """Check every subject of a data set, and the cohort.
+    """List every fault of a data set, each with what was found, what was expected, and the fix.
+
+    Ends with 0 if there is no error, 1 if there are some, 2 if there is nothing to check.
 
     Args:
         data: challenge folder, one subject's folder, or a JSON datalist; masks and labels optional.
-        labels: csv or JSON datalist, absolute or relative to ``data``.
-        json_file: file for the report, for machines.
+        labels: csv or JSON datalist of the diagnoses, as typed or relative to ``data``.
+        json: file for the report, for machines.
         workers: processes; None for one a CPU where there are enough subjects.
 
     Raises:
@@ -139,8 +141,8 @@ def check(
         findings += confound_findings(confounds, truth)
     findings.sort(key=lambda finding: (finding.severity, finding.id))  # stable; "error" first
     report = Report(data=str(data), subjects=found.subjects, findings=findings, confounds=confounds)
-    if json_file is not None:
-        write_text(Path(json_file), report.to_json())
+    if json is not None:
+        write_text(Path(json), report.to_json())
     return report
 
 

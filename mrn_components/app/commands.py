@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fire.parser import DefaultParseValue
+
 from mrn_components.bundle import bundle_config
 
 
@@ -38,5 +40,10 @@ def mrn_command(verb: str, *arguments: str, **options: Any) -> list[str]:
 
 
 def flags(values: Mapping[str, Any]) -> list[str]:
-    """``--key value`` of each, as fire and MONAI read them."""
-    return [part for key, value in values.items() for part in (f"--{key}", repr(value))]
+    """``--key value`` of each, as fire, MONAI and ``mrn`` read them; a word stays as it is."""
+    return [part for key, value in values.items() for part in (f"--{key}", _word(value))]
+
+
+def _word(value: Any) -> str:
+    plain = str(value)
+    return plain if DefaultParseValue(plain) == value else repr(value)

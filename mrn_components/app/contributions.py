@@ -25,30 +25,30 @@ _logger = logging.getLogger(__name__)
 
 
 def contributions(
-    input_dir: str,
-    output_dir: str,
+    input: str | Path,  # noqa: A002  `mrn contributions INPUT OUTPUT` reads as users write it
+    output: str | Path,
     *,
-    bundle: str,
-    labels: str | None = None,
+    bundle: str = "bundles/mrn",
+    labels: str | Path | None = None,
     mask_mode: MaskMode = "voxels",
     **overrides: Any,
 ) -> Path:
-    """Run every subject with every subset of its ROIs masked, and say what each ROI adds.
+    """Write what each ROI adds to P(PD): Shapley values, and with labels the paper's Table 4.
 
-    Files in ``output_dir``: ``states.csv``, P(PD) of each subject in each state, a column named
-    after the masked ROIs; ``contributions.csv``, each subject's P(PD), its baseline with all ROIs
-    masked, and the Shapley value of each ROI, which add up from one to the other;
-    ``contributions.json``, the cohort's mean absolute Shapley values and the test for leakage;
-    with labels ``table.csv`` and ``table.md``, the metrics of each state as in Table 4. The files
-    of ``predict`` stand beside them.
+    Every subject is run with every subset of its ROIs masked. Files in ``output``: ``states.csv``,
+    P(PD) of each subject in each state, a column named after the masked ROIs;
+    ``contributions.csv``, each subject's P(PD), its baseline with all ROIs masked, and the Shapley
+    value of each ROI, which add up from one to the other; ``contributions.json``, the cohort's mean
+    absolute Shapley values and the test for leakage; with labels ``table.csv`` and ``table.md``,
+    the metrics of each state as in Table 4. The files of ``predict`` stand beside them.
 
     Args:
-        input_dir: as of ``predict``.
-        output_dir: as of ``predict``.
-        bundle: as of ``predict``.
-        labels: csv or JSON datalist of the diagnoses, absolute or relative to ``input_dir``.
-        mask_mode: how an ROI is hidden, as of ``MRN``.
-        overrides: as of ``predict``.
+        input: folder of subjects in the challenge's layout, with masks; or a JSON datalist.
+        output: folder of the results.
+        bundle: folder of a bundle with weights, or of a training run.
+        labels: csv or JSON datalist of the diagnoses, as typed or relative to ``input``.
+        mask_mode: hide an ROI's voxels by zeros, noise or their mean, or its token.
+        overrides: config keys and their values, e.g. --ckpt_path FILE, --precision fp32.
 
     Returns:
         The path of ``contributions.csv``.
@@ -59,9 +59,9 @@ def contributions(
             states what is varied here, or a network that gives no ROI tokens.
     """
     scores = score_states(
-        input_dir, output_dir, bundle=bundle, labels=labels, mask_mode=mask_mode, **overrides
+        str(input), str(output), bundle=bundle, labels=labels, mask_mode=mask_mode, **overrides
     )
-    output = Path(output_dir)
+    output = Path(output)
     shapley = _write_subjects(output, scores)
     leak = _write_table(output, scores, mask_mode) if scores.labels else None
     if leak is None:  # of an earlier call

@@ -25,11 +25,11 @@ _PREDICT_KEYS = ("device", "num_workers", "precision")  # overrides that predict
 
 
 def crossval(
-    dataset_dir: str,
-    output_dir: str,
+    dataset: str | Path,
+    output: str | Path,
     *,
-    bundle: str,
-    num_folds: int = 5,
+    bundle: str = "bundles/mrn",
+    folds: int = 5,
     configs: Sequence[str] = (),
     fold: int | None = None,
     executor: Literal["local", "slurm"] = "local",
@@ -38,9 +38,9 @@ def crossval(
     slurm: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> Path:
-    """Train the folds, predict each one's validation subjects, and score all predictions.
+    """Train and score every fold; the same command again goes on where it stopped.
 
-    A second call goes on where the first stopped. Each fold is in ``output_dir/foldN``, a bundle of
+    Each fold predicts its validation subjects, and is in ``output/foldN``, a bundle of
     its own; ``folds.json`` and the cache are common to all. When every fold is done,
     ``out_of_fold.csv`` has one row a subject and ``crossval.json`` the metrics by fold, their mean
     and deviation, and those of all subjects together; ``evaluation`` has figures and the page
@@ -49,20 +49,21 @@ def crossval(
     as in the paper; a test set is needed for an unbiased score.
 
     Args:
-        dataset_dir: folder of subjects in the challenge's layout, or a JSON datalist.
-        output_dir: folder of the cross-validation.
-        bundle: folder of the bundle.
-        num_folds: number of folds.
-        configs: overlays, by file name in the bundle's ``configs`` or by path.
-        fold: train only this one; None trains all.
-        executor: "local" trains here, "slurm" in a job a fold; jobs go on when this process ends.
+        dataset: folder of subjects in the challenge's layout, with masks; or a JSON datalist.
+        output: folder of the folds, out_of_fold.csv and crossval.json.
+        bundle: folder of the bundle to train.
+        folds: number of folds.
+        configs: overlays, by file name in the bundle's ``configs`` or by path, e.g. small.yaml.
+        fold: train only this one, from 0; None trains all.
+        executor: local trains here, slurm in a job a fold; jobs go on when this process ends.
         jobs: folds to train here at the same time, each on the next GPU if there are several.
         processes: processes a fold, for ``multi_gpu_train.yaml``.
-        slurm: parameters of the jobs, as of submitit's ``update_parameters``.
-        overrides: config keys and their values.
+        slurm: parameters of the jobs for submitit's ``update_parameters``, e.g.
+            "{'slurm_partition': 'gpu', 'gpus_per_node': 1}".
+        overrides: config keys and their values, e.g. --epochs 100.
 
     Returns:
-        ``output_dir``.
+        The folder of the cross-validation.
 
     Raises:
         ValueError: for arguments that name nothing, or another cross-validation in the folder.
@@ -70,15 +71,15 @@ def crossval(
     """
     if executor not in ("local", "slurm"):
         raise ValueError(f"executor must be 'local' or 'slurm', got {executor!r}.")
-    if fold is not None and not 0 <= fold < num_folds:
-        raise ValueError(f"fold must be 0 to {num_folds - 1}, got {fold}.")
+    if fold is not None and not 0 <= fold < folds:
+        raise ValueError(f"fold must be 0 to {folds - 1}, got {fold}.")
     if jobs < 1 or processes < 1:
         raise ValueError(f"jobs and processes must be >= 1, got {jobs} and {processes}.")
-    output = Path(output_dir).resolve()
+    output = Path(output).resolve()
     settings = {
-        "dataset_dir": str(Path(dataset_dir).resolve()),
+        "dataset_dir": str(Path(dataset).resolve()),
         "bundle": str(Path(bundle).resolve()),
-        "num_folds": num_folds,
+        "num_folds": folds,
         "configs": [str(config) for config in configs],
         "overrides": dict(overrides),
     }
@@ -137,7 +138,8 @@ def plan_folds(
         "dataset_dir": settings["dataset_dir"],
         "num_folds": settings["num_folds"],
     }
-    parser = ConfigParser(RunArguments(configs, overrides).merged())
+    arguments = RunArguments(configs, overrides).typed()
+    overrides, parser = dict(arguments.overrides), ConfigParser(arguments.merged())
     _check_settings(settings, output / "settings.json")
     epochs = parser.get_parsed_content("epochs")
     folds = parser.get_parsed_content("folds")["folds"]

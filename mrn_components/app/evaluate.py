@@ -45,7 +45,7 @@ def evaluate(
     partial: bool = False,
     seed: int = 1,
 ) -> Path:
-    """Write metrics, figures and, with ``against``, the comparison of two models.
+    """Score predictions of labelled subjects, and compare two models (research use only).
 
     The folder gets ``metrics.json``, ``metrics.txt``, ``roc``, ``reliability`` and ``confusion``
     as .png and .svg, and ``report.html`` with all of it. ``metrics.json`` holds the metrics of
@@ -54,10 +54,11 @@ def evaluate(
 
     Args:
         predictions: ``predictions.csv``, or the folder that holds it.
-        labels: the challenge's csv, a JSON datalist, or a table with a column ``label``.
+        labels: csv of rows SUBJECT,0|1; a JSON datalist; or a table with a column ``label``; as
+            typed or relative to the predictions.
         against: predictions of another model for the same subjects.
         output: folder of the results; None means ``evaluation`` beside the predictions.
-        names: of the models; None names them after their files or folders.
+        names: of the models, e.g. MRN,baseline; None names them after their files or folders.
         partial: evaluate the subjects that all tables name, instead of refusing others.
         seed: seed of the bootstrap.
 
@@ -69,8 +70,8 @@ def evaluate(
         DataLeakageError: if the predictions say that the model was trained on these subjects.
         ValueError: for a faulty table, or tables that do not name the same subjects.
     """
-    files = [predictions_file(Path(path)) for path in (predictions, against) if path is not None]
-    truth_file = labels_file(Path(labels))
+    files = [predictions_file(path) for path in (predictions, against) if path is not None]
+    truth_file = labels_file(labels, files[0])
     model_names = _names(files, names)
     truth_of = read_any_labels(truth_file)
     prob_of = [read_predictions(file) for file in files]

@@ -35,7 +35,9 @@ def evaluate_masks(
     partial: bool = False,
     seed: int = 1,
 ) -> Path:
-    """Write Dice and Hausdorff distances of every nucleus to ``masks.{csv,json,md}``.
+    """Compare segmented masks with drawn ones: Dice, Hausdorff distances and volumes.
+
+    Writes ``masks.{csv,json,md}``.
 
     Args:
         masks: folder of ``ID/{NM,QSM}_mask.nii.gz`` or, as the challenge collects them,

@@ -62,10 +62,9 @@ class NucleiSegmenter:
         **overrides: Any,
     ) -> None:
         config_file = bundle_config(Path(bundle), "inference")
-        config = RunArguments((config_file,), overrides).merged()
+        arguments = {"bundle_root": bundle, "image": image, **overrides}
+        parser = ConfigParser(RunArguments((config_file,), arguments).merged())
         require_trusted(bundle, overrides, trust_bundle)
-        parser = ConfigParser(config)
-        parser.update({"bundle_root": bundle, "image": image, **overrides})
         if device is not None:
             parser["device"] = str(device)
         weights = Path(parser.get_parsed_content("ckpt_path"))

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from monai.engines import IterationEvents
@@ -35,7 +36,7 @@ def score_states(
     output_dir: str,
     *,
     bundle: str,
-    labels: str | None = None,
+    labels: str | Path | None = None,
     mask_mode: MaskMode = "voxels",
     **overrides: Any,
 ) -> StateScores:

@@ -11,6 +11,7 @@ from mrn_components.data.tables import (
     Subject,
     check_entry,
     check_id,
+    find_labels,
     read_entries,
     read_table,
 )
@@ -38,11 +39,11 @@ def survey(data: str | Path, labels: str | Path | None = None) -> Survey:
 
     Args:
         data: the folder or datalist.
-        labels: csv or JSON datalist, absolute or relative to ``data``; None takes the only csv in
+        labels: csv or JSON datalist, as typed or relative to ``data``; None takes the only csv in
             ``data``, and no labels if there is none.
 
     Raises:
-        FileNotFoundError: if there is no such data set, or it names no subject.
+        FileNotFoundError: if there is no such data set or table of labels, or no subject in it.
         ValueError: for a datalist that is none.
     """
     root = Path(data)
@@ -51,7 +52,7 @@ def survey(data: str | Path, labels: str | Path | None = None) -> Survey:
             f"{str(root)!r} does not exist; name a folder of subjects, one subject's folder or a "
             "JSON datalist."
         )
-    table = root if root.is_file() else None if labels is None else root / labels
+    table = root if root.is_file() else None if labels is None else find_labels(labels, root)
     if table is not None and table.suffix == ".json":
         return _of_datalist(table)
     if root.is_file():

@@ -5,18 +5,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mrn_components.data import DataLeakageError, read_labels
+from mrn_components.data.tables import find_labels
 
 PREDICTIONS = "predictions.csv"
 
 _NOT_TRAINED_ON = ("", "0", "0.0", "false")
 
 
-def predictions_file(path: Path) -> Path:
+def predictions_file(path: str | Path) -> Path:
     """Find the table: ``path`` itself, or ``predictions.csv`` in it.
 
     Raises:
         FileNotFoundError: if it is not there.
     """
+    path = Path(path)
     file = path / PREDICTIONS if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(
@@ -55,19 +57,17 @@ def read_predictions(table: Path) -> dict[str, float]:
     return prob_pd
 
 
-def labels_file(path: Path) -> Path:
-    """Find the file of the labels: ``path`` itself, or ``predictions.csv`` in it.
+def labels_file(labels: str | Path, predictions: Path) -> Path:
+    """Find the file of the labels: ``predictions.csv`` in a folder, else a table or datalist.
+
+    Args:
+        labels: what the user named, as it is typed or relative to the predictions.
+        predictions: file of the predictions.
 
     Raises:
         FileNotFoundError: if it is not there.
     """
-    file = path / PREDICTIONS if path.is_dir() else path
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{file} is not there; LABELS is a csv with rows `SUBJECT,0|1`, a JSON datalist, or a "
-            "table with the columns subject and label."
-        )
-    return file
+    return predictions_file(labels) if Path(labels).is_dir() else find_labels(labels, predictions)
 
 
 def read_any_labels(file: Path) -> dict[str, int]:

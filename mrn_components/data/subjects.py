@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mrn_components.checks import check_headers as find_header_faults
-from mrn_components.data.tables import LabelsError, Subject, check_id, read_datalist, read_table
+from mrn_components.data.tables import (
+    LabelsError,
+    Subject,
+    check_id,
+    find_labels,
+    read_datalist,
+    read_table,
+)
 
 IMAGES = {"nm": "NM.nii.gz", "qsm": "QSM.nii.gz"}  # key of a subject: file of the challenge layout
 MASKS = {"mask_nm": "NM_mask.nii.gz", "mask_qsm": "QSM_mask.nii.gz"}
@@ -25,7 +32,7 @@ def load_subjects(
 
     Args:
         dataset_dir: folder of the challenge layout, or a JSON datalist.
-        labels: csv or JSON datalist, absolute or relative to ``dataset_dir``; None takes the only
+        labels: csv or JSON datalist, as typed or relative to ``dataset_dir``; None takes the only
             csv in ``dataset_dir``.
         require_labels: read the diagnosis (0 healthy, 1 Parkinson's disease); False leaves it out.
         require_masks: expect the masks of the nuclei; False leaves them out.
@@ -82,7 +89,7 @@ def list_subjects(
             f"dataset_dir {str(root)!r} does not exist. Make a synthetic cohort with `mrn phantom "
             f"{root} --subjects 40`, or name your data with `--dataset_dir DIR`."
         )
-    table = root if root.is_file() else root / labels if labels is not None else None
+    table = root if root.is_file() else find_labels(labels, root) if labels is not None else None
     if table is not None and table.suffix == ".json":
         files = [*IMAGES, *(MASKS if require_masks else ())]
         subjects = read_datalist(table, files, require_labels)

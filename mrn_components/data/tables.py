@@ -28,6 +28,26 @@ class LabelsError(ValueError):
         self.rows = dict(rows)
 
 
+def find_labels(labels: str | Path, data: str | Path) -> Path:
+    """The file of labels that a user named: as typed if it is there, else relative to the data.
+
+    Args:
+        labels: csv or JSON datalist.
+        data: folder of the data set, or a file in it.
+
+    Raises:
+        FileNotFoundError: if it is at neither place.
+    """
+    folder = Path(data) if Path(data).is_dir() else Path(data).parent
+    for place in (Path(labels), folder / labels):
+        if place.is_file():
+            return place
+    raise FileNotFoundError(
+        f"labels {str(labels)!r} are neither there nor at {str(folder / labels)!r}; name a csv of "
+        "rows `SUBJECT,0|1`, a JSON datalist, or a table with the columns subject and label."
+    )
+
+
 def read_labels(table: str | Path) -> dict[str, int]:
     """Read the diagnosis of each subject: {subject: 0 healthy or 1 Parkinson's disease}.
 

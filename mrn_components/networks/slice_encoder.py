@@ -11,6 +11,7 @@ from torch.nn.functional import conv2d, pad
 
 from mrn_components.networks.packing import VolumeGrid
 from mrn_components.networks.weights import read_weights
+from mrn_components.system.values import did_you_mean, nearest
 
 _WHAT_TO_TYPE = (
     "Pass a weight file in the official DINOv2 layout with --encoder_weights PATH, or train from "
@@ -191,6 +192,11 @@ class _OneChannelConv2d(nn.Conv2d):
 
 def _create(name: str, weights: str | None, args: dict[str, Any]) -> Any:
     """The timm model ``name`` with its weights, or an error that says what to type."""
+    if not timm.is_model(name):
+        raise ValueError(
+            f"SliceEncoder got {name!r}, which timm has not."
+            f"{did_you_mean(nearest(name, timm.list_models()))} timm.list_models() has them all."
+        )
     if weights in (None, "none"):  # a word too, because MONAI ignores None as an override
         return timm.create_model(name, **args)
     overlay = {} if weights == "hub" else {"state_dict": _read(weights, name)}

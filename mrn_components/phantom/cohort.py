@@ -41,10 +41,10 @@ def make_cohort(
 
     Args:
         output: folder to write to; new, empty, or begun by a call with the same settings.
-        subjects: how many.
+        subjects: how many, half of them PD.
         seed: of the cohort; a subject depends on (seed, number) and on nothing else.
         effect: scale of every difference between PD and HC; 1 is the published size, 0 none.
-        view: "brain" is the challenge's 300x300x70 grid, "midbrain" the part that holds the nuclei.
+        view: brain is the challenge's 300x300x70 grid, midbrain the part that holds the nuclei.
         workers: processes; by default one for each CPU.
 
     Returns:

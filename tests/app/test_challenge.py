@@ -14,7 +14,8 @@ from tiny_segmentation import make_segmentation_bundle
 
 from mrn_components.app import cli
 from mrn_components.app.challenge import challenge
-from mrn_components.app.predict import FailedSubjectsError, predict
+from mrn_components.app.predict import predict
+from mrn_components.system.errors import FailedSubjectsError
 
 DOCKER = Path(__file__).parents[2] / "docker"
 

@@ -8,6 +8,7 @@ import pytest
 from mrn_components.app import cli
 from mrn_components.app.biomarkers import measure_subjects
 from mrn_components.biomarkers import COLUMNS, biomarkers, read_biomarkers
+from mrn_components.system.errors import FailedSubjectsError
 
 
 @pytest.fixture
@@ -18,9 +19,8 @@ def subjects(cohort, tmp_path):
 
 
 def test_every_subject_is_a_row_of_what_the_component_measures(subjects, tmp_path):
-    path, errors = measure_subjects(subjects, tmp_path / "out")
+    path = measure_subjects(subjects, tmp_path / "out")
     assert path == tmp_path / "out" / "biomarkers.csv"
-    assert errors == {}
     table = read_biomarkers(path)
     assert list(table) == ["SUBJ_000", "SUBJ_001", "SUBJ_002"]
     files = ("NM.nii.gz", "QSM.nii.gz", "NM_mask.nii.gz", "QSM_mask.nii.gz")
@@ -29,9 +29,7 @@ def test_every_subject_is_a_row_of_what_the_component_measures(subjects, tmp_pat
     assert path.with_suffix(".md").is_file()
 
 
-def test_absent_images_are_empty_cells_and_failures_are_rows(
-    subjects, tmp_path, capsys, monkeypatch
-):
+def test_absent_images_are_empty_cells_and_failures_are_rows(subjects, tmp_path, monkeypatch):
     for name in ("NM.nii.gz", "NM_mask.nii.gz"):
         (subjects / "SUBJ_000" / name).unlink()
     damaged = subjects / "SUBJ_001" / "QSM.nii.gz"
@@ -42,10 +40,8 @@ def test_absent_images_are_empty_cells_and_failures_are_rows(
     shutil.copy(subjects / "SUBJ_002" / "NM.nii.gz", subjects / ".PHAN.partial")
     monkeypatch.setattr("sys.argv", ["mrn", "biomarkers", str(subjects), str(tmp_path / "out")])
     monkeypatch.setattr("sys.excepthook", None)  # main replaces it
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(FailedSubjectsError, match=r"2 of 4 subjects failed.*\n  SUBJ_001: "):
         cli.main()
-    assert end.value.code == 1
-    assert "2 subjects failed:\n  SUBJ_001: " in capsys.readouterr().err
     with (tmp_path / "out" / "biomarkers.csv").open(newline="") as file:
         rows = {row["subject"]: row for row in csv.DictReader(file)}
     assert list(rows) == ["SUBJ_000", "SUBJ_001", "SUBJ_002", "SUBJ_003"]

@@ -439,4 +439,4 @@ def test_the_command_names_the_index(cohort, tmp_path, capsys, monkeypatch):
     folder = write_output(tmp_path / "out", [record(cohort, "SUBJ_000")])
     monkeypatch.setattr("sys.argv", ["mrn", "report", str(folder), str(cohort)])
     cli.main()
-    assert f"reports: {folder / 'index.html'} (research use only)" in capsys.readouterr().out
+    assert f"reports (research use only): {folder / 'index.html'}" in capsys.readouterr().out

@@ -183,7 +183,7 @@ def state(self):
 
 
 def options(cohort, tmp_path, **more):
-    paths = {"dataset_dir": str(cohort), "test_dir": str(cohort), "output_dir": str(tmp_path)}
+    paths = {"dataset_dir": str(cohort), "test_dir": str(cohort), "output": str(tmp_path)}
     return {"scale": "paper", "bundles": BUNDLES, **paths, **more}
 
 
@@ -232,7 +232,7 @@ def test_a_table_of_phantoms_is_trained_once(tmp_path):
     def call():
         return reproduce(
             8,
-            output_dir=str(tmp_path),
+            output=str(tmp_path),
             bundles=BUNDLES,
             rows=["MRN-DPT-Global"],
             epochs=1,

@@ -88,8 +88,9 @@ def test_faulty_labels_name_file_and_line(write, text, message):
 
 def test_a_folder_stands_for_its_predictions(write, tmp_path):
     table = write("subject,prob_pd\n", "predictions.csv")
-    assert predictions_file(tmp_path) == predictions_file(table) == labels_file(tmp_path) == table
+    assert predictions_file(tmp_path) == predictions_file(table) == table
+    assert labels_file(tmp_path, table) == table
     with pytest.raises(FileNotFoundError, match="`mrn predict INPUT OUTPUT` writes"):
         predictions_file(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"LABELS is a csv with rows `SUBJECT,0\|1`"):
-        labels_file(tmp_path / "nowhere.csv")
+    with pytest.raises(FileNotFoundError, match=r"nowhere.csv' are neither .*rows `SUBJECT,0\|1`"):
+        labels_file(tmp_path / "nowhere.csv", table)

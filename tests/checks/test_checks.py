@@ -139,7 +139,7 @@ def test_headers_alone_find_what_needs_no_voxels(copied):
 
 def test_the_json_says_what_the_table_says(copied, tmp_path):
     faults_data.flip_a_bit(copied)
-    report = check(copied, json_file=tmp_path / "new" / "report.json", workers=1)
+    report = check(copied, json=tmp_path / "new" / "report.json", workers=1)
     content = json.loads((tmp_path / "new" / "report.json").read_text())
     assert content["exit_code"] == report.exit_code == 1
     assert content["counts"] == {
@@ -152,7 +152,7 @@ def test_the_json_says_what_the_table_says(copied, tmp_path):
     (finding,) = content["findings"]
     assert finding["subject"] == "SUBJ_000"
     assert finding["file"] == str(faults_data.path(copied))
-    assert all(finding[key] in report.to_text() for key in ("id", "found", "expected", "fix"))
+    assert all(finding[key] in str(report) for key in ("id", "found", "expected", "fix"))
     assert content["confounds"]["auc"] < 0.65
     assert content["research_use_only"] is True
 
@@ -162,9 +162,9 @@ def test_many_faults_of_a_kind_are_cut_short_for_people_only(copied):
         shutil.copytree(copied / "SUBJ_000", copied / f"MORE_{number:02d}")
         (copied / f"MORE_{number:02d}" / "NM.nii.gz").write_bytes(b"")
     report = check(copied, workers=1)
-    assert "  MORE_09 NM.nii.gz" in report.to_text()
-    assert "  MORE_10 NM.nii.gz" not in report.to_text()
-    assert "  ... and 2 more (--json FILE)" in report.to_text()
+    assert "  MORE_09 NM.nii.gz" in str(report)
+    assert "  MORE_10 NM.nii.gz" not in str(report)
+    assert "  ... and 2 more (--json FILE)" in str(report)
     assert report.to_json().count('"not-nifti"') == 12
 
 

@@ -46,6 +46,28 @@ class Problem:
         return ": ".join(part for part in (self.file, self.where, self.what) if part)
 
 
+def inspect(bundle: str | Path) -> str:
+    """Say what in a bundle could run code or was changed, without running any of it.
+
+    Ends with 3 if there is something. A guard, not a sandbox: see SECURITY.md.
+
+    Args:
+        bundle: folder of a bundle or of a training run, or a bundle's zip file.
+
+    Returns:
+        That there is nothing.
+
+    Raises:
+        SystemExit: if there is something, which is printed.
+    """
+    problems = inspect_bundle(bundle)
+    if problems:
+        print(*problems, sep="\n")
+        print(f"{len(problems)} problems: do not run {bundle} unless you trust who made it.")
+        raise SystemExit(UntrustedBundleError.exit_code)
+    return f"{bundle} builds and computes only what is known to be harmless (SECURITY.md)."
+
+
 def inspect_bundle(path: str | Path, overrides: Mapping[str, Any] | None = None) -> list[Problem]:
     """Look for what could run when a bundle is used; nothing of it is built, imported or unpickled.
 

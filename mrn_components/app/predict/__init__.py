@@ -1,6 +1,6 @@
 """``mrn predict``: from raw NM and QSM to P(PD), masks and a table."""
 
-from mrn_components.app.predict.run import FailedSubjectsError, predict
+from mrn_components.app.predict.run import predict
 from mrn_components.app.predict.workflow import inference_workflow
 
-__all__ = ["FailedSubjectsError", "inference_workflow", "predict"]
+__all__ = ["inference_workflow", "predict"]

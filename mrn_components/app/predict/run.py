@@ -34,6 +34,7 @@ from mrn_components.app.predict.workflow import Classifier, inference_workflow
 from mrn_components.app.report.reports import needs_explanation, write_reports
 from mrn_components.data.ledger import read_ledgers
 from mrn_components.images.image import Image
+from mrn_components.system.errors import FailedSubjectsError
 from mrn_components.system.files import locked
 from mrn_components.system.hashes import file_hash
 
@@ -42,15 +43,11 @@ _NUMBERS = ("weights", "config")  # what decides the numbers of a subject with m
 _OWN_KEYS = ("bundle_root", "dataset_dir", "output_dir", "labels", "require_labels")
 
 
-class FailedSubjectsError(RuntimeError):
-    """Some subjects could not be predicted; the others are."""
-
-
 def predict(
-    input_dir: str | Path,
-    output_dir: str | Path,
+    input: str | Path,  # noqa: A002  `mrn predict INPUT OUTPUT` reads as users write it
+    output: str | Path,
     *,
-    bundle: str,
+    bundle: str = "bundles/mrn",
     segmentation: str = "bundles/segmentation",
     nm_filter: str | None = None,
     abstain: bool = True,
@@ -59,24 +56,25 @@ def predict(
     trust_bundle: bool = False,
     **overrides: Any,
 ) -> Path:
-    """Predict one subject or a cohort from raw NM and QSM.
+    """Write P(PD), masks and flags of every subject to OUTPUT (research use only).
 
-    Masks are used where they are given, else the segmentation bundle makes them. ``output_dir``
-    gets ``predictions.csv``, ``biomarkers.csv``, ``manifest.json`` and ``subjects/ID`` with
+    Masks are used where they are given, else the segmentation bundle makes them. ``output`` gets
+    ``predictions.csv``, ``biomarkers.csv``, ``manifest.json`` and ``subjects/ID`` with
     ``prediction.json`` and the masks that were made; each file appears whole or not at all. Under
     ``torchrun`` every process takes its share of the subjects, and the first one writes the tables.
 
     Args:
-        input_dir: as of ``find_inputs``.
-        output_dir: folder of the results.
-        bundle: folder of a bundle, or of a training run.
-        segmentation: folder of the segmentation bundle.
-        nm_filter: as of ``find_inputs``.
+        input: a subject's folder {NM,QSM[,NM_mask,QSM_mask]}.nii.gz; a folder of such folders; a
+            JSON datalist; or a BIDS directory (*_Chimap, and NM by nm_filter).
+        output: folder of the results.
+        bundle: folder of a bundle with weights, or of a training run.
+        segmentation: folder of the bundle that makes the masks of subjects without.
+        nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*".
         abstain: give no probability where the NM ROI or more than one ROI is missing.
         resume: keep the subjects whose files, weights and settings are those of an earlier call.
-        report: write ``index.html`` and a page a subject too.
+        report: write ``index.html`` and a page a subject too, which asks the network 28 times more.
         trust_bundle: run the bundles in spite of what ``mrn inspect`` finds in them.
-        overrides: config keys and their values.
+        overrides: config keys and their values, e.g. --ckpt_path FILE, --precision fp32.
 
     Returns:
         The path of ``predictions.csv``.
@@ -84,10 +82,10 @@ def predict(
     Raises:
         FileNotFoundError: if a path is missing or ``bundle`` is no bundle.
         ValueError: for an override that the config does not know, a faulty datalist, an
-            ``output_dir`` that holds the images, or if every subject lacks masks and they cannot be
+            ``output`` that holds the images, or if every subject lacks masks and they cannot be
             made.
         UntrustedBundleError: if a bundle could run code of its own, or was changed.
-        RuntimeError: if another process uses ``output_dir``.
+        RuntimeError: if another process uses ``output``.
         FailedSubjectsError: at the end, if subjects failed; names them and the reasons.
     """
     if own := sorted(set(_OWN_KEYS) & set(overrides)):
@@ -96,11 +94,11 @@ def predict(
             "predictions by labels."
         )
     with joined_processes() as (rank, world):
-        inputs = find_inputs(input_dir, nm_filter)
-        check_output(inputs, input_dir, output_dir)
+        inputs = find_inputs(input, nm_filter)
+        check_output(inputs, input, output)
         run = _Run(
             inputs,
-            Path(output_dir),
+            Path(output),
             bundle=bundle,
             segmentation=segmentation,
             abstain=abstain,
@@ -113,9 +111,9 @@ def predict(
             idist.barrier()  # until the first process has the folder
             run.predict(inputs.cases[rank::world])
             idist.barrier()
-            return Path(output_dir) / "predictions.csv"
+            return Path(output) / "predictions.csv"
         print(f"{len(inputs.cases)} subjects: {inputs.layout}", flush=True)
-        with locked(Path(output_dir)):
+        with locked(Path(output)):
             idist.barrier()
             run.predict(inputs.cases[::world])
             idist.barrier()  # until every process has written its records

@@ -17,6 +17,7 @@ from mrn_components.data import Subject
 from mrn_components.data.dataset import collate_subjects
 from mrn_components.images.image import Image
 from mrn_components.regions.roi import images_of, volume_keys
+from mrn_components.system.keys import check_device
 from mrn_components.training.handlers.predictions import probability_columns
 
 _PARTS = ("checkpoint", "dataset", "inferer", "network", "postprocessing", "prepare_batch")
@@ -46,7 +47,8 @@ def inference_workflow(
     """
     require_trusted(bundle, overrides, trust_bundle)
     config_file = bundle_config(Path(bundle), "inference")
-    RunArguments((config_file,), overrides).merged()
+    overrides = dict(RunArguments((config_file,), overrides).typed().overrides)
+    check_device(overrides)
     workflow = ConfigWorkflow(
         config_file=str(config_file),
         workflow_type="infer",

@@ -21,17 +21,20 @@ PAGE = "report.html"
 _MASKS = {"mask_nm": "NM_mask.nii.gz", "mask_qsm": "QSM_mask.nii.gz"}  # of segmentations
 
 
-def write_reports(output_dir: str | Path, input_dir: str | Path) -> Path:
-    """Write ``subjects/ID/report.html`` of every subject and ``index.html``.
+def write_reports(
+    output: str | Path,
+    input: str | Path,  # noqa: A002  `mrn report OUTPUT INPUT` reads as users write it
+) -> Path:
+    """Write a page a subject and OUTPUT/index.html of what `mrn predict INPUT OUTPUT` left.
 
     Everything is read from what ``mrn predict`` left: the subjects of ``predictions.csv``, each
     one's ``prediction.json``, with ``--report`` its ``explanation.json``, segmented masks, and
-    ``manifest.json``. What cannot be made afterwards, or is no longer in ``input_dir``, is missing
+    ``manifest.json``. What cannot be made afterwards, or is no longer in ``input``, is missing
     on the pages, which say so.
 
     Args:
-        output_dir: of ``mrn predict``.
-        input_dir: of ``mrn predict``: a folder or a datalist.
+        output: folder of the predictions.
+        input: folder or datalist that was predicted, for the images.
 
     Returns:
         The path of ``index.html``.
@@ -40,7 +43,7 @@ def write_reports(output_dir: str | Path, input_dir: str | Path) -> Path:
         FileNotFoundError: if there are no predictions.
         ValueError: for a record that is no JSON.
     """
-    output, source = Path(output_dir), Path(input_dir)
+    output, source = Path(output), Path(input)
     root = source if source.is_dir() else source.parent
     manifest = _read_json(output / "manifest.json") or {}
     records = []

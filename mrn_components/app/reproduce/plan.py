@@ -99,9 +99,7 @@ class Planner:
         names = ("train", *(["small.yaml"] if small else []), *row.configs)
         configs = tuple(find_config(bundle, name) for name in names)
         overrides = {**row.overrides, **(row.small if small else {}), **self.overrides}
-        arguments = RunArguments(configs, overrides)
-        arguments.merged(source=f"row {row.name!r}: ")
-        return arguments
+        return RunArguments(configs, overrides).typed(source=f"row {row.name!r}: ")
 
     def _run(self, row: Row, seed: int, fold: int, data: Data) -> BundleRun:
         arguments = self.arguments(row)

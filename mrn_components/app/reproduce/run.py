@@ -20,10 +20,10 @@ from mrn_components.system.files import write_text
 
 
 def reproduce(
-    number: int,
+    table: int,
     *,
     scale: Scale = "small",
-    output_dir: str = "runs/tables",
+    output: str | Path = "runs/tables",
     seeds: Sequence[int] = (1,),
     rows: Sequence[str] | None = None,
     jobs: int | None = None,
@@ -33,25 +33,27 @@ def reproduce(
     effect: float = 3.0,
     **overrides: Any,
 ) -> Path:
-    """Train and score the rows of a table; a second call goes on where the first stopped.
+    """Train and score a table of the paper, beside the paper's numbers (research use only).
 
-    Every run has a folder of its own in ``output_dir/runs``, which rows and tables that train the
-    same share. The table is ``output_dir/tableN-SCALE.md``; ``.csv`` holds its numbers and
+    A second call goes on where the first stopped. Every run has a folder of its own in
+    ``output/runs``, which rows and tables that train the same share. The table is
+    ``output/tableN-SCALE.md``; ``.csv`` holds its numbers and
     ``-pairs.csv`` the difference of every two rows.
 
     Args:
-        number: of the table, 1 to 9.
-        scale: "small" trains the ``small.yaml`` of the bundles on phantoms; "paper" trains the
+        table: number of the table, 1 to 9.
+        scale: small trains the ``small.yaml`` of the bundles on phantoms; paper trains the
             paper's configuration on your data.
-        output_dir: folder of the tables and the runs.
-        seeds: training seeds; a seed also splits the folds.
-        rows: names of the rows; None takes all. The reference row always comes along.
+        output: folder of the tables and the runs; finished runs are not repeated.
+        seeds: training seeds, e.g. 1,2,3; a seed also splits the folds.
+        rows: names of the rows, e.g. "['DINOv2','DINOv2 + FFA']"; None takes all. The reference
+            row always comes along.
         jobs: runs at the same time; None is one a CPU core at the small scale, else one.
         bundles: folder of the bundles.
         dataset_dir: subjects to train on, at the scale "paper".
         test_dir: subjects to score on, at the scale "paper".
         effect: disease effect of the phantoms, in times the published one.
-        overrides: config keys and their values, for every row.
+        overrides: config keys and their values, for every row, e.g. --epochs 5.
 
     Returns:
         The path of the table.
@@ -63,19 +65,21 @@ def reproduce(
     """
     if not seeds or (jobs is not None and jobs < 1):
         raise ValueError(f"seeds must name at least one and jobs be >= 1, got {seeds} and {jobs}.")
-    table = load_table(number)
-    chosen = table.selected(rows)
+    content = load_table(table)
+    chosen = content.selected(rows)
     ours = [row for row in chosen if row.ours]
-    output = Path(output_dir).resolve()
-    data = _data(
-        scale, output / "data", [row.cohort for row in ours], (dataset_dir, test_dir), effect
-    )
+    output = Path(output).resolve()
     planner = Planner(
         bundles=Path(bundles),
         folder=output / "runs",
         cache_dir=output / "cache",
         scale=scale,
         overrides=overrides,
+    )
+    for row in ours:
+        planner.arguments(row)  # a key that the bundle does not know ends here, before any work
+    data = _data(
+        scale, output / "data", [row.cohort for row in ours], (dataset_dir, test_dir), effect
     )
     plans = {
         row.name: [planner.plan(row, seed, data[row.cohort]) for seed in seeds]
@@ -86,10 +90,10 @@ def reproduce(
     for plan in chain.from_iterable(plans.values()):
         for run in plan.runs:
             runs.setdefault(run.folder, run)
-    print(f"Table {number}: {len(runs)} runs in {output / 'runs'}", flush=True)
+    print(f"Table {table}: {len(runs)} runs in {output / 'runs'}", flush=True)
     failures = run_here(list(runs.values()), jobs or _default_jobs(scale))
     report = Report(
-        table=table,
+        table=content,
         rows=chosen,
         scores=_score(ours, plans),
         setting=_setting(scale, effect, data["true"], ours),
@@ -99,7 +103,7 @@ def reproduce(
             for row in ours
         },
     )
-    path = output / f"table{number}-{scale}.md"
+    path = output / f"table{table}-{scale}.md"
     write_text(path, report.markdown())
     write_text(path.with_suffix(".csv"), report.csv())
     write_text(path.with_name(f"{path.stem}-pairs.csv"), report.pairs_csv())

@@ -1,0 +1,120 @@
+"""What a user typed, as a value of the type that is meant."""
+
+import difflib
+import math
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from fire.parser import DefaultParseValue
+
+_BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def parse_value(name: str, text: str, annotation: Any) -> Any:
+    """Read what was typed for an argument by the type that its function declares.
+
+    Text stays text where it may be text or a path, so that ``77_01``, ``1e5`` and ``a,b`` are names
+    of folders. A list is ``a,b`` or ``"['a','b']"``.
+
+    Args:
+        name: of the argument as it is typed, for the message.
+        text: what was typed.
+        annotation: bool, int, float, str, Path, a Literal, a Sequence of such, or a Mapping; or a
+            union of them, with None or not.
+
+    Raises:
+        ValueError: naming the argument, what came and what is accepted.
+    """
+    kinds = {get_origin(kind) or kind: kind for kind in _members(annotation)}
+    if type(None) in kinds and text.lower() == "none" and not {str, Path} & kinds.keys():
+        return None
+    origin = next(origin for origin in _READERS if origin in kinds)
+    return _READERS[origin](name, text, kinds[origin])
+
+
+def parse_bool(name: str, value: Any) -> bool:
+    """Read true, yes, 1, false, no or 0, in any case.
+
+    Raises:
+        ValueError: naming the argument, what came and what is accepted.
+    """
+    word = str(value).lower()
+    if word not in _BOOLS:
+        raise ValueError(f"{name}: {value!r} is neither true nor false; type True or False.")
+    return _BOOLS[word]
+
+
+def parse_number(name: str, value: Any, whole: bool) -> int | float:
+    """Read a number; ``1e3`` is a whole one.
+
+    Raises:
+        ValueError: naming the argument, what came and what is accepted.
+    """
+    wanted = "a whole number" if whole else "a number"
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or math.isnan(number) or (whole and not number.is_integer()):
+        raise ValueError(f"{name}: {value!r} is not {wanted}; type {wanted}.")
+    return int(number) if whole else number
+
+
+def nearest(word: str, known: Iterable[str]) -> list[str]:
+    """Up to three of the known words that are most like one, the nearest first."""
+    return difflib.get_close_matches(word, sorted(known), n=3)
+
+
+def did_you_mean(words: Sequence[str]) -> str:
+    """A question to end a message with; empty without words."""
+    return f" Did you mean {' or '.join(words)}?" if words else ""
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return get_args(annotation)
+    return (annotation,)
+
+
+def _parse_list(name: str, text: str, kind: Any) -> list[Any]:
+    return [parse_value(name, word, get_args(kind)[0]) for word in _words(text)]
+
+
+def _words(text: str) -> list[str]:
+    """The words of ``a,b`` or of a Python list."""
+    if text[:1] in ("[", "("):
+        value = DefaultParseValue(text)
+        if isinstance(value, list | tuple):
+            return [str(word) for word in value]
+        text = text[1:].rstrip("])")
+    return [word.strip() for word in text.split(",")]
+
+
+def _parse_choice(name: str, text: str, kind: Any) -> str:
+    choices = get_args(kind)
+    if text not in choices:
+        meant = did_you_mean(nearest(text, choices))
+        raise ValueError(f"{name}: {text!r} is none of {', '.join(choices)}.{meant}")
+    return text
+
+
+def _parse_mapping(name: str, text: str, _kind: Any) -> dict[str, Any]:
+    value = DefaultParseValue(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: {text!r} is no dict; type \"{{'key': value}}\".")
+    return value
+
+
+# How each type is read, in the order in which the members of a union are tried.
+_READERS: dict[Any, Callable[[str, str, Any], Any]] = {
+    Sequence: _parse_list,
+    str: lambda _name, text, _kind: text,
+    Path: lambda _name, text, _kind: text,
+    Literal: _parse_choice,
+    bool: lambda name, text, _kind: parse_bool(name, text),
+    Mapping: _parse_mapping,
+    float: lambda name, text, _kind: parse_number(name, text, whole=False),
+    int: lambda name, text, _kind: parse_number(name, text, whole=True),
+}
