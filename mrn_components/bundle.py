@@ -25,7 +25,7 @@ from monai.utils import ensure_tuple, set_determinism
 from mrn_components.networks.precision import fast_fp32_matmul
 from mrn_components.system.errors import install_messages
 from mrn_components.system.files import write_text
-from mrn_components.system.keys import check_key, config_text, typed_value
+from mrn_components.system.keys import check_device, check_key, config_text, typed_value
 from mrn_components.system.memory import keep_freed_memory
 
 # Blocks of a training config that decide what a trained network can be fed with.
@@ -219,6 +219,7 @@ def check_run() -> None:
     if arguments is None:
         return
     install_messages()
+    check_device(arguments.overrides)
     for key, value in arguments.typed().overrides.items():
         given = arguments.overrides[key]
         if isinstance(given, str) and given != value:  # MONAI has read it by now

@@ -105,8 +105,6 @@ def typed_value(key: str, value: Any, config: Mapping[str, Any], source: str) ->
         # A number within a component may be written as 1 and mean 1.0; 3 stays 3.
         number = parse_number(name, value, whole=isinstance(own, int) and "#" not in key)
         return number if isinstance(value, str) or isinstance(number, int) else value
-    if key == "device":
-        _check_device(name, value)
     return value
 
 
@@ -124,11 +122,24 @@ def _own_value(key: str, config: Mapping[str, Any]) -> Any:
     return None if parameter is None else parameter.default
 
 
-def _check_device(name: str, value: Any) -> None:
-    """Refuse a device that torch does not know, or that this machine lacks."""
+def check_device(overrides: Mapping[str, Any], source: str = "--") -> None:
+    """Refuse an override of the device that torch does not know, or that this machine lacks.
+
+    Args:
+        overrides: keys and values of a config that this process runs.
+        source: where the key stands, for the message.
+
+    Raises:
+        ValueError: naming the device and those there are.
+    """
+    device = overrides.get("device")
+    if device is None or str(device).startswith(("$", "@")):
+        return
     try:
-        torch.empty(0, device=value)
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
         count = torch.cuda.device_count()
-        gpus = f"cuda or cuda:0 to cuda:{count - 1}" if count else "no GPU is here"
-        raise ValueError(f"{name}: {value!r} cannot be used; type cpu ({gpus}).") from error
+        gpus = f"cuda:0 to cuda:{count - 1} are here" if count else "no GPU is here"
+        raise ValueError(
+            f"{source}device: {device!r} cannot be used; type cpu ({gpus})."
+        ) from error

@@ -183,9 +183,9 @@ def test_every_fold_has_its_subjects_and_its_commands(cohort, tmp_path):
         assert "torch.distributed.run --standalone --nproc_per_node=2 -m monai.bundle" in command
         assert "train.yaml" in command
         assert "small.yaml" in command
-        for flag in (f"--fold {number}", "--epochs 2", f"--output_dir '{run.folder}'"):
+        for flag in (f"--fold {number}", "--epochs 2", f"--output_dir {run.folder}"):
             assert flag in command
-        assert f"--bundle '{run.folder}'" in " ".join(run.predict)
+        assert f"--bundle {run.folder}" in " ".join(run.predict)
         assert run.epochs == 2
     assert sorted(members, key=lambda s: s["subject"]) == subjects
     assert json.loads((tmp_path / "folds.json").read_text())["seed"] == 1

@@ -183,7 +183,7 @@ def state(self):
 
 
 def options(cohort, tmp_path, **more):
-    paths = {"dataset_dir": str(cohort), "test_dir": str(cohort), "output_dir": str(tmp_path)}
+    paths = {"dataset_dir": str(cohort), "test_dir": str(cohort), "output": str(tmp_path)}
     return {"scale": "paper", "bundles": BUNDLES, **paths, **more}
 
 

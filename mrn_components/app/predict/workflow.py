@@ -16,6 +16,7 @@ from mrn_components.data import Subject
 from mrn_components.data.dataset import collate_subjects
 from mrn_components.images.image import Image
 from mrn_components.regions.roi import images_of, volume_keys
+from mrn_components.system.keys import check_device
 from mrn_components.training.handlers.predictions import probability_columns
 
 _PARTS = ("checkpoint", "dataset", "inferer", "network", "postprocessing", "prepare_batch")
@@ -45,6 +46,7 @@ def inference_workflow(
         ValueError: for an override that the config does not know.
         UntrustedBundleError: if more than the bundle's data differ from the installed one.
     """
+    check_device(overrides)
     places = {"dataset_dir": input_dir, "output_dir": output_dir}
     config_file, settings = open_bundle(bundle, overrides | places, trust_bundle)
     workflow = ConfigWorkflow(config_file=str(config_file), workflow_type="infer", **settings)
