@@ -392,7 +392,7 @@ def id_twice(root: Path) -> None:
 
 
 def two_faulty_lines(root: Path) -> None:
-    _table(root, "SUBJ_000,PD", "SUBJ_001,2")
+    _table(root, "SUBJ_000,ill", "SUBJ_001,2")
 
 
 def windows_1252(root: Path) -> None:
@@ -429,6 +429,16 @@ def unsafe_folder(root: Path) -> None:
 
 def folders_that_differ_in_case(root: Path) -> None:
     make_sound_subject(root / "subj_000", 7)
+
+
+def plain_nii(root: Path) -> None:
+    for file in list(root.rglob("*.nii.gz")):
+        file.with_suffix("").write_bytes(gzip.decompress(file.read_bytes()))
+        file.unlink()
+
+
+def two_files_for_one(root: Path) -> None:
+    (root / FIRST / "NM.nii").write_bytes(gzip.decompress(path(root, "NM").read_bytes()))
 
 
 def one_file_under_two_ids(root: Path) -> None:

@@ -22,6 +22,7 @@ EQUAL = {
     r"betas: .*": "ends the optimiser, whose groups are each network's own",
     r"dataset_dir: data/phantom": "of nuclei: its train and inference want other things beside it",
     r"image: qsm|plan: .*|inferer: .*NucleiRegionInferer.*": "of one bundle, which nnU-Net trains",
+    r"images: .*select_image.*": "the one image of a bundle, in train and inference",
 }
 # Lines that only hand on: a reference, or a component without arguments of its own.
 WIRING = re.compile(r'[\w#]+:|[\w#]+: "@[\w#]+"|_target_: [\w.]+')

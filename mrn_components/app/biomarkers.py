@@ -3,13 +3,17 @@
 from pathlib import Path
 
 from mrn_components.biomarkers import biomarkers, write_biomarkers
-from mrn_components.data import IMAGES, MASKS, Subject, load_subjects
+from mrn_components.data.layouts import Need, find_subjects
 from mrn_components.system.errors import FailedSubjectsError
+
+_FILES = ("nm", "qsm", "mask_nm", "mask_qsm")
 
 
 def measure_subjects(
     input: str | Path,  # noqa: A002  `mrn biomarkers INPUT OUTPUT` reads as users write it
     output: str | Path,
+    *,
+    masks: str | Path | None = None,
 ) -> Path:
     """Measure each nucleus without a network: volume, iron, neuromelanin (research use only).
 
@@ -19,22 +23,31 @@ def measure_subjects(
     mask may be absent: its cells are empty.
 
     Args:
-        input: folder of subjects in the challenge's layout, with masks; or a JSON datalist.
+        input: folder of subjects in the challenge's layout, one subject's folder, a JSON datalist
+            or a BIDS directory.
         output: folder of the results.
+        masks: folder of the masks, where they do not lie beside the images.
 
     Returns:
         The path of ``biomarkers.csv``.
 
     Raises:
         FileNotFoundError: if there are no subjects.
-        ValueError: for a faulty datalist.
+        ValueError: for a faulty datalist, or if no subject has a mask.
         FailedSubjectsError: at the end, if subjects failed; names them and the reasons.
     """
-    measured, errors = {}, {}
-    for subject in _subjects(Path(input)):
+    need = Need(images="given", masks="some", labels="none")
+    found = find_subjects(input, need=need, masks=masks)
+    found.require_some()
+    found.refuse_output(output)
+    measured, errors, problems = {}, {}, found.problems
+    for subject in found.subjects:
         name = subject["subject"]
+        if name in problems:
+            errors[name] = problems[name]
+            continue
         try:
-            measured[name] = biomarkers(*_sources(subject))
+            measured[name] = biomarkers(*(subject.get(key) for key in _FILES))
         except (ValueError, OSError) as error:
             errors[name] = str(error)
     table = write_biomarkers(output, measured, errors)
@@ -45,30 +58,3 @@ def measure_subjects(
             f"{table}.\n{lines}"
         )
     return table
-
-
-def _subjects(root: Path) -> list[Subject]:
-    """Subjects with whatever files they have, sorted."""
-    if root.is_file() or not root.exists():
-        return load_subjects(root, require_labels=False)
-    subjects = []
-    for folder in sorted(root.iterdir()):
-        files = {key: folder / name for key, name in (IMAGES | MASKS).items()}
-        found = {key: str(path) for key, path in files.items() if path.is_file()}
-        if found and not folder.name.startswith("."):
-            subjects.append({"subject": folder.name, **found})
-    if not subjects:
-        raise FileNotFoundError(
-            f"{str(root)!r} has no subjects; expected {root}/SUBJECT/"
-            f"{{{','.join((IMAGES | MASKS).values())}}}."
-        )
-    return subjects
-
-
-def _sources(subject: Subject) -> list[str | None]:
-    if not any(key in subject for key in MASKS):
-        raise ValueError(
-            f"{subject['subject']} has neither {' nor '.join(MASKS.values())}, in which to "
-            "measure; draw them, or let a network segment them."
-        )
-    return [subject.get(key) for key in (*IMAGES, *MASKS)]

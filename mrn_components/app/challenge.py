@@ -13,7 +13,8 @@ from mrn_components.app.predict import predict
 from mrn_components.app.predict.records import mask_file, read_record
 from mrn_components.app.segment import save_mask
 from mrn_components.checks import FaultyFileError
-from mrn_components.data.subjects import IMAGES
+from mrn_components.data import Subject
+from mrn_components.data.layouts import Need, find_subjects
 from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.images.volume import read_volume
 from mrn_components.system.errors import FailedSubjectsError
@@ -29,10 +30,12 @@ class _Answer:
     """What is handed in for a case.
 
     Args:
+        subject: the case and its files.
         label: 0 or 1.
         problem: why it is no prediction, if it is none.
     """
 
+    subject: Subject
     label: int
     problem: str | None
 
@@ -41,6 +44,7 @@ def challenge(
     inputs: str | Path,
     outputs: str | Path,
     *,
+    masks: str | Path | None = None,
     format: Format = "docker",  # noqa: A002  the organisers speak of submission formats
     bundle: str = "bundles/mrn",
     segmentation: str = "bundles/segmentation",
@@ -59,8 +63,9 @@ def challenge(
       without a newline at the end.
 
     Args:
-        inputs: folder of ``ID/{NM,QSM}.nii.gz``; only read.
+        inputs: folder of ``ID/{NM,QSM}.nii.gz``, or what else ``mrn predict`` takes; only read.
         outputs: folder of the answers, and of nothing else.
+        masks: folder of the masks, where they do not lie beside the images.
         format: docker (PD_pred.txt), email (label_predict.csv) or baseline (pred.csv).
         bundle: folder of a bundle with weights, or of a training run.
         segmentation: folder of the bundle that makes the masks.
@@ -76,16 +81,10 @@ def challenge(
     """
     if format not in _WRITERS:
         raise ValueError(f"format must be one of {sorted(_WRITERS)}, got {format!r}.")
-    inputs, outputs = Path(inputs), Path(outputs)
-    names = sorted(
-        folder.name
-        for folder in (inputs.iterdir() if inputs.is_dir() else ())
-        if folder.is_dir() and not folder.name.startswith(".")
-    )
-    if not names:
-        raise FileNotFoundError(
-            f"{str(inputs)!r} has no cases; expected {inputs}/ID/{{NM,QSM}}.nii.gz."
-        )
+    need = Need(images="some", masks="given", labels="none", every_folder=True)
+    found = find_subjects(inputs, need=need, masks=masks)
+    found.refuse_output(outputs)
+    outputs = Path(outputs)
     with tempfile.TemporaryDirectory() as scratch:
         with suppress(FailedSubjectsError):  # their records say why, and they are told below
             predict(
@@ -93,11 +92,15 @@ def challenge(
                 scratch,
                 bundle=bundle,
                 segmentation=segmentation,
+                masks=masks,
                 abstain=False,
                 **overrides,
             )
-        answers = {name: _answer(Path(scratch), name) for name in names}
-        _WRITERS[format](inputs, outputs, Path(scratch), answers)
+        answers = {
+            subject["subject"]: _answer(Path(scratch), subject, found.problems)
+            for subject in found.subjects
+        }
+        _WRITERS[format](outputs, Path(scratch), answers)
     problems = [f"  {name}: {a.problem}" for name, a in answers.items() if a.problem is not None]
     if problems:
         raise FailedSubjectsError(
@@ -107,66 +110,62 @@ def challenge(
     return outputs
 
 
-def _answer(scratch: Path, name: str) -> _Answer:
-    record = read_record(scratch, name)
+def _answer(scratch: Path, subject: Subject, problems: Mapping[str, str]) -> _Answer:
+    name = subject["subject"]
+    record = None if name in problems else read_record(scratch, name)
     if record is None:
-        return _Answer(_UNKNOWN, f"it has neither {' nor '.join(IMAGES.values())}; add them.")
+        return _Answer(subject, _UNKNOWN, problems.get(name, "it was not predicted."))
     if record["class"] is None:
-        return _Answer(_UNKNOWN, record["error"])
-    return _Answer(record["class"], None)
+        return _Answer(subject, _UNKNOWN, record["error"])
+    return _Answer(subject, record["class"], None)
 
 
-def _write_docker(
-    inputs: Path, outputs: Path, scratch: Path, answers: Mapping[str, _Answer]
-) -> None:
+def _write_docker(outputs: Path, scratch: Path, answers: Mapping[str, _Answer]) -> None:
     for name, answer in answers.items():
-        _write_masks(inputs / name, outputs / name, scratch, "pred")
+        _write_masks(answer.subject, outputs / name, scratch, "pred")
         write_text(outputs / name / "PD_pred.txt", str(answer.label))
 
 
-def _write_email(
-    inputs: Path, outputs: Path, scratch: Path, answers: Mapping[str, _Answer]
-) -> None:
-    for name in answers:
-        _write_masks(inputs / name, outputs / "outputs" / name, scratch, "pred")
+def _write_email(outputs: Path, scratch: Path, answers: Mapping[str, _Answer]) -> None:
+    for name, answer in answers.items():
+        _write_masks(answer.subject, outputs / "outputs" / name, scratch, "pred")
     rows = [f"{name},{answer.label}\n" for name, answer in answers.items()]
     write_text(outputs / "label_predict.csv", "patient_id,prediction\n" + "".join(rows))
 
 
-def _write_baseline(
-    inputs: Path, outputs: Path, scratch: Path, answers: Mapping[str, _Answer]
-) -> None:
-    for name in answers:
-        _write_masks(inputs / name, outputs / name, scratch, "mask")
+def _write_baseline(outputs: Path, scratch: Path, answers: Mapping[str, _Answer]) -> None:
+    for name, answer in answers.items():
+        _write_masks(answer.subject, outputs / name, scratch, "mask")
     rows = [f"{name},{answer.label}" for name, answer in answers.items()]
     write_text(outputs / "pred.csv", "\n".join(rows))
 
 
-_WRITERS: dict[str, Callable[[Path, Path, Path, Mapping[str, _Answer]], None]] = {
+_WRITERS: dict[str, Callable[[Path, Path, Mapping[str, _Answer]], None]] = {
     "baseline": _write_baseline,
     "docker": _write_docker,
     "email": _write_email,
 }
 
 
-def _write_masks(case: Path, output: Path, scratch: Path, suffix: str) -> None:
+def _write_masks(subject: Subject, output: Path, scratch: Path, suffix: str) -> None:
     """Write the masks of a case: those that were made or given; background without any."""
     for image in CHALLENGE_IMAGES.values():
         path = output / f"{image.file}_{suffix}.nii.gz"
-        like = case / f"{image.file}.nii.gz"
-        made = mask_file(scratch, case.name, image)
-        mask = _read(made) if made.is_file() else _read(case / f"{image.mask}.nii.gz")
-        if mask is None and (voxels := _read(like)) is not None:
+        made = mask_file(scratch, subject["subject"], image)
+        mask = _read(made if made.is_file() else subject.get(image.mask_name))
+        if mask is None and (voxels := _read(subject.get(image.name))) is not None:
             mask = np.zeros(voxels.shape, np.uint8)
-        if mask is None:
+        if mask is None or image.name not in subject:
             path.unlink(missing_ok=True)  # of an earlier run
         else:
-            save_mask(path, mask, like)
+            save_mask(path, mask, like=subject[image.name])
 
 
-def _read(path: Path) -> np.ndarray | None:
+def _read(path: str | Path | None) -> np.ndarray | None:
     """The voxels of a file as uint8; None if it is not there or damaged."""
+    if path is None:
+        return None
     try:
-        return np.rint(read_volume(path).voxels).astype(np.uint8)
+        return np.rint(read_volume(Path(path)).voxels).astype(np.uint8)
     except FaultyFileError:
         return None

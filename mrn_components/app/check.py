@@ -11,10 +11,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mrn_components.app.survey import Survey, survey
 from mrn_components.checks import Examination, Finding, examine_subject
-from mrn_components.checks.cohort import class_findings, duplicate_findings, id_findings
+from mrn_components.checks.cohort import class_findings, duplicate_findings
 from mrn_components.checks.confounds import Confounds, confound_baseline, confound_findings
+from mrn_components.data.layouts import Found, Need, find_subjects
 from mrn_components.system.files import write_text
 from mrn_components.system.workers import in_order
 
@@ -103,6 +103,7 @@ def check(
     data: str | Path,
     *,
     labels: str | Path | None = None,
+    masks: str | Path | None = None,
     json: str | Path | None = None,
     workers: int | None = None,
 ) -> Report:
@@ -111,8 +112,10 @@ def check(
     Ends with 0 if there is no error, 1 if there are some, 2 if there is nothing to check.
 
     Args:
-        data: challenge folder, one subject's folder, or a JSON datalist; masks and labels optional.
+        data: challenge folder, one subject's folder, a JSON datalist, or a BIDS directory; masks
+            and labels are optional.
         labels: csv or JSON datalist of the diagnoses, as typed or relative to ``data``.
+        masks: folder of the masks, where they do not lie beside the images.
         json: file for the report, for machines.
         workers: processes; None for one a CPU where there are enough subjects.
 
@@ -122,13 +125,13 @@ def check(
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be >= 1 or None for one a CPU, got {workers}.")
-    found = survey(data, labels)
+    need = Need(masks="alike", labels="given")
+    found = find_subjects(data, need=need, labels=labels, masks=masks)
     examinations = _examine(found.subjects, workers)
     labelled = [subject for subject in found.subjects if "label" in subject]
     people = {s["subject"]: str(s.get("person", s["subject"])) for s in found.subjects}
     findings = [
         *found.findings,
-        *id_findings([subject["subject"] for subject in found.subjects]),
         *(finding for examination in examinations for finding in examination.findings),
         *duplicate_findings(examinations, people),
         *class_findings(labelled),
@@ -172,9 +175,7 @@ def _lost(subject: Mapping[str, Any]) -> Examination:
     return Examination(subject=subject["subject"], findings=[finding])
 
 
-def _fields(
-    found: Survey, examinations: Sequence[Examination]
-) -> dict[str, dict[str, float | str]]:
+def _fields(found: Found, examinations: Sequence[Examination]) -> dict[str, dict[str, float | str]]:
     """What the confound baseline sees of each subject: headers, covariates, its place by id."""
     order = sorted(examination.subject for examination in examinations)
     return {

@@ -17,6 +17,7 @@ from mrn_components.app.out_of_fold import write_results
 from mrn_components.app.report.cohort import write_cohort_report
 from mrn_components.bundle import RunArguments
 from mrn_components.data import Subject
+from mrn_components.data.tables import files_of
 from mrn_components.system.files import write_text
 
 # Keys of a config that differ between folds or have an argument of their own.
@@ -224,8 +225,7 @@ def _write_report(output: Path, name: str) -> Path:
 
 
 def _absolute(subject: Subject) -> Subject:
-    files = {"nm", "qsm", "mask_nm", "mask_qsm"}
-    return {k: str(Path(v).absolute()) if k in files else v for k, v in subject.items()}
+    return subject | {key: str(path.absolute()) for key, path in files_of(subject).items()}
 
 
 def _predict_command(folder: Path, overrides: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 import mrn_components
-from mrn_components.data import MASKS, Subject, load_subjects
+from mrn_components.data import Subject
+from mrn_components.data.layouts import Need, find_subjects
 from mrn_components.images.labels import LABELS, SIDES, ImageName
 from mrn_components.images.volumes import check_same_grid, read_mask
 from mrn_components.metrics import CONFIDENCE, NUM_RESAMPLES, Metric
@@ -41,9 +43,9 @@ def evaluate_masks(
 
     Args:
         masks: folder of ``ID/{NM,QSM}_mask.nii.gz`` or, as the challenge collects them,
-            ``ID/{NM,QSM}_pred.nii.gz``; or the folder that ``mrn predict`` wrote.
-        dataset: subjects with the masks that readers drew; folder in the challenge's layout or a
-            JSON datalist.
+            ``ID/{NM,QSM}_pred.nii.gz``; the folder that ``mrn predict`` wrote; or BIDS.
+        dataset: subjects with the masks that readers drew: folder in the challenge's layout, one
+            subject's folder, a JSON datalist or a BIDS directory.
         output: folder of the results; None means ``evaluation`` in ``masks``.
         partial: score the masks that are there, instead of refusing when some are missing.
         seed: seed of the bootstrap.
@@ -55,15 +57,15 @@ def evaluate_masks(
         FileNotFoundError: if masks are missing.
         ValueError: for a mask that cannot be read or lies on another grid, naming the subject.
     """
-    root = Path(masks)
-    subjects = load_subjects(dataset, require_labels=False)
-    pairs, missing = _pairs(root / "subjects" if (root / "subjects").is_dir() else root, subjects)
-    if not pairs or (missing and not partial):
+    need = Need(images="given", masks="all", labels="none")
+    truth = find_subjects(dataset, need=need).require_all()
+    made = find_subjects(dataset, need=replace(need, masks="given"), masks=masks).require_all()
+    pairs, missing = _pairs(made, truth)
+    if missing and not partial:
         raise FileNotFoundError(
-            f"{root} lacks {len(missing)} of the {len(missing) + len(pairs)} masks of {dataset}: "
-            f"{', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}. Expected "
-            f"{root}/SUBJECT/{{{','.join(MASKS.values())}}} or "
-            "{NM_pred.nii.gz,QSM_pred.nii.gz}; --partial True scores those that are there."
+            f"{masks} lacks {len(missing)} of the {len(missing) + len(pairs)} masks of {dataset}: "
+            f"{', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}; --partial True "
+            "scores those that are there."
         )
     rows = [row for pair in tqdm(pairs, desc="masks") for row in _score_pair(*pair)]
     report = {
@@ -78,7 +80,7 @@ def evaluate_masks(
         "version": mrn_components.__version__,
         "note": "Research use only.",
     }
-    folder = root / "evaluation" if output is None else Path(output)
+    folder = Path(masks) / "evaluation" if output is None else Path(output)
     write_text(folder / "masks.csv", _csv(rows))
     write_text(folder / "masks.json", json.dumps(report, indent=2) + "\n")
     write_text(folder / "masks.md", _markdown(report))
@@ -86,29 +88,21 @@ def evaluate_masks(
 
 
 def _pairs(
-    root: Path, subjects: Iterable[Subject]
-) -> tuple[list[tuple[str, ImageName, Path, str]], list[str]]:
+    made: Iterable[Subject], truth: Iterable[Subject]
+) -> tuple[list[tuple[str, ImageName, str, str]], list[str]]:
     """List (subject, image, predicted file, true file), and the masks that are not predicted."""
     pairs, missing = [], []
-    for subject in subjects:
-        name = subject["subject"]
+    for ours, theirs in zip(made, truth, strict=True):
         for image in _IMAGES:
-            truth = subject[f"mask_{image}"]
-            files = [root / name / f"{image.upper()}_{kind}.nii.gz" for kind in ("mask", "pred")]
-            found = [file for file in files if file.is_file()]
-            if len(found) == len(files):
-                raise ValueError(
-                    f"{root / name} holds both {files[0].name} and {files[1].name}; keep the one "
-                    "to score."
-                )
-            if found:
-                pairs.append((name, image, found[0], truth))
+            key = f"mask_{image}"
+            if key in ours:
+                pairs.append((theirs["subject"], image, ours[key], theirs[key]))
             else:
-                missing.append(f"{name} {image}")
+                missing.append(f"{theirs['subject']} {image}")
     return pairs, missing
 
 
-def _score_pair(subject: str, image: ImageName, predicted: Path, truth: str) -> list[Row]:
+def _score_pair(subject: str, image: ImageName, predicted: str, truth: str) -> list[Row]:
     try:
         ours, theirs = read_mask(predicted, image), read_mask(truth, image)
         check_same_grid(theirs, ours)

@@ -37,27 +37,6 @@ def duplicate_findings(
                 reported.add((image, *names))
 
 
-def id_findings(names: Sequence[str]) -> Iterator[Finding]:
-    """Find subjects whose ids differ in case only: files named after them overwrite each other.
-
-    Args:
-        names: ids of the subjects.
-    """
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        groups[name.lower()].append(name)
-    for group in groups.values():
-        if len(group) > 1:
-            yield Finding(
-                id="duplicate-id",
-                severity="error",
-                subject=group[0],
-                found=f"the ids {', '.join(group)}",
-                expected="ids that differ by more than case",
-                fix="Rename one, or take it out",
-            )
-
-
 def class_findings(subjects: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
     """Check that both classes have enough people.
 

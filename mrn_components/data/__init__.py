@@ -5,12 +5,10 @@ Only the latter needs torch, which takes seconds to import.
 
 from mrn_components.data.folds import select_fold, split_folds
 from mrn_components.data.identities import DataLeakageError, identify_subjects
-from mrn_components.data.subjects import IMAGES, MASKS, load_subjects
+from mrn_components.data.subjects import load_subjects
 from mrn_components.data.tables import Subject, read_labels
 
 __all__ = [
-    "IMAGES",
-    "MASKS",
     "DataLeakageError",
     "Subject",
     "identify_subjects",

@@ -16,8 +16,7 @@ from monai.data.utils import pickle_hashing
 from monai.transforms import Compose
 from torch.utils.data import get_worker_info
 
-from mrn_components.data.subjects import IMAGES, MASKS
-from mrn_components.data.tables import Subject
+from mrn_components.data.tables import Subject, files_of
 
 _MAX_WORKERS = 256
 
@@ -72,14 +71,9 @@ class ROIDataset(PersistentDataset):
 
     def _hash_subject(self, subject: Subject) -> bytes:
         assert self.cache_dir is not None
-        return pickle_hashing(
-            {
-                key: _hash_file(Path(value), self.cache_dir / "digests")
-                if key in IMAGES or key in MASKS
-                else value
-                for key, value in subject.items()
-            }
-        )
+        memo_dir = self.cache_dir / "digests"
+        hashes = {key: _hash_file(path, memo_dir) for key, path in files_of(subject).items()}
+        return pickle_hashing({**subject, **hashes})
 
     def _cachecheck(self, item_transformed: Subject) -> Subject:
         if self.cache_dir is not None:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mrn_components.data.subjects import IMAGES
-from mrn_components.data.tables import Subject
+from mrn_components.data.tables import Subject, files_of
 from mrn_components.images.finding import FaultyFileError
 from mrn_components.images.volume import read_volume
 from mrn_components.system.files import write_text
@@ -39,7 +38,7 @@ def identify_subjects(
     identities = {}
     for subject in tqdm(subjects, desc="Identities", unit="subject", delay=2, leave=False):
         ids = {f"id {subject['subject']}", f"id {subject.get('person', subject['subject'])}"}
-        paths = [Path(subject[key]) for key in IMAGES if key in subject]
+        paths = files_of(subject, masks=False).values()
         images = {f"image {_hash_voxels(path, memo_dir)}" for path in paths}
         identities[subject["subject"]] = frozenset(ids | images)
     return identities

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mrn_components.data.target import Classes, Target
+
 Subject = dict[str, Any]  # {"subject", "nm", "qsm", "mask_nm", "mask_qsm", "label"[, "person"]}
 
 _MAX_LISTED = 20  # faulty lines in one message
@@ -26,6 +28,20 @@ class LabelsError(ValueError):
         super().__init__("\n".join([*faults[:_MAX_LISTED], *more]))
         self.faults = list(faults)
         self.rows = dict(rows)
+
+
+def files_of(subject: Subject, *, masks: bool = True) -> dict[str, Path]:
+    """Return the files of a subject by their key: nm, qsm, mask_nm, ...
+
+    Args:
+        subject: what ``load_subjects`` returns of one.
+        masks: False leaves them out.
+    """
+    return {
+        key: Path(value)
+        for key, value in subject.items()
+        if key not in ("subject", "label", "person") and (masks or not key.startswith("mask_"))
+    }
 
 
 def find_labels(labels: str | Path, data: str | Path) -> Path:
@@ -59,27 +75,30 @@ def read_labels(table: str | Path) -> dict[str, int]:
         FileNotFoundError: if there is no such file.
         ValueError: for a faulty table or datalist, with the line or entry.
     """
-    path = Path(table)
-    if path.suffix == ".json":
-        return {entry["subject"]: int(entry["label"]) for entry in read_datalist(path, [], True)}
-    rows = read_table(path)
+    rows = read_table(Path(table), Classes())
     if not rows:
-        raise ValueError(f"{path} has no line `case_id,label`.")
-    return {subject: fields["label"] for subject, (_, fields) in rows.items()}
+        raise ValueError(f"{table} has no line `case_id,label`.")
+    return {subject: fields["label"] for subject, fields in rows.items()}
 
 
-def read_table(table: Path) -> dict[str, tuple[int, Subject]]:
-    """Read the rows ``case_id,label[,person]`` of a csv: {subject: (line, fields)}.
+def read_table(table: Path, target: Target) -> dict[str, Subject]:
+    """Read the rows ``case_id,label[,person]`` of a csv, or a JSON datalist: {subject: fields}.
+
+    Args:
+        table: the csv or datalist.
+        target: what a label may be.
 
     Raises:
         FileNotFoundError: if there is no such file.
         LabelsError: for faulty lines, with what the others say.
     """
+    if table.suffix == ".json":
+        return read_datalist(table, target)
     if not table.is_file():
         raise FileNotFoundError(
             f"labels {str(table)!r} does not exist; name the csv with --labels."
         )
-    rows: dict[str, tuple[int, Subject]] = {}
+    rows: dict[str, Subject] = {}
     lines: dict[str, int] = {}  # by lower-case id
     faults = []
     width = 0
@@ -89,15 +108,17 @@ def read_table(table: Path) -> dict[str, tuple[int, Subject]]:
             if not any(cells):
                 continue
             width = width or len(cells)
+            where = f"{table} line {line}"
             try:
-                _check_row(cells, width, lines, line, f"{table} line {line}")
+                _check_row(cells, width, lines, line, where)
+                label = parse_label(cells[1], target, where)
             except ValueError as fault:
-                faults.append(str(fault))
+                header = " The table has no header." if line == 1 else ""
+                faults.append(f"{fault}{header}")
                 continue
-            fields = dict(zip(("label", "person"), (int(cells[1]), *cells[2:]), strict=False))
-            rows[cells[0]] = (line, fields)
+            rows[cells[0]] = dict(zip(("label", "person"), (label, *cells[2:]), strict=False))
     if faults:
-        raise LabelsError(faults, {name: fields for name, (_, fields) in rows.items()})
+        raise LabelsError(faults, rows)
     return rows
 
 
@@ -108,12 +129,6 @@ def _check_row(cells: list[str], width: int, lines: dict[str, int], line: int, w
             f"every line, got {','.join(cells)!r}."
         )
     check_id(cells[0], where)
-    if cells[1] not in ("0", "1"):
-        header = " The table has no header." if line == 1 else ""
-        raise ValueError(
-            f"{where}: label must be 0 (healthy) or 1 (Parkinson's disease), got "
-            f"{cells[1]!r}.{header}"
-        )
     first = lines.setdefault(cells[0].lower(), line)
     if first != line:
         raise ValueError(
@@ -141,67 +156,53 @@ def read_entries(table: Path) -> list[Any]:
     return entries
 
 
-def check_entry(entry: Any, expected: Sequence[str], where: str) -> None:
-    """Check an entry of a datalist.
-
-    Args:
-        entry: to check.
-        expected: keys that it must have.
-        where: file and number of the entry, for the message.
-
-    Raises:
-        ValueError: if a key lacks, or the subject's id or the label is none.
-    """
-    absent = [key for key in expected if not isinstance(entry, dict) or key not in entry]
-    if absent:
-        raise ValueError(f"{where} lacks {absent}; expected the keys {list(expected)}.")
-    check_id(entry["subject"], where)
-    if "label" in expected and entry["label"] not in (0, 1):
-        raise ValueError(f"{where}: label must be 0 or 1, got {entry['label']!r}.")
-
-
-def read_datalist(
-    table: Path, files: Sequence[str], require_labels: bool, optional: Sequence[str] = ()
-) -> list[Subject]:
-    """Read a MONAI JSON datalist.
+def read_datalist(table: Path, target: Target) -> dict[str, Subject]:
+    """Read the labels of a JSON datalist: {subject: fields}, as ``read_table`` does.
 
     Args:
         table: the datalist.
-        files: keys of files that every entry must have.
-        require_labels: whether every entry must have a label.
-        optional: keys of files that an entry may have.
-
-    Returns:
-        Dicts with ``subject``, the files, and ``label`` and ``person`` as for ``load_subjects``.
+        target: what a label may be.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for a faulty datalist, with the entries.
+        LabelsError: for faulty entries, with what the others say.
     """
-    entries = read_entries(table)
-    expected = ["subject", *files, *(["label"] if require_labels else [])]
-    subjects: list[Subject] = []
-    entry_of: dict[str, int] = {}  # by lower-case id
+    rows: dict[str, Subject] = {}
     faults = []
-    for number, entry in enumerate(entries, start=1):
+    for number, entry in enumerate(read_entries(table), start=1):
         where = f"{table} entry {number}"
         try:
-            check_entry(entry, expected, where)
-            first = entry_of.setdefault(entry["subject"].lower(), number)
-            if first != number:
-                raise ValueError(
-                    f"{where}: subjects {[entry['subject'].lower()]} stand there twice, already in "
-                    f"entry {first}; ids must be distinct."
-                )
+            if not isinstance(entry, dict) or not {"subject", "label"} <= entry.keys():
+                raise ValueError(f"{where}: expected a dict with the keys subject and label.")
+            check_id(entry["subject"], where)
+            if entry["subject"].lower() in (name.lower() for name in rows):
+                raise ValueError(f"{where}: subject {entry['subject']!r} stands there twice.")
+            fields = {"label": parse_label(entry["label"], target, where)}
         except ValueError as fault:
             faults.append(str(fault))
             continue
-        subject = {key: entry[key] for key in (*expected, "person") if key in entry}
-        named = [*files, *(key for key in optional if entry.get(key))]
-        subjects.append(subject | {key: str(table.parent / entry[key]) for key in named})
+        person = entry.get("person")
+        rows[entry["subject"]] = fields if person is None else fields | {"person": str(person)}
     if faults:
-        raise LabelsError(faults, {subject["subject"]: subject for subject in subjects})
-    return subjects
+        raise LabelsError(faults, rows)
+    return rows
+
+
+def parse_label(value: Any, target: Target, where: str) -> int | float:
+    """Read a label.
+
+    Args:
+        value: cell of a table, or value of a datalist.
+        target: what it may be.
+        where: where it stands, for the message.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        return target.parse(value)
+    except ValueError as fault:
+        raise ValueError(f"{where}: {fault}") from None
 
 
 def check_id(name: Any, where: str) -> None:

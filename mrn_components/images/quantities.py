@@ -10,6 +10,7 @@ class Quantity:
     Args:
         title: how pages and messages call it.
         bids: file names in BIDS, upper and lower case alike; the first that matches decides.
+        not_bids: file names in BIDS that match and show something else.
         magnitude: its voxels are no less than 0; None where both occur, or nothing is known.
         strong: range of the 99th percentile of the absolute values that a brain can have, in
             ``unit``; None where units are arbitrary.
@@ -19,6 +20,7 @@ class Quantity:
 
     title: str
     bids: tuple[str, ...] = ()
+    not_bids: tuple[str, ...] = ()
     magnitude: bool | None = None
     strong: tuple[float, float] | None = None
     unit: str = ""
@@ -31,11 +33,13 @@ QUANTITIES = {
     "neuromelanin": Quantity(
         title="neuromelanin MRI",
         bids=("*neuromelanin*", "*[_-]NM*", "*_MTw*"),  # BIDS has no suffix for it
+        not_bids=("*_Chimap.*",),
         magnitude=True,
     ),
     "susceptibility": Quantity(
         title="quantitative susceptibility map",
         bids=("*_Chimap.nii*",),
+        not_bids=("*desc-paramagnetic*", "*desc-diamagnetic*"),  # parts of the susceptibility
         magnitude=False,
         strong=(2.0, 2000.0),  # brains have about 200 ppb, 0.2 ppm
         unit="ppb",

@@ -107,7 +107,7 @@ def test_baseline(mount, bundles):
 
 
 def test_every_case_gets_an_answer(mount, bundles):
-    """Truncated NM, no image at all, given masks, no NM: each is answered, failures are named."""
+    """A cut NM, no image, given masks, no NM, a bad id: each is answered, failures are named."""
     cut = mount / "inputs" / "RJPD_000" / "NM.nii.gz"
     cut.write_bytes(cut.read_bytes()[:-100])
     (mount / "inputs" / "RJPD_002").mkdir()
@@ -115,16 +115,18 @@ def test_every_case_gets_an_answer(mount, bundles):
     no_nm = make_subject(mount / "inputs" / "RJPD_004", 1, 4)
     (no_nm / "NM.nii.gz").unlink()
     (no_nm / "NM_mask.nii.gz").unlink()
+    make_subject(mount / "inputs" / "case 2", 1, 5)
     with pytest.raises(FailedSubjectsError) as caught:
         challenge(mount / "inputs", mount / "outputs", **bundles)
     message = str(caught.value)
-    assert "2 of 5 cases are answered 0 because they cannot be predicted" in message
+    assert "3 of 6 cases are answered 0 because they cannot be predicted" in message
     assert "RJPD_000: RJPD_000 NM.nii.gz: a gzip stream that stops" in message
-    assert "RJPD_002: it has neither NM.nii.gz nor QSM.nii.gz; add them." in message
+    assert "RJPD_002: RJPD_002 NM.nii.gz: no NM image" in message
+    assert "subject id must be 1 to 64" in message
     answers = {path.parent.name: path.read_text() for path in mount.glob("outputs/*/PD_pred.txt")}
-    assert sorted(answers) == [f"RJPD_00{number}" for number in range(5)]
+    assert sorted(answers) == [*(f"RJPD_00{number}" for number in range(5)), "case 2"]
     assert set(answers.values()) <= {"0", "1"}
-    assert answers["RJPD_000"] == answers["RJPD_002"] == "0"
+    assert answers["RJPD_000"] == answers["RJPD_002"] == answers["case 2"] == "0"
     files = contents(mount / "outputs")
     assert "RJPD_000/NM_pred.nii.gz" not in files  # no grid to put it on
     blank = nibabel.load(mount / "outputs" / "RJPD_000" / "QSM_pred.nii.gz")
@@ -140,7 +142,7 @@ def test_what_cannot_be_answered_is_refused(mount, bundles):
         ValueError, match=r"format must be one of \['baseline', 'docker', 'email'\]"
     ):
         challenge(mount / "inputs", mount / "out", format="pdf", **bundles)
-    with pytest.raises(FileNotFoundError, match=r"has no cases; expected .*ID"):
+    with pytest.raises(FileNotFoundError, match="does not exist; name a folder of subjects"):
         challenge(mount / "nowhere", mount / "out", **bundles)
     assert not (mount / "out").exists()
 

@@ -126,20 +126,22 @@ def test_the_command_prints_the_table(tmp_path, dataset, monkeypatch, capsys):
 def test_missing_masks_are_refused_or_reported(tmp_path, dataset):
     predict(tmp_path / "out")
     (tmp_path / "out" / "S1" / "NM_mask.nii.gz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks 1 of the 6 masks .*: S1 nm\. Expected"):
+    with pytest.raises(
+        FileNotFoundError, match=r"lacks 1 of the 6 masks .*: S1 nm; --partial True"
+    ):
         evaluate_masks(tmp_path / "out", dataset)
     _, report = read(evaluate_masks(tmp_path / "out", dataset, partial=True))
     assert report["left_out"] == ["S1 nm"]
     assert entry(report["labels"], image="nm", side="left")["dice"]["n"] == 2
     assert "left out: S1 nm" in (tmp_path / "out" / "evaluation" / "masks.md").read_text()
-    with pytest.raises(FileNotFoundError, match="lacks 6 of the 6 masks"):
+    with pytest.raises(FileNotFoundError, match="lacks the masks of all 3 subjects"):
         evaluate_masks(tmp_path / "nowhere", dataset, partial=True)
 
 
 def test_two_masks_of_one_image_are_refused(tmp_path, dataset):
     predict(tmp_path / "out")
     write_nifti(tmp_path / "out" / "S0" / "NM_pred.nii.gz", make_mask("nm"))
-    with pytest.raises(ValueError, match=r"S0 holds both NM_mask\.nii\.gz and NM_pred\.nii\.gz"):
+    with pytest.raises(ValueError, match=r"S0 .*2 files \(NM_mask\.nii\.gz, NM_pred\.nii\.gz\)"):
         evaluate_masks(tmp_path / "out", dataset)
 
 

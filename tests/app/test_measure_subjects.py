@@ -48,13 +48,14 @@ def test_absent_images_are_empty_cells_and_failures_are_rows(subjects, tmp_path,
     empty = {column for column in COLUMNS if not rows["SUBJ_000"][column]}
     assert empty == {column for column in COLUMNS if "nm_" in column}
     assert "cannot be read as NIfTI" in rows["SUBJ_001"]["error"]
-    assert "neither NM_mask.nii.gz nor QSM_mask.nii.gz" in rows["SUBJ_003"]["error"]
+    assert "no NM mask" in rows["SUBJ_003"]["error"]
+    assert "no QSM mask" in rows["SUBJ_003"]["error"]
     assert not any(rows["SUBJ_001"][column] for column in COLUMNS)
     assert all(rows["SUBJ_002"][column] for column in COLUMNS)
 
 
 def test_no_subjects_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"has no subjects; expected .*/SUBJECT/\{NM\.nii"):
+    with pytest.raises(FileNotFoundError, match=r"has no subjects: expected .*/SUBJECT/\{NM,QSM\}"):
         measure_subjects(tmp_path, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         measure_subjects(tmp_path / "nowhere", tmp_path / "out")

@@ -170,7 +170,7 @@ def make_faulty(root: Path) -> dict[str, str]:
         "four_d": "four_d QSM.nii.gz: ",
         "late_nan": "late_nan NM.nii.gz: voxels that are NaN or infinite: 1 in ROI nm",
         "nan": "nan NM.nii.gz: ",
-        "no_nm": "there is no NM image; add NM.nii.gz",
+        "no_nm": "no_nm NM.nii.gz: no NM image",
         "empty": "nm",
     }
 
@@ -217,7 +217,7 @@ def test_a_missing_region_gives_a_number_when_asked_for(run, few, tmp_path):
     assert rows[0]["missing_rois"] == "nm"
     assert rows[0]["status"] == "ok"
     assert 0 < float(rows[0]["prob_pd"]) < 1
-    assert "there is no NM image" in rows[0]["flags"]
+    assert "no NM image" in rows[0]["flags"]
 
 
 def test_resume_repeats_what_changed_and_nothing_else(run, few, tmp_path, capsys):
@@ -419,7 +419,25 @@ def test_results_are_never_written_between_the_images(run, few):
     assert sorted(few.rglob("*")) == before
 
 
-def test_folders_that_differ_in_case_are_refused(run, few, tmp_path):
+def test_stray_folders_and_names_that_differ_in_case_fail_alone(run, few, tmp_path):
     shutil.copytree(few / "S0", few / "s0")
-    with pytest.raises(ValueError, match=r"the ids S0, s0; .*Rename one"):
+    shutil.copytree(few / "S0", few / "case 2")
+    with pytest.raises(FailedSubjectsError, match=r"the ids S0, s0; .*Rename one") as caught:
         predict(few, tmp_path / "out", bundle=run)
+    assert "case 2: case 2 case 2: folder case 2: subject id must be" in str(caught.value)
+    rows = {row["subject"]: row for row in read_rows(tmp_path / "out" / "predictions.csv")}
+    assert {name for name, row in rows.items() if row["status"] == "ok"} == {"S1", "S2"}
+    assert rows["case 2"]["prob_pd"] == ""
+    assert not (tmp_path / "out" / "subjects" / "case 2").exists()
+
+
+def test_a_damaged_record_is_predicted_again_and_stops_nothing(run, few, tmp_path):
+    predict(few, tmp_path / "out", bundle=run)
+    whole = (tmp_path / "out" / "predictions.csv").read_bytes()
+    folder = tmp_path / "out" / "subjects" / "S1"
+    (folder / ".unfinished.1.prediction.json").write_text("{")  # of a killed process
+    for damaged in ("", '{"subject": "S1"', "[]", "\xff"):
+        (folder / "prediction.json").write_text(damaged, encoding="latin-1")
+        predict(few, tmp_path / "out", bundle=run, resume=True)
+        assert (tmp_path / "out" / "predictions.csv").read_bytes() == whole
+    assert [path.name for path in folder.iterdir()] == ["prediction.json"]

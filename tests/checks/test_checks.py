@@ -133,7 +133,7 @@ def test_headers_alone_find_what_needs_no_voxels(copied):
     subjects = load_subjects(copied, check_headers=False)
     (finding,) = check_headers(subjects)
     assert (finding.id, finding.subject) == ("header-size", "SUBJ_000")
-    with pytest.raises(ValueError, match=r"(?s)1 files .* cannot be used; `mrn check .*20000"):
+    with pytest.raises(ValueError, match=r"(?s)1 faults of the data set .*`mrn check`.*20000"):
         load_subjects(copied)
 
 

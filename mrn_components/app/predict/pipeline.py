@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mrn_components.app.predict.inputs import Case
 from mrn_components.app.predict.records import (
     Record,
     empty_record,
@@ -22,9 +21,10 @@ from mrn_components.app.report.explanation import UNEXPLAINED
 from mrn_components.app.report.reports import EXPLANATION
 from mrn_components.app.segment import save_mask
 from mrn_components.biomarkers import biomarkers
-from mrn_components.checks import examine_subject
+from mrn_components.checks import Finding, examine_subject
+from mrn_components.data import Subject
 from mrn_components.data.ledger import Ledger, find_trained_on
-from mrn_components.data.subjects import IMAGES, MASKS
+from mrn_components.data.tables import files_of
 from mrn_components.images.image import Image
 from mrn_components.system.errors import user_message
 from mrn_components.system.files import write_text
@@ -57,29 +57,31 @@ class Pipeline:
     cache_dir: str | None = None
     explain: bool = False
 
-    def predict(self, case: Case) -> Record:
-        """Predict a subject; what goes wrong with it stands in its record."""
-        record = empty_record(case.subject)
+    def predict(self, subject: Subject, findings: Sequence[Finding] = ()) -> Record:
+        """Predict a subject; what goes wrong with it stands in its record.
+
+        Args:
+            subject: what ``find_subjects`` returns of one.
+            findings: what was found wrong with it there.
+        """
+        record = empty_record(subject["subject"])
         with _quiet():
             try:
-                self._fill(record, case)
+                self._fill(record, dict(subject), findings)
             except Exception as error:  # whatever it is, the other subjects go on
                 record |= {"status": "failed", "prob_pd": None, "class": None}
-                record["error"] = self._shown(_message(error), case)
+                record["error"] = self.shown(_message(error), subject)
                 if user_message(error) is None:
-                    _logger.exception("subject %s failed", case.subject)
-        record["flags"] = [self._shown(text, case) for text in record["flags"]]
+                    _logger.exception("subject %s failed", subject["subject"])
+        record["flags"] = [self.shown(text, subject) for text in record["flags"]]
         return record
 
-    def _fill(self, record: Record, case: Case) -> None:
+    def _fill(self, record: Record, subject: Subject, findings: Sequence[Finding]) -> None:
         timer = record["timings_s"]
-        if case.problem is not None:
-            raise ValueError(case.problem)
+        _note(record, findings)
+        files = files_of(subject)
         with _timed(timer, "read"):
-            files = self._check_files(record, case)
-            subject: dict[str, Any] = {"subject": case.subject}
-            subject |= {"person": case.person} if case.person else {}
-            subject |= {key: str(path) for key, path in files.items()}
+            self._check_files(record, subject)
         masks = self._segment(record, files)
         with _timed(timer, "read"):
             ledgers = [*self.ledgers, *self._ledgers_of_segmenters(record)]
@@ -104,34 +106,13 @@ class Pipeline:
             with _timed(timer, "explain"):
                 self._explain(record, crops)
 
-    def _check_files(self, record: Record, case: Case) -> dict[str, Path]:
-        """Check the files that are needed; those there are."""
-        files = {}
-        for name, image in self.classifier.images.items():
-            if name not in case.files:
-                fix = " (in BIDS, choose it by --nm_filter)" if name == "nm" else ""
-                record["flags"].append(
-                    f"there is no {image.title} image; add {image.file}.nii.gz{fix}"
-                )
-                continue
-            for key in (name, image.mask_name):
-                if key in case.files and key in self.classifier.keys:
-                    files[key] = case.files[key]
-        if not files:
-            raise ValueError(
-                f"there is none of the images {', '.join(self.classifier.images)} that the network "
-                "needs; add them."
-            )
-        examination = examine_subject({"subject": case.subject, **files}, deep=False)
+    def _check_files(self, record: Record, subject: Subject) -> None:
+        examination = examine_subject(subject, deep=False)
         record["inputs"] = {
-            key: {"path": self._shown(str(path), case), "sha256": examination.digests.get(key)}
-            for key, path in files.items()  # without a hash: it could not be read
+            key: {"path": self.shown(str(path), subject), "sha256": examination.digests.get(key)}
+            for key, path in files_of(subject).items()  # without a hash: it could not be read
         }
-        errors = [finding for finding in examination.findings if finding.severity == "error"]
-        if errors:
-            raise ValueError(" ".join(map(str, errors)))
-        record["flags"] += map(str, examination.findings)
-        return files
+        _note(record, examination.findings)
 
     def _segment(self, record: Record, files: dict[str, Path]) -> dict[str, str]:
         """Segment the images without a mask; {"mask_nm": path, ...} of the new masks."""
@@ -162,8 +143,8 @@ class Pipeline:
     def _measure(record: Record, subject: Mapping[str, Any]) -> None:
         """Measure the nuclei; that they cannot be measured is no reason against a prediction."""
         try:
-            sources = [subject.get(key) for key in (*IMAGES, *MASKS)]
-            record["biomarkers"] = biomarkers(*sources)
+            keys = ("nm", "qsm", "mask_nm", "mask_qsm")
+            record["biomarkers"] = biomarkers(*(subject.get(key) for key in keys))
         except (OSError, ValueError) as error:
             record["flags"].append(f"no biomarkers: {error}")
 
@@ -189,9 +170,10 @@ class Pipeline:
             "or force one by --abstain False"
         )
 
-    def _shown(self, text: str, case: Case) -> str:
-        """A text without the folders of this machine."""
-        for folder in (self.output_dir, self.root, *(file.parent for file in case.files.values())):
+    def shown(self, text: str, subject: Subject) -> str:
+        """A text about a subject without the folders of this machine."""
+        folders = [path.parent for path in files_of(subject).values()]
+        for folder in (self.output_dir, self.root, *folders):
             for name in (str(folder.absolute()), str(folder)):
                 if name not in (".", "/"):
                     text = text.replace(f"{name}/", "")
@@ -209,6 +191,14 @@ def find_near(
         if other.name in masks and image.nuclei.keys() <= other.nuclei.keys():
             return masks[other.name], [i for name in image.nuclei for i in other.nuclei[name]]
     return None
+
+
+def _note(record: Record, findings: Sequence[Finding]) -> None:
+    """Refuse a subject with errors; warnings are its flags."""
+    errors = [str(finding) for finding in findings if finding.severity == "error"]
+    if errors:
+        raise ValueError(" ".join(errors))
+    record["flags"] += map(str, findings)
 
 
 @contextmanager

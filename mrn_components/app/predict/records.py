@@ -50,10 +50,11 @@ def mask_file(output_dir: Path, subject: str, image: Image) -> Path:
 
 def clear_subject(output_dir: Path, subject: str, images: Iterable[Image]) -> None:
     """Remove the files of an earlier prediction of a subject, with its masks of some images."""
-    for name in (RECORD, EXPLANATION, PAGE):
-        (subject_folder(output_dir, subject) / name).unlink(missing_ok=True)
-    for image in images:
-        mask_file(output_dir, subject, image).unlink(missing_ok=True)
+    folder = subject_folder(output_dir, subject)
+    files = [folder / name for name in (RECORD, EXPLANATION, PAGE)]
+    files += [mask_file(output_dir, subject, image) for image in images]
+    for path in (*files, *folder.glob(".unfinished*")):
+        path.unlink(missing_ok=True)
 
 
 def write_record(output_dir: Path, record: Record) -> None:
@@ -63,9 +64,15 @@ def write_record(output_dir: Path, record: Record) -> None:
 
 
 def read_record(output_dir: Path, subject: str) -> Record | None:
-    """Read ``prediction.json`` of a subject; None if there is none."""
+    """Read ``prediction.json`` of a subject; None if there is none, or a damaged one."""
     path = subject_folder(output_dir, subject) / RECORD
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_bytes())
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and record.keys() >= empty_record("").keys() else None
 
 
 def write_tables(output_dir: Path, records: Sequence[Record]) -> Path:

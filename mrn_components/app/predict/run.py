@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+from monai.bundle import ConfigWorkflow
 from tqdm import tqdm
 
 import mrn_components
-from mrn_components.app.predict.inputs import Case, Inputs, check_output, find_inputs
 from mrn_components.app.predict.manifest import (
     hash_content,
     hash_files,
@@ -32,7 +32,11 @@ from mrn_components.app.predict.records import (
 from mrn_components.app.predict.segmentation import Segmenters
 from mrn_components.app.predict.workflow import Classifier, inference_workflow
 from mrn_components.app.report.reports import needs_explanation, write_reports
+from mrn_components.data import Subject
+from mrn_components.data.layouts import Found, Need, find_subjects
 from mrn_components.data.ledger import read_ledgers
+from mrn_components.data.subjects import needed_images
+from mrn_components.data.tables import files_of
 from mrn_components.images.image import Image
 from mrn_components.system.errors import FailedSubjectsError
 from mrn_components.system.files import locked
@@ -50,6 +54,7 @@ def predict(
     bundle: str = "bundles/mrn",
     segmentation: str = "bundles/segmentation",
     nm_filter: str | None = None,
+    masks: str | Path | None = None,
     abstain: bool = True,
     resume: bool = False,
     report: bool = False,
@@ -64,12 +69,14 @@ def predict(
     ``torchrun`` every process takes its share of the subjects, and the first one writes the tables.
 
     Args:
-        input: a subject's folder {NM,QSM[,NM_mask,QSM_mask]}.nii.gz; a folder of such folders; a
-            JSON datalist; or a BIDS directory (*_Chimap, and NM by nm_filter).
+        input: a folder of subjects; one subject's folder of {NM,QSM[,NM_mask,QSM_mask]}, .nii.gz or
+            .nii; a JSON datalist; or a BIDS directory (NM by nm_filter).
         output: folder of the results.
         bundle: folder of a bundle with weights, or of a training run.
         segmentation: folder of the bundle that makes the masks of subjects without.
         nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*".
+        masks: folder of the masks, where they do not lie beside the images: ID/NM_mask.nii.gz,
+            ID/NM_pred.nii.gz, an output of mrn predict, or BIDS.
         abstain: give no probability where the NM ROI or more than one ROI is missing.
         resume: keep the subjects whose files, weights and settings are those of an earlier call.
         report: write ``index.html`` and a page a subject too, which asks the network 28 times more.
@@ -94,10 +101,18 @@ def predict(
             "predictions by labels."
         )
     with joined_processes() as (rank, world):
-        inputs = find_inputs(input, nm_filter)
-        check_output(inputs, input, output)
+        workflow = inference_workflow(
+            str(input),
+            str(output),
+            bundle=bundle,
+            trust_bundle=trust_bundle,
+            **with_own_device(overrides),
+        )
+        found = _find(workflow, input, nm_filter, masks)
+        found.refuse_output(output)
         run = _Run(
-            inputs,
+            workflow,
+            found,
             Path(output),
             bundle=bundle,
             segmentation=segmentation,
@@ -109,29 +124,49 @@ def predict(
         )
         if rank > 0:
             idist.barrier()  # until the first process has the folder
-            run.predict(inputs.cases[rank::world])
+            run.predict(found.subjects[rank::world])
             idist.barrier()
             return Path(output) / "predictions.csv"
-        print(f"{len(inputs.cases)} subjects: {inputs.layout}", flush=True)
+        print(f"{len(found.subjects)} subjects: {found.layout}", flush=True)
         with locked(Path(output)):
             idist.barrier()
-            run.predict(inputs.cases[::world])
+            run.predict(found.subjects[::world])
             idist.barrier()  # until every process has written its records
             return run.finish()
+
+
+def _find(
+    workflow: ConfigWorkflow,
+    input_dir: str | Path,
+    nm_filter: str | None,
+    masks: str | Path | None,
+) -> Found:
+    """Find the subjects, with the images that the bundle's regions are taken from."""
+    images = needed_images(workflow.parser.get_parsed_content("rois"))
+    of_nm = [image.name for image in images.values() if image.quantity == "neuromelanin"]
+    return find_subjects(
+        input_dir,
+        images,
+        need=Need(images="some", masks="given", labels="none"),
+        masks=masks,
+        filters={} if nm_filter is None else dict.fromkeys(of_nm, nm_filter),
+    )
 
 
 class _Run:
     """The prediction of some subjects with one set of weights and settings.
 
     Args:
-        inputs: the subjects.
+        workflow: of the bundle.
+        found: the subjects.
         output_dir: folder of the results.
         bundle, segmentation, abstain, resume, report, trust_bundle, overrides: as of ``predict``.
     """
 
     def __init__(
         self,
-        inputs: Inputs,
+        workflow: ConfigWorkflow,
+        found: Found,
         output_dir: Path,
         *,
         bundle: str,
@@ -142,17 +177,10 @@ class _Run:
         trust_bundle: bool,
         overrides: Mapping[str, Any],
     ) -> None:
-        self.inputs = inputs
+        self.found = found
         self.output_dir = output_dir
         self.resume = resume
         self.report = report
-        workflow = inference_workflow(
-            str(inputs.root),
-            str(output_dir),
-            bundle=bundle,
-            trust_bundle=trust_bundle,
-            **with_own_device(overrides),
-        )
         classifier = Classifier(workflow)
         segmenters = Segmenters(segmentation, classifier.device, trust_bundle)
         segments = self._load_segmenters(classifier.masked_images, segmenters)
@@ -160,7 +188,7 @@ class _Run:
             classifier=classifier,
             segmenters=segmenters,
             ledgers=read_ledgers(classifier.weights),
-            root=inputs.root,
+            root=found.root,
             output_dir=output_dir,
             abstain=abstain,
             cache_dir=overrides.get("cache_dir"),
@@ -188,8 +216,8 @@ class _Run:
             ValueError: if one cannot be built though every subject needs one.
         """
         without = [
-            {i.name for i in images if i.name in case.files and i.mask_name not in case.files}
-            for case in self.inputs.cases
+            {i.name for i in images if i.name in subject and i.mask_name not in subject}
+            for subject in self.found.subjects
         ]
         try:
             for image in images:
@@ -200,26 +228,32 @@ class _Run:
                 raise  # else it is the error of those subjects
         return any(without)
 
-    def predict(self, cases: Sequence[Case]) -> None:
-        """Predict subjects, and write their records."""
+    def predict(self, subjects: Sequence[Subject]) -> None:
+        """Predict subjects, and write the records of those that files can be named after."""
+        subjects = [subject for subject in subjects if self._is_named(subject)]
         if self.resume:
-            cases = self._left(cases)
-        for case in cases:
-            clear_subject(self.output_dir, case.subject, self.pipeline.classifier.masked_images)
-        for case in tqdm(cases, desc="Subjects", unit="subject", disable=idist.get_rank() > 0):
+            subjects = self._left(subjects)
+        for subject in subjects:
+            images = self.pipeline.classifier.masked_images
+            clear_subject(self.output_dir, subject["subject"], images)
+        bar = tqdm(subjects, desc="Subjects", unit="subject", disable=idist.get_rank() > 0)
+        for subject in bar:
             start = time.perf_counter()
-            record = self.pipeline.predict(case)
+            record = self.pipeline.predict(subject, self.found.of(subject["subject"]))
             record["run"] = self._identity_of(record)
             record["timings_s"]["total"] = round(time.perf_counter() - start, 4)
             write_record(self.output_dir, record)
 
-    def _left(self, cases: Sequence[Case]) -> list[Case]:
+    def _is_named(self, subject: Subject) -> bool:
+        return all(finding.id != "subject-id" for finding in self.found.of(subject["subject"]))
+
+    def _left(self, subjects: Sequence[Subject]) -> list[Subject]:
         """The subjects that are not done yet."""
-        reasons = [self._why_again(case) for case in cases]
+        reasons = [self._why_again(subject) for subject in subjects]
         counts = Counter(reason for reason in reasons if reason is not None)
         again = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none"
         print(f"resume: {reasons.count(None)} subjects are done; left: {again}", flush=True)
-        return [case for case, reason in zip(cases, reasons, strict=True) if reason is not None]
+        return [subject for subject, reason in zip(subjects, reasons, strict=True) if reason]
 
     def finish(self) -> Path:
         """Write the tables and the manifest, and say how it ended.
@@ -230,11 +264,11 @@ class _Run:
         Raises:
             FailedSubjectsError: if subjects failed.
         """
-        records = [self._read(case) for case in self.inputs.cases]
+        records = [self._read(subject) for subject in self.found.subjects]
         table = write_tables(self.output_dir, records)
         write_manifest(self.output_dir, self.description, records, self.pipeline.classifier.device)
         if self.report:
-            print(f"report: {write_reports(self.output_dir, self.inputs.root)}", flush=True)
+            print(f"report: {write_reports(self.output_dir, self.found.root)}", flush=True)
         counts = Counter(record["status"] for record in records)
         flagged = sum(bool(record["flags"]) for record in records)
         ended = (
@@ -253,16 +287,20 @@ class _Run:
             )
         return table
 
-    def _read(self, case: Case) -> Record:
-        record = read_record(self.output_dir, case.subject)
+    def _read(self, subject: Subject) -> Record:
+        name = subject["subject"]
+        if not self._is_named(subject):
+            error = self.pipeline.shown(self.found.problems[name], subject)
+            return empty_record(name) | {"error": error}
+        record = read_record(self.output_dir, name)
         if record is None or record["run"] != self._identity_of(record):
             error = "not predicted: its process ended early; add --resume True to go on."
-            return empty_record(case.subject) | {"error": error}
+            return empty_record(name) | {"error": error}
         return record
 
-    def _why_again(self, case: Case) -> str | None:
+    def _why_again(self, subject: Subject) -> str | None:
         """Why a subject is predicted (again); None if it is done."""
-        record = read_record(self.output_dir, case.subject)
+        record = read_record(self.output_dir, subject["subject"])
         if record is None:
             return "new"
         if record["status"] == "failed":
@@ -271,24 +309,20 @@ class _Run:
             return "with other weights or settings"
         classifier = self.pipeline.classifier
         for name, source in record["mask_source"].items():
-            mask = mask_file(self.output_dir, case.subject, classifier.images[name])
+            mask = mask_file(self.output_dir, subject["subject"], classifier.images[name])
             if source == "segmented" and not mask.is_file():
                 return "without their masks"
-        folder = subject_folder(self.output_dir, case.subject)
+        folder = subject_folder(self.output_dir, subject["subject"])
         if self.report and needs_explanation(record, folder):
             return "without what --report shows"
         known = {key: file["sha256"] for key, file in record["inputs"].items()}
-        return None if self._hashes(case) == known else "with other files"
+        files = {k: file_hash(path) for k, path in files_of(subject).items() if path.is_file()}
+        return None if files == known else "with other files"
 
     def _identity_of(self, record: Record) -> str:
         """Hash of all but the files that the record depends on."""
         segmented = "segmented" in record["mask_source"].values()
         return self._identity_with_masks if segmented else self._identity
-
-    def _hashes(self, case: Case) -> dict[str, str]:
-        keys = self.pipeline.classifier.keys
-        files = {key: case.files[key] for key in keys if key in case.files}
-        return {key: file_hash(path) for key, path in files.items() if path.is_file()}
 
 
 def _settled(config: Mapping[str, Any]) -> dict[str, Any]:

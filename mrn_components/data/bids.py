@@ -1,0 +1,177 @@
+"""Subjects of a BIDS data set: raw images and derivatives, joined by subject, session and run."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from mrn_components.data.case import SUFFIXES, Case
+from mrn_components.images.image import Image
+
+_MASK = "dseg"  # suffix of label maps
+_NO_IMAGES = (f"*_{_MASK}.*", "*_mask.*")
+# Entities that say what was made of an image, and not which image it is.
+_MADE = ("desc", "seg", "label", "atlas", "space", "res", "den")
+
+
+@dataclass(kw_only=True)
+class BIDSCase(Case):
+    """A subject of a BIDS data set.
+
+    Args:
+        session: its folders, ``("sub-01", "ses-1")``.
+        run: of its images, where there are several.
+    """
+
+    session: tuple[str, ...]
+    run: str | None = field(default=None)
+
+
+def is_bids(root: Path) -> bool:
+    """Whether a folder is a BIDS data set."""
+    return any(True for _ in _anat_folders(root))
+
+
+def bids_cases(
+    root: Path, images: Mapping[str, Image], globs: Mapping[str, Sequence[str]]
+) -> tuple[list[Case], str]:
+    """Look for the sessions of a BIDS data set that have any of some images.
+
+    Args:
+        root: of the data set.
+        images: what to look for.
+        globs: names of each image's files, upper and lower case alike; the first that matches
+            decides.
+
+    Returns:
+        The cases, ``sub-01[_ses-1][_run-1]``, and which files were taken, for the user.
+    """
+    sessions: dict[tuple[str, ...], list[Path]] = {}
+    for folder in _anat_folders(root):
+        sessions.setdefault(_session(folder, root), []).append(folder)
+    cases: list[Case] = []
+    without = 0
+    for session, folders in sorted(sessions.items()):
+        files = {n: _candidates(folders, image, globs[n]) for n, image in images.items()}
+        runs = _runs(files) if any(files.values()) else []
+        without += not runs
+        cases += [
+            _case(root, session, run, files=files, images=images, globs=globs) for run in runs
+        ]
+    layout = [
+        f"{image.title} by {' or '.join(globs[name])}: "
+        f"{sum(name in case.files for case in cases)} of {len(cases)}"
+        for name, image in images.items()
+    ]
+    layout += [f"{without} anat folders have none and are left out"] if without else []
+    return cases, f"BIDS, {'; '.join(layout)}"
+
+
+def take_masks(case: BIDSCase, images: Mapping[str, Image], root: Path | None = None) -> None:
+    """Give a case its label maps ``*_dseg``.
+
+    A map belongs to the image that it names (``desc-NM``, ``seg-QSM``), or else to the one with the
+    same entities.
+
+    Args:
+        case: with its images.
+        images: of the case.
+        root: BIDS data set of the maps; None looks in the folder of each image.
+    """
+    masked = {i.name: i for i in images.values() if i.mask and i.name in case.files}
+    owned: dict[str, list[Path]] = {name: [] for name in masked}
+    folders = {case.files[name].parent for name in masked}
+    if root is not None:
+        folders = {f for f in _anat_folders(root) if _session(f, root) == case.session}
+    for path in sorted(path for folder in folders for path in folder.glob(f"*_{_MASK}.nii*")):
+        near = [i for i in masked.values() if root or case.files[i.name].parent == path.parent]
+        owners = _owners(path, case, near)
+        if len(owners) > 1:
+            case.add("whose-mask", path, f"a label map that could be of {' or '.join(owners)}")
+        elif owners:
+            owned[owners[0]].append(path)
+    for name, image in masked.items():
+        place = case.files[name].parent if root is None else root.joinpath(*case.session, "anat")
+        case.take(image.mask_name, owned[name], place / f"*_{_MASK}.nii.gz")
+
+
+def _anat_folders(root: Path) -> Iterator[Path]:
+    for data_set in ("", "derivatives/*/"):
+        for session in ("", "ses-*/"):
+            yield from sorted(root.glob(f"{data_set}sub-*/{session}anat"))
+
+
+def _session(folder: Path, root: Path) -> tuple[str, ...]:
+    names = folder.relative_to(root).parts
+    return tuple(name for name in names if name.startswith(("sub-", "ses-")))
+
+
+def _candidates(folders: Sequence[Path], image: Image, globs: Sequence[str]) -> list[Path]:
+    """List the files that could be an image; those that something was made of come last."""
+    excluded = (*_NO_IMAGES, *image.facts.not_bids)
+    paths = [
+        path
+        for folder in folders
+        for path in sorted(folder.glob("*.nii*"))
+        if path.name.endswith(SUFFIXES) and not _matches(path, excluded)
+    ]
+    for glob in globs:
+        if found := [path for path in paths if _matches(path, [glob])]:
+            return [path for path in found if not _entities(path).keys() & _MADE] or found
+    return []
+
+
+def _runs(files: Mapping[str, Sequence[Path]]) -> list[str | None]:
+    """List the runs that are subjects of their own: where every image has the same, once each."""
+    several = [
+        [_entities(path).get("run", "") for path in paths] for paths in files.values() if paths
+    ]
+    runs = sorted(set(several[0]))
+    if len(runs) > 1 and all(runs and sorted(names) == runs for names in several):
+        return [*runs]
+    return [None]
+
+
+def _case(
+    root: Path,
+    session: tuple[str, ...],
+    run: str | None,
+    *,
+    files: Mapping[str, Sequence[Path]],
+    images: Mapping[str, Image],
+    globs: Mapping[str, Sequence[str]],
+) -> Case:
+    name = "_".join([*session, *([] if run is None else [f"run-{run}"])])
+    case = BIDSCase(subject=name, source=root.joinpath(*session), session=session, run=run)
+    if name != session[0]:
+        case.fields["person"] = session[0]  # several scans of one person
+    for key in images:
+        chosen = [p for p in files[key] if run is None or _entities(p).get("run") == run]
+        case.take(key, chosen, root.joinpath(*session, "anat", globs[key][0]))
+    take_masks(case, images)
+    return case
+
+
+def _owners(mask: Path, case: BIDSCase, images: Sequence[Image]) -> list[str]:
+    """Name the images that a label map could belong to."""
+    entities = _entities(mask)
+    if case.run is not None and entities.get("run", case.run) != case.run:
+        return []
+    told = {value.lower() for key, value in entities.items() if key in _MADE}
+    if named := [i.name for i in images if told & {i.name.lower(), i.file.lower()}]:
+        return named
+    return [i.name for i in images if _origin(case.files[i.name]) == _origin(mask)]
+
+
+def _entities(path: Path) -> dict[str, str]:
+    """Read sub-01_ses-1_acq-NM_T1w.nii.gz as {"sub": "01", "ses": "1", "acq": "NM"}."""
+    words = path.name.split(".")[0].split("_")
+    return dict(word.split("-", 1) for word in words if "-" in word)
+
+
+def _origin(path: Path) -> dict[str, str]:
+    return {key: value for key, value in _entities(path).items() if key not in _MADE}
+
+
+def _matches(path: Path, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(path.name.lower(), pattern.lower()) for pattern in patterns)

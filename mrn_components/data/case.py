@@ -1,0 +1,178 @@
+"""A subject as a layout shows it, before anybody asks what it needs."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mrn_components.data.tables import read_entries
+from mrn_components.images.finding import Finding, Severity
+from mrn_components.images.image import Image
+
+SUFFIXES = (".nii.gz", ".nii")
+
+# What is expected, and how to mend it, by the kind of fault.
+FAULTS = {
+    "datalist-entry": ("a dict with the keys subject, nm, qsm, ...", "Correct the entry"),
+    "duplicate-id": ("ids that differ by more than case", "Rename one, or take it out"),
+    "labels-file": ("one csv of rows case_id,label", "Name it with --labels FILE"),
+    "labels-line": ("one line case_id,label[,person] a subject", "Correct the line"),
+    "missing-file": ("a NIfTI file", "Add it, or take the subject out"),
+    "missing-mask": (
+        "a NIfTI file",
+        "Add it, name the folder that has it by --masks DIR, or take the subject out",
+    ),
+    "no-folder": ("a subject for every line", "Add its images, or remove the line"),
+    "no-label": (
+        "a label for every subject",
+        "Add its line or its key label, or take the subject out",
+    ),
+    "several-files": ("one file", "Move the others away, or list the one in a JSON datalist"),
+    "subject-id": ("an id that files can be named after", "Rename the subject"),
+    "whose-mask": ("a name that tells, as desc-NM_dseg", "Rename it"),
+}
+
+
+@dataclass(kw_only=True)
+class Case:
+    """A subject's files and what was found wrong while they were looked for.
+
+    Args:
+        subject: its id.
+        source: its folder, or the datalist.
+        entry: its number in the datalist.
+        files: those that were found, by key: nm, qsm, mask_nm, ...
+        places: where the file of each key is looked for.
+        fields: ``label`` and ``person``, where the layout tells them.
+        covariates: what a datalist says beyond that.
+        findings: faults.
+    """
+
+    subject: str
+    source: Path
+    entry: int | None = None
+    files: dict[str, Path] = field(default_factory=dict)
+    places: dict[str, Path] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
+    covariates: dict[str, float | str] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def where(self) -> str:
+        """Folder or entry, for messages."""
+        entry = self.entry
+        return f"folder {self.source}" if entry is None else f"{self.source} entry {entry}"
+
+    def take(self, key: str, candidates: Sequence[Path], place: Path) -> None:
+        """Take the one file of a key; several are a fault.
+
+        Args:
+            key: of the file.
+            candidates: the files that it could be.
+            place: where they were looked for.
+        """
+        self.places[key] = place
+        self.files.pop(key, None)
+        if len(candidates) == 1:
+            self.files[key] = candidates[0]
+        elif candidates:
+            names = sorted(os.path.relpath(path, place.parent) for path in candidates)
+            self.add("several-files", place, f"{len(candidates)} files ({', '.join(names)})")
+            del self.places[key]  # it does not lack
+
+    def add(
+        self,
+        id: str,  # noqa: A002
+        file: Path,
+        found: str,
+        severity: Severity = "error",
+    ) -> None:
+        """Note a fault of this subject."""
+        self.findings.append(fault(id, file, found, self.subject, severity))
+
+
+def fault(
+    id: str,  # noqa: A002
+    file: Path,
+    found: str,
+    subject: str = "",
+    severity: Severity = "error",
+) -> Finding:
+    """Return a finding of a kind that ``FAULTS`` names."""
+    expected, fix = FAULTS[id]
+    return Finding(
+        id=id,
+        severity=severity,
+        subject=subject,
+        file=str(file),
+        found=found,
+        expected=expected,
+        fix=fix,
+    )
+
+
+def file_stems(images: Mapping[str, Image]) -> dict[str, str]:
+    """Return {key: stem of the file}: nm and NM, mask_nm and NM_mask, ..., images first."""
+    masks = {image.mask_name: image.mask for image in images.values() if image.mask}
+    return {image.name: image.file for image in images.values()} | masks
+
+
+def folder_case(folder: Path, images: Mapping[str, Image]) -> Case:
+    """Look for the files of a subject in its own folder; a linked folder has the link's name.
+
+    Args:
+        folder: of the subject.
+        images: what to look for.
+    """
+    name = folder.resolve().name if folder.name in ("", "..") else folder.name
+    case = Case(subject=name, source=folder)
+    for key, stem in file_stems(images).items():
+        case.take(key, existing(folder / stem), folder / f"{stem}.nii.gz")
+    return case
+
+
+def existing(stem: Path) -> list[Path]:
+    """Return the volumes of this stem; a link that leads nowhere is one, so that it is told."""
+    paths = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES]
+    return [path for path in paths if os.path.lexists(path)]
+
+
+def datalist_cases(table: Path, images: Mapping[str, Image]) -> list[Case]:
+    """List the subjects of a JSON datalist, whatever their entries lack.
+
+    Args:
+        table: the datalist.
+        images: what to look for.
+
+    Raises:
+        ValueError: for a file that is none.
+    """
+    if table.suffix != ".json":
+        raise ValueError(
+            f"{str(table)!r} is a file and no .json datalist; name one whose entries have the keys "
+            f"subject, {', '.join(images)}, or a folder."
+        )
+    entries = enumerate(read_entries(table), start=1)
+    return [_entry_case(entry, number, table, images) for number, entry in entries]
+
+
+def _entry_case(entry: Any, number: int, table: Path, images: Mapping[str, Image]) -> Case:
+    name = entry.get("subject") if isinstance(entry, dict) else None
+    case = Case(subject=str(name or f"entry {number}"), source=table, entry=number)
+    if not isinstance(name, str):
+        case.add("datalist-entry", table, f"entry {number} has no subject")
+        return case
+    for key in file_stems(images):
+        path = entry.get(key)
+        case.take(key, [table.parent / path] if path and isinstance(path, str) else [], table)
+    case.fields = {key: entry[key] for key in ("label", "person") if entry.get(key) is not None}
+    if "person" in case.fields:
+        case.fields["person"] = str(case.fields["person"])
+    known = {"subject", "label", "person", *file_stems(images)}
+    case.covariates = {
+        key: value
+        for key, value in entry.items()
+        if key not in known and isinstance(value, int | float | str)
+    }
+    return case

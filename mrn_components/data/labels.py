@@ -1,0 +1,79 @@
+"""The labels of subjects that were found: of a table, or of the datalist itself."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from mrn_components.data.case import Case, fault
+from mrn_components.data.tables import LabelsError, find_labels, parse_label, read_table
+from mrn_components.data.target import Target
+from mrn_components.images.finding import Finding
+
+
+def give_labels(
+    cases: Sequence[Case],
+    data: Path,
+    labels: str | Path | None,
+    need: Literal["all", "given", "none"],
+    target: Target,
+    *,
+    alone: bool,
+) -> list[Finding]:
+    """Give each subject its label, and note the lines and the subjects that do not fit.
+
+    Args:
+        cases: the subjects; faults of theirs are noted with them.
+        data: folder or datalist that they are from.
+        labels: csv or JSON datalist, as typed or relative to ``data``; None takes a datalist's own,
+            or the only csv in the folder.
+        need: how many labels.
+        target: what a label may be.
+        alone: take a single subject's line from the table of a whole cohort.
+
+    Returns:
+        The faults of the table.
+
+    Raises:
+        FileNotFoundError: if there is no such table.
+    """
+    if need == "none":
+        for case in cases:
+            case.fields.pop("label", None)
+        return []
+    if labels is None and data.is_file():
+        for case in cases:
+            _parse(case, target, required=need == "all")
+        return []
+    tables = [find_labels(labels, data)] if labels else sorted(data.glob("*.csv"))
+    if len(tables) != 1:
+        names = ", ".join(path.name for path in tables) or "no csv"
+        faulty = tables or need == "all"
+        return [fault("labels-file", data, f"no labels: {names}")] if faulty else []
+    try:
+        rows, findings = read_table(tables[0], target), []
+    except LabelsError as error:
+        rows = error.rows
+        findings = [fault("labels-line", tables[0], text) for text in error.faults]
+    for case in cases:
+        case.fields.pop("label", None)
+        case.fields |= rows.get(case.subject) or rows.get(str(case.fields.get("person"))) or {}
+        if "label" not in case.fields:
+            case.add("no-label", tables[0], "no label")
+    known = {name for case in cases for name in (case.subject, case.fields.get("person"))}
+    unknown = [] if alone else sorted(rows.keys() - known)
+    return findings + [
+        fault("no-folder", tables[0], f"subject {name!r} has no images in {str(data)!r}")
+        for name in unknown
+    ]
+
+
+def _parse(case: Case, target: Target, *, required: bool) -> None:
+    """Read the label of a datalist's entry."""
+    if "label" in case.fields:
+        try:
+            case.fields["label"] = parse_label(case.fields["label"], target, case.where)
+        except ValueError as error:
+            del case.fields["label"]
+            case.add("labels-line", case.source, str(error))
+    elif required:
+        case.add("no-label", case.source, "no label")

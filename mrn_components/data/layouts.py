@@ -1,0 +1,313 @@
+"""The subjects of a data set: one finder for every verb and every layout."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from os.path import lexists
+from pathlib import Path
+from typing import Literal
+
+from mrn_components.data.bids import BIDSCase, bids_cases, is_bids, take_masks
+from mrn_components.data.case import (
+    Case,
+    datalist_cases,
+    existing,
+    file_stems,
+    folder_case,
+)
+from mrn_components.data.labels import give_labels
+from mrn_components.data.tables import Subject, check_id, files_of
+from mrn_components.data.target import Classes, Target
+from mrn_components.images.finding import Finding, Severity
+from mrn_components.images.image import CHALLENGE_IMAGES, Image
+
+ONE_SUBJECT = "one subject"
+Level = Literal["all", "alike", "some", "given", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What a verb needs of every subject; the finder says what is lacking.
+
+    Of images, as of masks: "all"; "alike", what any subject of the data set has; "some", one at
+    least, the others are warned of; "given", what there is; "none", they are left out.
+
+    Args:
+        images: how many of the images.
+        masks: how many of the masks.
+        labels: "all", "given" where a table or a datalist has them, or "none".
+        every_folder: take every folder for a subject, whatever it holds.
+    """
+
+    images: Level = "all"
+    masks: Level = "all"
+    labels: Literal["all", "given", "none"] = "all"
+    every_folder: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a data set holds.
+
+    Args:
+        root: folder that paths are told relative to.
+        layout: which one it is, for the user.
+        subjects: dicts with ``subject``, the paths of the files that are there (``nm, qsm, mask_nm,
+            ...``), ``label`` and ``person`` where they are known; sorted by subject.
+        findings: faults of the subjects, of the tables, and what is lacking.
+        covariates: {subject: {"age": 63, "site": "A"}}, what a datalist says beyond the subjects.
+    """
+
+    root: Path
+    layout: str
+    subjects: list[Subject]
+    findings: list[Finding]
+    covariates: dict[str, dict[str, float | str]] = field(default_factory=dict)
+
+    def of(self, subject: str) -> list[Finding]:
+        """List the findings of a subject."""
+        return [finding for finding in self.findings if finding.subject == subject]
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """The errors of each subject that has some, in one line each."""
+        problems: dict[str, str] = {}
+        for finding in self.findings:
+            if finding.severity == "error" and finding.subject:
+                known = problems.get(finding.subject)
+                problems[finding.subject] = f"{known} {finding}" if known else str(finding)
+        return problems
+
+    def require_all(self, further: Iterable[Finding] = ()) -> list[Subject]:
+        """Return the subjects of a data set without an error.
+
+        Args:
+            further: findings of other checks.
+
+        Raises:
+            ValueError: listing every error.
+        """
+        errors = [f for f in (*self.findings, *further) if f.severity == "error"]
+        if errors:
+            raise ValueError(
+                f"{len(errors)} faults of the data set {str(self.root)!r}; mend them, or take "
+                "their subjects out (`mrn check` also looks at voxels):\n"
+                + "\n".join(f"  {finding}" for finding in errors)
+            )
+        return self.subjects
+
+    def require_some(self) -> None:
+        """Go on if any subject is without an error, for verbs that go on with the others.
+
+        Raises:
+            ValueError: listing every error, if there is none.
+        """
+        if len(self.problems) >= len(self.subjects):
+            self.require_all()
+
+    def refuse_output(self, output_dir: str | Path) -> None:
+        """Refuse to write results between the images: their tables would be taken for labels.
+
+        Args:
+            output_dir: folder of the results.
+
+        Raises:
+            ValueError: if it is the data set, or a folder that holds an image.
+        """
+        files = [path for subject in self.subjects for path in files_of(subject).values()]
+        folders = {path.parent.resolve() for path in files}
+        if Path(output_dir).resolve() in {self.root.resolve(), *folders}:
+            raise ValueError(
+                f"{output_dir} holds the images, and results are never written beside them; name "
+                "another folder as OUTPUT."
+            )
+
+
+def find_subjects(
+    data: str | Path,
+    images: Mapping[str, Image] = CHALLENGE_IMAGES,
+    *,
+    need: Need,
+    labels: str | Path | None = None,
+    target: Target | None = None,
+    masks: str | Path | None = None,
+    filters: Mapping[str, str] | None = None,
+) -> Found:
+    """Find the subjects of a data set, and all that is wrong with them.
+
+    Four layouts are read, each with or without masks, ``.nii.gz`` or ``.nii``:
+
+    - challenge folders, ``DATA/SUBJECT/{NM,QSM,NM_mask,QSM_mask}.nii.gz``;
+    - one subject's folder with such files;
+    - a MONAI JSON datalist: a list, or ``{"training": [...]}``, of dicts with ``subject`` and paths
+      ``nm, qsm, mask_nm, mask_qsm`` relative to it, perhaps ``label``, ``person`` and covariates;
+    - BIDS: ``sub-*/[ses-*/]anat`` in DATA and in ``DATA/derivatives/*``, whose files are joined by
+      subject, session and run; masks are ``*_dseg`` beside the images.
+
+    Args:
+        data: the folder or datalist.
+        images: what a subject has; names of files, keys and masks follow from them.
+        need: what the verb needs.
+        labels: csv of rows ``case_id,label[,person]``, or JSON datalist; as typed, or else relative
+            to ``data``. None takes a datalist's own labels, or the only csv in the folder.
+        target: what a label may be; None for 0 (HC) and 1 (PD).
+        masks: folder of all masks, where they lie elsewhere: ``MASKS/SUBJECT/NM_mask.nii.gz`` or
+            ``NM_pred.nii.gz``, an output of ``mrn predict``, or a BIDS data set of ``*_dseg``.
+        filters: {image: glob of its file names in BIDS} for other names than the image's own.
+
+    Raises:
+        FileNotFoundError: if there is no such data set, or no subject or no mask in it.
+        ValueError: for a file that is no datalist, or filters without BIDS.
+    """
+    root = Path(data)
+    layout, cases = _cases(root, images, need, filters or {})
+    if masks is not None:
+        _take_masks_elsewhere(Path(masks), cases, images)
+    cases.sort(key=lambda case: case.subject)
+    _judge_names(cases)
+    titles = {image.name: f"{image.title} image" for image in images.values()}
+    _judge_files("missing-file", need.images, titles, cases)
+    titles = {image.mask_name: f"{image.title} mask" for image in images.values() if image.mask}
+    _judge_files("missing-mask", need.masks, titles, cases)
+    alone = layout == ONE_SUBJECT
+    in_table = give_labels(cases, root, labels, need.labels, target or Classes(), alone=alone)
+    keys = list(file_stems(images))
+    return Found(
+        root=root if root.is_dir() else root.parent,
+        layout=layout,
+        subjects=[_subject(case, keys) for case in cases],
+        findings=[*in_table, *(finding for case in cases for finding in case.findings)],
+        covariates={case.subject: case.covariates for case in cases if case.covariates},
+    )
+
+
+def _subject(case: Case, keys: Sequence[str]) -> Subject:
+    files = {key: str(case.files[key]) for key in keys if key in case.files}
+    subject: Subject = {"subject": case.subject, **files}
+    return subject | {key: case.fields[key] for key in ("label", "person") if key in case.fields}
+
+
+# ---- layouts -------------------------------------------------------------------------------------
+
+
+def _cases(
+    root: Path, images: Mapping[str, Image], need: Need, filters: Mapping[str, str]
+) -> tuple[str, list[Case]]:
+    """Return the layout of a data set, and its subjects."""
+    if not root.exists():
+        raise FileNotFoundError(
+            f"{str(root)!r} does not exist; name a folder of subjects, one subject's folder, a "
+            "JSON datalist or a BIDS directory. A synthetic cohort is made by `mrn phantom "
+            f"{root} --subjects 40`."
+        )
+    if root.is_file():
+        return "a JSON datalist", datalist_cases(root, images)
+    detail = ""
+    if is_bids(root):
+        globs = {
+            name: (filters[name],) if name in filters else image.bids_globs
+            for name, image in images.items()
+        }
+        cases, layout = bids_cases(root, images, globs)
+        if cases:
+            return layout, cases
+        detail = f" It is {layout}."
+    elif filters:
+        raise ValueError(
+            f"{', '.join(filters.values())!r} chooses images of a BIDS data set by name, and "
+            f"{str(root)!r} is none; leave it out."
+        )
+    elif _is_subject(alone := folder_case(root, images), need):
+        return ONE_SUBJECT, [alone]
+    else:
+        found = [
+            folder_case(folder, images) for folder in sorted(root.iterdir()) if _visible(folder)
+        ]
+        cases = [case for case in found if need.every_folder or _is_subject(case, need)]
+    if not cases:
+        names = ",".join(image.file for image in images.values())
+        raise FileNotFoundError(
+            f"{str(root)!r} has no subjects: expected {root}/SUBJECT/{{{names}}}.nii.gz, "
+            f"{root}/{{{names}}}.nii.gz of one subject, or sub-*/[ses-*/]anat of BIDS.{detail}"
+        )
+    return "a folder of subjects", cases
+
+
+def _visible(folder: Path) -> bool:
+    return folder.is_dir() and not folder.name.startswith(".")
+
+
+def _is_subject(case: Case, need: Need) -> bool:
+    """Whether a folder holds what makes it a subject: an image, where images matter."""
+    faulty = bool(case.findings)
+    if need.images in ("given", "none"):
+        return faulty or bool(case.files)
+    return faulty or any(not key.startswith("mask_") for key in case.files)
+
+
+# ---- masks that lie elsewhere --------------------------------------------------------------------
+
+
+def _take_masks_elsewhere(root: Path, cases: Sequence[Case], images: Mapping[str, Image]) -> None:
+    """Give the cases the masks of a folder, instead of those beside their images."""
+    base = root / "subjects" if (root / "subjects").is_dir() else root
+    masked = [image for image in images.values() if image.mask]
+    for case in cases:
+        if isinstance(case, BIDSCase) and is_bids(root):
+            take_masks(case, images, root)
+            continue
+        for image in masked:
+            stems = (image.mask, f"{image.file}_pred")
+            found = [path for stem in stems for path in existing(base / case.subject / f"{stem}")]
+            if len(cases) == 1 and not found:
+                found = [path for stem in stems for path in existing(base / f"{stem}")]
+            case.take(image.mask_name, found, base / case.subject / f"{image.mask}.nii.gz")
+    if not any(case.files.get(image.mask_name) for case in cases for image in masked):
+        names = ",".join(f"{image.mask},{image.file}_pred" for image in masked)
+        raise FileNotFoundError(
+            f"masks {str(root)!r} lacks the masks of all {len(cases)} subjects; expected "
+            f"{root}/SUBJECT/{{{names}}}.nii.gz, the output of `mrn predict`, or "
+            "sub-*/[ses-*/]anat/*_dseg.nii.gz of BIDS."
+        )
+
+
+# ---- faults --------------------------------------------------------------------------------------
+
+
+def _judge_names(cases: Iterable[Case]) -> None:
+    """Note ids that files cannot be named after, or that would name the same files."""
+    groups: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        groups[case.subject.lower()].append(case)
+        try:
+            check_id(case.subject, case.where)
+        except ValueError as fault:
+            case.add("subject-id", case.source, str(fault).removesuffix("."))
+    for group in groups.values():
+        for case in group if len(group) > 1 else ():
+            case.add("duplicate-id", Path(), f"the ids {', '.join(case.subject for case in group)}")
+
+
+def _judge_files(id: str, level: Level, titles: Mapping[str, str], cases: Sequence[Case]) -> None:  # noqa: A002
+    """Note the files that lack: named and not there, or needed.
+
+    Args:
+        id: of the fault.
+        level: how many of them are needed.
+        titles: {key: "NM mask"}, images or masks.
+        cases: the subjects.
+    """
+    anywhere = {key for case in cases for key in titles if key in case.files}
+    for case in cases:
+        if level == "none":
+            case.files = {key: path for key, path in case.files.items() if key not in titles}
+            continue
+        named = [key for key in titles if key in case.files and not lexists(case.files[key])]
+        for key in named:
+            case.add(id, case.files.pop(key), f"no {titles[key]}")
+        absent = [k for k in titles if k in case.places and k not in case.files and k not in named]
+        enough = level == "some" and any(key in case.files for key in titles)
+        for key in absent:
+            if level in ("all", "some") or (level == "alike" and key in anywhere):
+                severity: Severity = "warning" if enough else "error"
+                case.add(id, case.places[key], f"no {titles[key]}", severity)
