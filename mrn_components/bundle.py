@@ -295,8 +295,9 @@ def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any
 def inference_config(train: Mapping[str, Any], bundle_root: Path) -> dict[str, Any]:
     """The bundle's inference config, with the blocks of a training config that its weights need.
 
-    The modules that the checkpoint handler leaves out of the weights (``training_only``, DPT in
-    section 4.1.2) are left out of the network too.
+    What these refer to and the inference config lacks comes with them. The modules that the
+    checkpoint handler leaves out of the weights (``training_only``, DPT in section 4.1.2) are left
+    out of the network too.
 
     Args:
         train: merged training config, references unresolved.
@@ -305,6 +306,10 @@ def inference_config(train: Mapping[str, Any], bundle_root: Path) -> dict[str, A
     inference = ConfigParser.load_config_file(str(bundle_config(bundle_root, "inference")))
     own = inference.get("network_def", {})
     inference.update({key: train[key] for key in NETWORK_BLOCKS if key in train})
+    while (
+        names := set(re.findall(r"@(\w+)", json.dumps(inference))) & train.keys() - inference.keys()
+    ):
+        inference.update({name: train[name] for name in names})  # what an overlay brought
     inference = json.loads(json.dumps(inference))  # the two configs share blocks: copy, then edit
     if own.get("_target_") == inference["network_def"].get("_target_"):
         inference["network_def"] = own | inference["network_def"]  # keep `masked_rois`

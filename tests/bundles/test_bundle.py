@@ -285,6 +285,18 @@ def test_inference_has_the_blocks_that_the_weights_need(bundle):
     assert inference == train | {"ckpt_path": "x", "rois": {}}
 
 
+def test_what_an_overlay_brought_comes_with_the_network_that_reads_it(bundle):
+    train = {
+        "network_def": {"_target_": "my_lab.Network", "width": "$2 * @width"},
+        "width": "@base",
+        "base": 8,
+        "other": 3,
+    }
+    inference = inference_config(train, bundle())
+    assert (inference["width"], inference["base"]) == ("@base", 8)
+    assert "other" not in inference
+
+
 def test_save_run_leaves_another_network_as_it_is(bundle, tmp_path):
     bundle("--network_def", "{'_target_': 'my_lab.Network'}")
     save_run(output_dir=str(tmp_path / "run"))
