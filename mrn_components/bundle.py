@@ -7,6 +7,7 @@ that gap. All of them do nothing in a process that was started in another way.
 
 import json
 import os
+import re
 import shutil
 import sys
 import uuid
