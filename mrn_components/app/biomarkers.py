@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from mrn_components.biomarkers import biomarkers, write_biomarkers
+from mrn_components.biomarkers import measure_nuclei, write_biomarkers
 from mrn_components.data.layouts import Need, find_subjects
+from mrn_components.data.tables import files_of
+from mrn_components.images.volume import read_volume
 from mrn_components.system.errors import FailedSubjectsError
-
-_FILES = ("nm", "qsm", "mask_nm", "mask_qsm")
 
 
 def measure_subjects(
@@ -47,7 +47,8 @@ def measure_subjects(
             errors[name] = problems[name]
             continue
         try:
-            measured[name] = biomarkers(*(subject.get(key) for key in _FILES))
+            files = files_of(subject)
+            measured[name] = measure_nuclei({key: read_volume(files[key]) for key in files})
         except (ValueError, OSError) as error:
             errors[name] = str(error)
     table = write_biomarkers(output, measured, errors)

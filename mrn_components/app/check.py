@@ -4,8 +4,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +152,7 @@ def _examine(subjects: Sequence[Mapping[str, Any]], workers: int | None) -> list
     useful = max(len(subjects) // _SUBJECTS_A_PROCESS, 1)
     processes = min(workers or os.cpu_count() or 1, useful)
     examined = in_order(
-        partial(examine_subject, deep=True),
+        _examine_one,
         subjects,
         workers=processes if processes > 1 else 0,
         lost=_lost,
@@ -173,6 +172,11 @@ def _lost(subject: Mapping[str, Any]) -> Examination:
         fix="Look at them, or check with fewer --workers",
     )
     return Examination(subject=subject["subject"], findings=[finding])
+
+
+def _examine_one(subject: Mapping[str, Any]) -> Examination:
+    """Examine a subject, and leave its volumes behind: they are large."""
+    return replace(examine_subject(subject, deep=True), volumes={})
 
 
 def _fields(found: Found, examinations: Sequence[Examination]) -> dict[str, dict[str, float | str]]:

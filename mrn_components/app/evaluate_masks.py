@@ -14,8 +14,9 @@ from tqdm import tqdm
 import mrn_components
 from mrn_components.data import Subject
 from mrn_components.data.layouts import Need, find_subjects
-from mrn_components.images.labels import LABELS, SIDES, ImageName
-from mrn_components.images.volumes import check_same_grid, read_mask
+from mrn_components.images.image import CHALLENGE_IMAGES, SIDES
+from mrn_components.images.masks import check_mask
+from mrn_components.images.volume import read_volume
 from mrn_components.metrics import CONFIDENCE, NUM_RESAMPLES, Metric
 from mrn_components.metrics.intervals import bootstrap_interval, undefined_interval
 from mrn_components.metrics.segmentation import score_masks
@@ -23,7 +24,7 @@ from mrn_components.system.files import write_text
 
 Row = dict[str, Any]  # {"subject", "image", "nucleus", "side", "label"} and a MaskScore
 
-_IMAGES: tuple[ImageName, ...] = ("nm", "qsm")
+_IMAGES: tuple[str, ...] = ("nm", "qsm")
 _METRICS = {"dice": "Dice", "hausdorff_voxels": "Hausdorff, voxels", "hausdorff95_mm": "HD95, mm"}
 _VOLUMES = {"volume_mm3": "volume, mm3", "true_volume_mm3": "true volume, mm3"}
 _EMPTY = ("predicted", "truth", "both")
@@ -89,7 +90,7 @@ def evaluate_masks(
 
 def _pairs(
     made: Iterable[Subject], truth: Iterable[Subject]
-) -> tuple[list[tuple[str, ImageName, str, str]], list[str]]:
+) -> tuple[list[tuple[str, str, str, str]], list[str]]:
     """List (subject, image, predicted file, true file), and the masks that are not predicted."""
     pairs, missing = [], []
     for ours, theirs in zip(made, truth, strict=True):
@@ -102,19 +103,20 @@ def _pairs(
     return pairs, missing
 
 
-def _score_pair(subject: str, image: ImageName, predicted: str, truth: str) -> list[Row]:
+def _score_pair(subject: str, image: str, predicted: str, truth: str) -> list[Row]:
     try:
-        ours, theirs = read_mask(predicted, image), read_mask(truth, image)
-        check_same_grid(theirs, ours)
+        ours, theirs = (read_volume(path).canonical for path in (predicted, truth))
+        check_mask(theirs, CHALLENGE_IMAGES[image])
+        check_mask(ours, CHALLENGE_IMAGES[image], theirs)
     except ValueError as error:
         raise ValueError(f"{subject}: {error}") from error
     keys = {
         number: {"subject": subject, "image": image, "nucleus": nucleus, "side": side}
-        for nucleus, ids in LABELS[image].items()
+        for nucleus, ids in CHALLENGE_IMAGES[image].nuclei.items()
         for side, number in zip(SIDES, ids, strict=True)
     }
     scores = score_masks(
-        ours.array, theirs.array, labels=list(keys), spacing_mm=theirs.spacing_mm.tolist()
+        ours.ids, theirs.ids, labels=list(keys), spacing_mm=theirs.spacing_mm.tolist()
     )
     return [key | {"label": label} | scores[label] for label, key in keys.items()]
 

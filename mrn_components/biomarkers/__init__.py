@@ -1,24 +1,24 @@
 """Measurements of the nuclei that need no network: volume, susceptibility, neuromelanin."""
 
 from mrn_components.biomarkers.catalogue import (
-    BIOMARKERS,
-    COLUMNS,
     REFERENCES,
     Biomarker,
     Reference,
+    biomarkers_of,
+    columns_of,
     describe_biomarkers,
 )
-from mrn_components.biomarkers.measures import biomarkers
+from mrn_components.biomarkers.measures import measure_nuclei
 from mrn_components.biomarkers.tables import read_biomarkers, write_biomarkers
 
 __all__ = [
-    "BIOMARKERS",
-    "COLUMNS",
     "REFERENCES",
     "Biomarker",
     "Reference",
-    "biomarkers",
+    "biomarkers_of",
+    "columns_of",
     "describe_biomarkers",
+    "measure_nuclei",
     "read_biomarkers",
     "write_biomarkers",
 ]

@@ -1,151 +1,189 @@
 """Biomarkers of one subject, each image measured in its own mask."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
 
 from mrn_components.biomarkers.catalogue import (
-    COLUMNS,
     NIGROSOME_BELOW_PPB,
     REFERENCE_CONE_DEGREES,
     REFERENCE_MM,
+    Kind,
+    biomarkers_of,
 )
-from mrn_components.images.labels import LABELS, SIDES
-from mrn_components.images.volumes import (
-    Volume,
-    VolumeSource,
-    check_same_grid,
-    read_mask,
-    read_volume,
-)
+from mrn_components.images.boxes import nonzero_box
+from mrn_components.images.image import CHALLENGE_IMAGES, SIDES, Image
+from mrn_components.images.masks import check_mask
+from mrn_components.images.volume import Volume
 
 Measured = dict[str, float | None]
 
 _MIN_REFERENCE_MM3 = 20.0  # a circle of 4 mm on one slice, the smallest that readers draw
 
 
-def biomarkers(
-    nm: VolumeSource | None,
-    qsm: VolumeSource | None,
-    mask_nm: VolumeSource | None,
-    mask_qsm: VolumeSource | None,
+def measure_nuclei(
+    volumes: Mapping[str, Volume], images: Mapping[str, Image] = CHALLENGE_IMAGES
 ) -> Measured:
-    """Measure volumes, susceptibility and neuromelanin of the nuclei on each side.
+    """Measure volumes, susceptibility, neuromelanin and what else there is of the nuclei.
 
-    ``BIOMARKERS`` says what each column means. NM and QSM may lie on grids of their own; each is
+    ``biomarkers_of`` says what each column means. Images may lie on grids of their own; each is
     measured in its own mask and no voxel is resampled. Voxels that are not finite do not count.
 
     Args:
-        nm: neuromelanin image in arbitrary units; path, nibabel image, or None where it is absent.
-        qsm: susceptibility map in ppb.
-        mask_nm: label ids of ``LABELS["nm"]`` on the grid of ``nm``.
-        mask_qsm: label ids of ``LABELS["qsm"]`` on the grid of ``qsm``.
+        volumes: images and masks by their keys, such as nm and mask_nm; those there are.
+        images: what a subject has.
 
     Returns:
-        {column: value}, every one of ``COLUMNS``; None where an image, a mask or a nucleus is
-        missing, never 0 or NaN.
+        {column: value}, every one of ``columns_of(images)``; None where an image, a mask or a
+        nucleus is missing, never 0 or NaN.
 
     Raises:
-        FileNotFoundError: if a file is not there.
-        ValueError: for an unreadable file, a mask on another grid than its image, or mask values
-            that are no label ids.
+        FaultyFileError: for a mask on another grid than its image, or mask values that are no ids.
     """
-    nuclei_nm = None if mask_nm is None else read_mask(mask_nm, "nm")
-    nuclei_qsm = None if mask_qsm is None else read_mask(mask_qsm, "qsm")
-    values: Measured = dict.fromkeys(COLUMNS)
-    if nuclei_qsm is not None:
-        values |= _measure_qsm(_on_grid(qsm, nuclei_qsm), nuclei_qsm)
-    if nuclei_nm is not None:
-        values |= _measure_nm(_on_grid(nm, nuclei_nm), nuclei_nm, nuclei_qsm)
-    return values | _asymmetries(values)
-
-
-def _on_grid(source: VolumeSource | None, mask: Volume) -> Volume | None:
-    if source is None:
-        return None
-    volume = read_volume(source)
-    check_same_grid(volume, mask)
-    return volume
-
-
-def _measure_qsm(qsm: Volume | None, mask: Volume) -> Measured:
+    turned = {key: volume.canonical for key, volume in volumes.items()}
+    for image in images.values():
+        if image.mask_name in turned:
+            check_mask(turned[image.mask_name], image, turned.get(image.name))
+    nuclei = {
+        (nucleus.image.name, nucleus.name, nucleus.side): nucleus
+        for image in images.values()
+        for nucleus in _nuclei(image, images, turned)
+    }
     values: Measured = {}
-    for nucleus, side, inside, box in _nuclei(mask, "qsm"):
-        values[f"volume_mm3_{nucleus}_{side}"] = float(inside.sum() * mask.voxel_mm3)
-        chi = np.array([]) if qsm is None else _finite(qsm.array[box][inside])
-        if chi.size:
-            values[f"qsm_mean_ppb_{nucleus}_{side}"] = float(chi.mean())
-            values[f"qsm_p95_ppb_{nucleus}_{side}"] = float(np.percentile(chi, 95))
-            if nucleus == "SN":
-                share = np.mean(chi < NIGROSOME_BELOW_PPB)
-                values[f"nigrosome_fraction_{side}"] = float(share)
+    for biomarker in biomarkers_of(images):
+        for name in biomarker.nuclei:
+            if biomarker.kind == "asymmetry":
+                column = biomarker.column(name)
+                values[column] = _asymmetry(values, column.removeprefix("asymmetry_"))
+            else:
+                for side in SIDES:
+                    found = nuclei.get((biomarker.image, name, side))
+                    value = None if found is None else found.measure(biomarker.kind)
+                    values[biomarker.column(name, side)] = value
     return values
 
 
-def _measure_nm(nm: Volume | None, mask: Volume, nuclei_qsm: Volume | None) -> Measured:
-    values: Measured = {}
-    for _, side, inside, box in _nuclei(mask, "nm"):
-        values[f"nm_volume_mm3_{side}"] = float(inside.sum() * mask.voxel_mm3)
-        signal = np.array([]) if nm is None else _finite(nm.array[box][inside])
-        if nm is not None and signal.size:
-            around = _finite(nm.array[_reference(mask, side, nuclei_qsm)])
-            if around.size * mask.voxel_mm3 >= _MIN_REFERENCE_MM3 and np.median(around) > 0:
-                reference = float(np.median(around))
-                values[f"nm_contrast_ratio_{side}"] = (float(signal.mean()) - reference) / reference
-    return values
+@dataclass(frozen=True, kw_only=True)
+class _Nucleus:
+    """One side of a nucleus, which is there.
 
+    Args:
+        image: image whose mask holds it.
+        name: of the nucleus.
+        side: right or left.
+        volume: the image's voxels, on the axes closest to RAS+; None without them.
+        mask: the image's mask.
+        others: masks of the subject's other images.
+        box: of the nucleus in the mask.
+    """
 
-def _asymmetries(values: Measured) -> Measured:
-    """Compare the sides: ``asymmetry_X`` of ``X_right`` and ``X_left``, where both are positive."""
-    asymmetries: Measured = {}
-    for column in COLUMNS:
-        if column.startswith("asymmetry_"):
-            measure = column.removeprefix("asymmetry_")
-            right, left = (values[f"{measure}_{side}"] for side in SIDES)
-            if right is not None and left is not None and min(right, left) > 0:
-                asymmetries[column] = 2 * (right - left) / (right + left)
-    return asymmetries
+    image: Image
+    name: str
+    side: str
+    volume: Volume | None
+    mask: Volume
+    others: Sequence[Volume]
+    box: tuple[slice, ...]
+
+    @property
+    def number(self) -> int:
+        """Its id."""
+        return self.image.nuclei[self.name][SIDES.index(self.side)]
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """Finite values of the image in it."""
+        if self.volume is None:
+            return np.array([])
+        return _finite(self.volume.values(self.box)[self.mask.ids[self.box] == self.number])
+
+    def measure(self, kind: Kind) -> float | None:
+        """Measure one thing; None if it cannot be measured."""
+        if kind == "volume":
+            count = int((self.mask.ids[self.box] == self.number).sum())
+            return float(count * self.mask.voxel_mm3)
+        if not self.values.size:
+            return None
+        if kind == "contrast":
+            return self._contrast()
+        if kind == "nigrosome":
+            return float(np.mean(self.values < NIGROSOME_BELOW_PPB))
+        return float(self.values.mean() if kind == "mean" else np.percentile(self.values, 95))
+
+    def _contrast(self) -> float | None:
+        assert self.volume is not None
+        around = _finite(self.volume.values(_reference(self)))
+        if around.size * self.mask.voxel_mm3 < _MIN_REFERENCE_MM3 or np.median(around) <= 0:
+            return None
+        reference = float(np.median(around))
+        return (float(self.values.mean()) - reference) / reference
 
 
 def _nuclei(
-    mask: Volume, image: str
-) -> Iterator[tuple[str, str, np.ndarray, tuple[slice, slice, slice]]]:
-    """Yield (nucleus, side, its voxels in its box, the box) of every nucleus that is there."""
-    boxes = dict(enumerate(ndimage.find_objects(mask.array), start=1))
-    for nucleus, ids in LABELS[image].items():
-        for side, number in zip(SIDES, ids, strict=True):
-            box = boxes.get(number)
-            if box is not None:
-                yield nucleus, side, mask.array[box] == number, box
+    image: Image, images: Mapping[str, Image], volumes: Mapping[str, Volume]
+) -> Iterator[_Nucleus]:
+    """Yield the nuclei that an image's mask has, each side."""
+    mask = volumes.get(image.mask_name)
+    if mask is None:
+        return
+    others = [other.mask_name for other in images.values() if other != image]
+    region = nonzero_box(mask.ids)
+    boxes = ndimage.find_objects(mask.ids[region]) if mask.ids[region].size else []
+    for number, (name, side) in image.ids.items():
+        box = boxes[number - 1] if number <= len(boxes) else None
+        if box is not None:
+            yield _Nucleus(
+                image=image,
+                name=name,
+                side=side,
+                volume=volumes.get(image.name),
+                mask=mask,
+                others=[volumes[key] for key in others if key in volumes],
+                box=tuple(
+                    slice(outer.start + inner.start, outer.start + inner.stop)
+                    for outer, inner in zip(region, box, strict=True)
+                ),
+            )
 
 
-def _reference(mask: Volume, side: str, nuclei_qsm: Volume | None) -> tuple[np.ndarray, ...]:
+def _asymmetry(values: Measured, measure: str) -> float | None:
+    """Compare ``measure`` of the sides, if both are positive."""
+    right, left = (values[f"{measure}_{side}"] for side in SIDES)
+    if right is None or left is None or min(right, left) <= 0:
+        return None
+    return 2 * (right - left) / (right + left)
+
+
+def _reference(nucleus: _Nucleus) -> tuple[np.ndarray, ...]:
     """Voxels that stand for the crus cerebri: in front and outward of the SN of one side.
 
-    No mask labels the crus. It borders the SN on its anterolateral face, so the reference is the
+    No mask ids the crus. It borders the SN on its anterolateral face, so the reference is the
     tissue within a distance of the SN in a cone about that direction, without any labelled
     nucleus. The other directions hold the red nucleus, the ventral tegmental area, which has
     neuromelanin too, and the interpeduncular cistern.
     """
     near, far = REFERENCE_MM
-    number = LABELS["nm"]["SN"][SIDES.index(side)]
-    nigra = np.argwhere(mask.array == number)
+    mask, number = nucleus.mask, nucleus.number
+    start = [axis.start for axis in nucleus.box]
+    nigra = np.argwhere(mask.ids[nucleus.box] == number) + start
     reach = np.ceil(far / mask.spacing_mm).astype(int) + 1
     start = np.maximum(nigra.min(0) - reach, 0)
     box = tuple(slice(a, b) for a, b in zip(start, nigra.max(0) + reach + 1, strict=True))
-    labels = mask.array[box]
+    ids = mask.ids[box]
     distance, nearest = ndimage.distance_transform_edt(
-        labels != number, sampling=mask.spacing_mm, return_indices=True
+        ids != number, sampling=mask.spacing_mm, return_indices=True
     )
-    shell = np.argwhere((distance >= near) & (distance <= far) & (labels == 0))
+    shell = np.argwhere((distance >= near) & (distance <= far) & (ids == 0))
     offset = (shell - nearest[(slice(None), *shell.T)].T) @ mask.affine[:3, :3].T  # mm, RAS+
-    outward = 1 if side == "right" else -1
+    outward = 1 if nucleus.side == "right" else -1
     direction = np.array([outward, 1, 0]) / np.sqrt(2)
     cosine = offset @ direction / np.linalg.norm(offset, axis=1)
     voxels = shell[cosine >= np.cos(np.deg2rad(REFERENCE_CONE_DEGREES))] + start
-    if nuclei_qsm is not None:
-        voxels = voxels[~_labelled(voxels, mask.affine, nuclei_qsm)]
+    for other in nucleus.others:
+        voxels = voxels[~_labelled(voxels, mask.affine, other)]
     return tuple(voxels.T)
 
 
@@ -153,9 +191,9 @@ def _labelled(voxels: np.ndarray, affine: np.ndarray, mask: Volume) -> np.ndarra
     """Whether the centres of voxels of another grid lie in a labelled voxel of ``mask``."""
     to_mask = np.linalg.inv(mask.affine) @ affine
     other = np.rint(voxels @ to_mask[:3, :3].T + to_mask[:3, 3]).astype(int)
-    inside = ((other >= 0) & (other < mask.array.shape)).all(1)
+    inside = ((other >= 0) & (other < mask.ids.shape)).all(1)
     found = np.zeros(len(voxels), bool)
-    found[inside] = mask.array[tuple(other[inside].T)] > 0
+    found[inside] = mask.ids[tuple(other[inside].T)] > 0
     return found
 
 

@@ -5,7 +5,8 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from mrn_components.biomarkers.catalogue import COLUMNS, describe_biomarkers
+from mrn_components.biomarkers.catalogue import columns_of, describe_biomarkers
+from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.system.files import write_text
 
 TABLE = "biomarkers.csv"
@@ -15,28 +16,30 @@ def write_biomarkers(
     folder: str | Path,
     measured: Mapping[str, Mapping[str, float | None]],
     errors: Mapping[str, str] | None = None,
+    images: Mapping[str, Image] = CHALLENGE_IMAGES,
 ) -> Path:
     """Write ``biomarkers.csv``, a row a subject in their order, and ``biomarkers.md``.
 
     Args:
         folder: of both files; is made.
-        measured: {subject: what ``biomarkers`` returns}.
+        measured: {subject: what ``measure_nuclei`` returns}.
         errors: {subject: why it could not be measured}; its other cells are empty.
+        images: what a subject has; the columns follow from them.
 
     Returns:
         The path of ``biomarkers.csv``.
     """
-    errors = errors or {}
+    errors, columns = errors or {}, columns_of(images)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["subject", *COLUMNS, "error"])
+    writer.writerow(["subject", *columns, "error"])
     for subject in sorted({*measured, *errors}):
         values = measured.get(subject, {})
-        cells = [_cell(values.get(column)) for column in COLUMNS]
+        cells = [_cell(values.get(column)) for column in columns]
         writer.writerow([subject, *cells, " ".join(errors.get(subject, "").split())])
     path = Path(folder) / TABLE
     write_text(path, text.getvalue())
-    write_text(path.with_suffix(".md"), describe_biomarkers())
+    write_text(path.with_suffix(".md"), describe_biomarkers(images))
     return path
 
 
@@ -48,7 +51,7 @@ def read_biomarkers(table: str | Path) -> dict[str, dict[str, float | None]]:
 
     Raises:
         FileNotFoundError: if it is not there.
-        ValueError: if it lacks columns.
+        ValueError: if it is no such table.
     """
     path = Path(table) / TABLE if Path(table).is_dir() else Path(table)
     if not path.is_file():
@@ -57,13 +60,14 @@ def read_biomarkers(table: str | Path) -> dict[str, dict[str, float | None]]:
         )
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
-        lacking = [name for name in ("subject", *COLUMNS) if name not in (reader.fieldnames or ())]
+        columns = [name for name in reader.fieldnames or () if name not in ("subject", "error")]
+        lacking = [name for name in ("subject", "error") if name not in (reader.fieldnames or ())]
         if lacking:
             raise ValueError(
-                f"{path} lacks the columns {lacking[:5]}; write it anew with `mrn biomarkers`."
+                f"{path} lacks the columns {lacking}; write it anew with `mrn biomarkers`."
             )
         return {
-            row["subject"]: {name: float(row[name]) if row[name] else None for name in COLUMNS}
+            row["subject"]: {name: float(row[name]) if row[name] else None for name in columns}
             for row in reader
             if not row.get("error")
         }

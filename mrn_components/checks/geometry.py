@@ -47,16 +47,21 @@ def header_findings(path: Path, header: Header, *, strict: bool) -> Iterator[Fin
         yield from _axes_findings(path, header.get_best_affine())
 
 
-def pair_findings(nm: Volume, qsm: Volume) -> Iterator[Finding]:
-    """Report NM and QSM on different grids, which is allowed: each ROI has an image of its own."""
-    shapes = nm.voxels.shape, qsm.voxels.shape
-    shift_mm = corner_shift_mm(shapes[0], nm.affine, qsm.affine)
-    if shapes[0] != shapes[1] or not shift_mm <= MAX_SHIFT_MM:
+def pair_findings(first: Volume, second: Volume, title: str) -> Iterator[Finding]:
+    """Report two images on different grids, which is allowed: each ROI has an image of its own.
+
+    Args:
+        first: an image.
+        second: another image of the subject.
+        title: how messages call the second.
+    """
+    shift_mm = corner_shift_mm(first.shape, first.affine, second.affine)
+    if first.shape != second.shape or not shift_mm <= MAX_SHIFT_MM:
         yield warning(
             "grids-differ",
-            nm.path,
-            found=f"{shapes[0]} voxels, corners up to {shift_mm:.2f} mm from those of QSM with "
-            f"{shapes[1]}",
+            first.path,
+            found=f"{first.shape} voxels, corners up to {shift_mm:.2f} mm from those of "
+            f"{title} with {second.shape}",
             expected="one grid for both images, as after registration",
             fix="Look whether both show the same head in the same place",
         )

@@ -1,15 +1,15 @@
-"""Voxels of an image: finite, not constant, and of the modality that its name says."""
+"""Voxels of an image: finite, not constant, and of the quantity that its config says."""
 
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from mrn_components.images.finding import Finding, error, warning
+from mrn_components.images.image import Image
 from mrn_components.images.volume import Volume
 
 _SAMPLE = 500_000  # voxels that a percentile is taken of
-_PPB = (2.0, 2000.0)  # of the 99th percentile of |QSM|; brains have about 200 ppb, 0.2 ppm
-_MIN_NEGATIVE, _MAX_NEGATIVE = 0.05, 0.05  # shares: at least of QSM's voxels, at most of NM's
+_MAX_NEGATIVE = 0.05  # share of a magnitude image's voxels; a map of both signs has more
 
 
 def voxel_findings(
@@ -65,44 +65,62 @@ def voxel_findings(
             )
 
 
-def unit_findings(image: Volume, name: str, *, deep: bool) -> Iterator[Finding]:
-    """Check an image's range: QSM in ppb about 0, NM a magnitude (I9).
+def unit_findings(
+    volume: Volume, image: Image, images: Mapping[str, Image], *, deep: bool
+) -> Iterator[Finding]:
+    """Check an image's range against what is known of its quantity (I9).
 
     Args:
-        image: to check.
-        name: what it should be.
-        deep: whether QSM must have negative values too.
+        volume: to check.
+        image: what it should be.
+        images: all that a subject has, one of which it may be instead.
+        deep: whether a map of both signs must have negative values too.
     """
-    values = image.voxels.ravel()[:: max(image.voxels.size // _SAMPLE, 1)]
-    values = values[np.isfinite(values) & (values != 0)]  # QSM is 0 outside the brain
+    facts = image.facts
+    values = volume.voxels.ravel()[:: max(volume.voxels.size // _SAMPLE, 1)]
+    values = values[np.isfinite(values) & (values != 0)]  # maps are 0 outside the brain
     if not values.size:
         return
+    titles = [other.title for other in images.values()]
+    fix = f"Look whether {' and '.join(titles)} were swapped"
     negative = float((values < 0).mean())
-    if name == "nm":
-        if negative > _MAX_NEGATIVE:
-            yield error(
-                "modality",
-                image.path,
-                found=f"negative values in {negative:.0%} of its voxels, as QSM has",
-                expected="a magnitude image",
-                fix="Look whether NM and QSM were swapped",
-            )
-        return
-    high = float(np.percentile(np.abs(values), 99))
-    if not _PPB[0] <= high <= _PPB[1]:
-        yield error(
-            "qsm-unit",
-            image.path,
-            found=f"values up to about {high:.3g}, as "
-            + ("in ppm" if high < _PPB[0] else "a magnitude image has"),
-            expected="ppb: about 200 in a brain",
-            fix="Multiply it by 1000" if high < _PPB[0] else "Look whether NM and QSM were swapped",
-        )
-    elif deep and negative < _MIN_NEGATIVE:
+    if facts.magnitude and negative > _MAX_NEGATIVE:
+        signed = [other.title for other in images.values() if other.facts.magnitude is False]
         yield error(
             "modality",
-            image.path,
-            found=f"negative values in {negative:.0%} of its voxels, as a magnitude image has",
-            expected="a susceptibility map, which lies about 0",
-            fix="Look whether NM and QSM were swapped",
+            volume.path,
+            found=f"negative values in {negative:.0%} of its voxels"
+            + (f", as {' or '.join(signed)} has" if signed else ""),
+            expected="a magnitude image",
+            fix=fix,
         )
+    elif fault := _unit_fault(values, image):
+        found, small = fault
+        yield error(
+            "qsm-unit",
+            volume.path,
+            found=found,
+            expected=f"{facts.unit}: {facts.usual}",
+            fix=f"Multiply it by {facts.mistaken[1]}" if small else fix,
+        )
+    elif deep and facts.magnitude is False and negative < _MAX_NEGATIVE:
+        yield error(
+            "modality",
+            volume.path,
+            found=f"negative values in {negative:.0%} of its voxels, as a magnitude image has",
+            expected=f"a {facts.title}, which lies about 0",
+            fix=fix,
+        )
+
+
+def _unit_fault(values: np.ndarray, image: Image) -> tuple[str, bool] | None:
+    """Return how strong values of the wrong unit are, and whether they are too small."""
+    facts = image.facts
+    if facts.strong is None or image.unit not in ("", facts.unit):
+        return None
+    high = float(np.percentile(np.abs(values), 99))
+    if facts.strong[0] <= high <= facts.strong[1]:
+        return None
+    small = high < facts.strong[0]
+    likely = f"in {facts.mistaken[0]}" if small else "a magnitude image has"
+    return f"values up to about {high:.3g}, as {likely}", small

@@ -1,17 +1,16 @@
-"""Masks of the nuclei: label values, and whether the nuclei lie where anatomy has them."""
+"""Masks of the nuclei: whether they lie where anatomy has them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import nibabel
 import numpy as np
+from nibabel.affines import apply_affine
 
-from mrn_components.images.boxes import Box, enclosing_box, label_boxes, voxel_spacing
+from mrn_components.images.boxes import Box, enclosing_box, label_boxes, nonzero_box
 from mrn_components.images.finding import Finding, error, warning
-from mrn_components.images.image import CHALLENGE_IMAGES
-from mrn_components.images.labels import LABELS, SIDES
+from mrn_components.images.image import CHALLENGE_IMAGES, SIDES, Image
 from mrn_components.images.volume import Volume
 from mrn_components.regions.roi import ROI
 
@@ -22,7 +21,6 @@ REGIONS = {
     "qsm2": ROI(image=CHALLENGE_IMAGES["qsm"], nuclei=["STN", "SN", "RN"]),
     "qsm3": ROI(image=CHALLENGE_IMAGES["qsm"], nuclei=["DN"]),
 }
-_IRON = ("GP", "SN", "RN")  # nuclei that no healthy or ill brain has without iron
 _MAX_STRAY_MM = 5.0
 _MIN_SLICES, _MAX_SLICES = 3, 64
 _MAX_SN_SHIFT_MM = 5.0
@@ -30,108 +28,118 @@ _MAX_SN_SHIFT_MM = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Nuclei:
-    """The nuclei of a mask whose values are label ids.
+    """The nuclei of a mask whose values are ids.
 
     Args:
-        path: of the mask.
+        mask: the mask.
         image: image that the mask belongs to.
-        ids: (X, Y, Z) label ids.
-        affine: (4, 4) from voxels to mm.
     """
 
-    path: Path
-    image: str
-    ids: np.ndarray
-    affine: np.ndarray
+    mask: Volume
+    image: Image
 
-    @classmethod
-    def of(cls, mask: Volume, image: str) -> "Nuclei":
-        """Take the nuclei from a mask without unknown values."""
-        return cls(path=mask.path, image=image, ids=mask.ids, affine=mask.affine)
+    @property
+    def path(self) -> Path:
+        """File of the mask."""
+        return self.mask.path
 
     @cached_property
     def boxes(self) -> dict[int, Box]:
-        """Box of each label's largest component."""
-        return label_boxes(self.ids)
+        """Box of each id's largest component."""
+        return label_boxes(self.mask.ids)
 
-    @property
-    def spacing(self) -> np.ndarray:
-        """Voxel size along each axis, in mm."""
-        return voxel_spacing(self.affine)
+    @cached_property
+    def places(self) -> dict[int, np.ndarray]:
+        """Voxels (N, 3) of each id."""
+        region = nonzero_box(self.mask.ids)
+        inside = self.mask.ids[region]
+        start = [axis.start for axis in region]
+        return {number: np.argwhere(inside == number) + start for number in self.boxes}
 
     def where(self, *nuclei: str) -> np.ndarray:
-        """Voxels (X, Y, Z) of some nuclei, of both sides."""
-        return np.isin(self.ids, [i for name in nuclei for i in LABELS[self.image][name]])
+        """Voxels (N, 3) of some nuclei, of both sides."""
+        found = [
+            self.places[number]
+            for name in nuclei
+            for number in self.image.nuclei.get(name, ())
+            if number in self.places
+        ]
+        return np.concatenate([np.empty((0, 3), int), *found])
 
-    def centre_mm(self, *labels: int) -> np.ndarray:
-        """Mean position of some labels, which are there, in mm right, anterior, superior."""
-        voxels = np.argwhere(np.isin(self.ids, labels))
-        return nibabel.affines.apply_affine(self.affine, voxels.mean(axis=0))
+    def centre_mm(self, *numbers: int) -> np.ndarray:
+        """Mean position of some ids, which are there, in mm right, anterior, superior."""
+        voxels = np.concatenate([self.places[number] for number in numbers])
+        return apply_affine(self.mask.affine, voxels.mean(axis=0))
 
-    def box(self, roi: ROI, margin: bool = True) -> tuple[slice, ...] | None:
-        """The part of the volume that an ROI crops; None without any of its nuclei."""
-        found = [self.boxes[label] for label in roi.ids if label in self.boxes]
+    def box(self, roi: ROI, margin: bool = True) -> Box | None:
+        """The box that an ROI crops; None without any of its nuclei."""
+        found = [self.boxes[number] for number in roi.ids if number in self.boxes]
         if not found:
             return None
-        wide = roi.margin_voxels(self.spacing.tolist()) if margin else (0, 0, 0)
-        box = enclosing_box(found, wide)
-        return tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(*box, strict=True))
+        wide = roi.margin_voxels(self.mask.spacing_mm.tolist()) if margin else (0, 0, 0)
+        return enclosing_box(found, wide)
 
 
-def nuclei_findings(nuclei: Nuclei, *, strict: bool) -> Iterator[Finding]:
+def nuclei_findings(nuclei: Nuclei, rois: Mapping[str, ROI], *, strict: bool) -> Iterator[Finding]:
     """Check that the nuclei are there, whole, and where anatomy has them.
 
     Args:
         nuclei: of one mask.
+        rois: the regions that are cropped around them.
         strict: an ROI without any nucleus is an error, as training needs it; else a warning.
     """
-    yield from _missing(nuclei, strict)
+    rois = {name: roi for name, roi in rois.items() if roi.image == nuclei.image and roi.nuclei}
+    yield from _missing(nuclei, rois, strict)
     yield from _stray(nuclei)
     yield from _cut_off(nuclei)
-    yield from _slices(nuclei)
+    yield from _slices(nuclei, rois)
     yield from _sides(nuclei)
     yield from _order(nuclei)
 
 
-def nigra_findings(nm: Nuclei, qsm: Nuclei) -> Iterator[Finding]:
-    """Check that NM and QSM show the substantia nigra in one place (I14)."""
-    pairs = [(nuclei, LABELS[nuclei.image]["SN"]) for nuclei in (nm, qsm)]
-    if all(label in nuclei.boxes for nuclei, pair in pairs for label in pair):
+def nigra_findings(first: Nuclei, second: Nuclei) -> Iterator[Finding]:
+    """Check that two images show the substantia nigra in one place (I14)."""
+    pairs = [(nuclei, nuclei.image.nuclei.get("SN", (0,))) for nuclei in (first, second)]
+    if all(number in nuclei.boxes for nuclei, pair in pairs for number in pair):
         centres = [nuclei.centre_mm(*pair) for nuclei, pair in pairs]
         shift_mm = float(np.linalg.norm(centres[0] - centres[1]))
         if shift_mm > _MAX_SN_SHIFT_MM:
             yield warning(
                 "nigra-shift",
-                nm.path,
-                found=f"the substantia nigra {shift_mm:.1f} mm from that in {qsm.path.name}",
+                first.path,
+                found=f"the substantia nigra {shift_mm:.1f} mm from that in {second.path.name}",
                 expected=f"at most {_MAX_SN_SHIFT_MM:.0f} mm",
-                fix="Register NM and QSM, or look whether both are of one person",
+                fix=f"Register {first.image.title} and {second.image.title}, or look whether both "
+                "are of one person",
             )
 
 
-def sign_findings(image: Volume, nuclei: Nuclei) -> Iterator[Finding]:
-    """Check that nuclei full of iron are paramagnetic in QSM (I9)."""
-    inside = image.voxels[nuclei.where(*_IRON)]
+def sign_findings(volume: Volume, nuclei: Nuclei) -> Iterator[Finding]:
+    """Check that nuclei full of iron are paramagnetic in a susceptibility map (I9)."""
+    facts = nuclei.image.facts
+    inside = volume.voxels[tuple(nuclei.where(*facts.positive).T)]
     inside = inside[np.isfinite(inside)]
     if inside.size and inside.mean() < 0:
+        unit = nuclei.image.unit or facts.unit
         yield error(
             "qsm-sign",
-            image.path,
-            found=f"a mean of {inside.mean():.0f} ppb in {', '.join(_IRON)}",
+            volume.path,
+            found=f"a mean of {inside.mean():.0f} {unit} in {', '.join(facts.positive)}",
             expected="more than 0, since these nuclei hold iron",
-            fix="Multiply the QSM by -1 if its phase convention is the opposite one",
+            fix=f"Multiply the {nuclei.image.title} by -1 if its phase convention is the opposite "
+            "one",
         )
 
 
-def _missing(nuclei: Nuclei, strict: bool) -> Iterator[Finding]:
-    for name, roi in REGIONS.items():
+def _missing(nuclei: Nuclei, rois: Mapping[str, ROI], strict: bool) -> Iterator[Finding]:
+    for name, roi in rois.items():
         missing = [
             f"{side} {nucleus}"
             for nucleus in roi.nuclei
-            for side, label in zip(SIDES, roi.image.nuclei[nucleus], strict=True)
-            if label not in nuclei.boxes
+            for side, number in zip(SIDES, roi.image.nuclei[nucleus], strict=True)
+            if number not in nuclei.boxes
         ]
-        if roi.image.name == nuclei.image and missing:
+        if missing:
             whole = len(missing) == len(roi.ids)
             yield (error if strict and whole else warning)(
                 "missing-nucleus",
@@ -144,16 +152,16 @@ def _missing(nuclei: Nuclei, strict: bool) -> Iterator[Finding]:
 
 
 def _stray(nuclei: Nuclei) -> Iterator[Finding]:
-    for label, (start, stop) in nuclei.boxes.items():
-        voxels = np.argwhere(nuclei.ids == label)
-        gaps = np.maximum(np.maximum(start - voxels, voxels - (stop - 1)), 0) * nuclei.spacing
+    for number, (start, stop) in nuclei.boxes.items():
+        voxels, spacing = nuclei.places[number], nuclei.mask.spacing_mm
+        gaps = np.maximum(np.maximum(start - voxels, voxels - (stop - 1)), 0) * spacing
         stray = np.linalg.norm(gaps, axis=1)
         count = int((stray > _MAX_STRAY_MM).sum())
         if count:
             yield warning(
                 "stray-component",
                 nuclei.path,
-                found=f"{count} voxels of label {label} up to {stray.max():.0f} mm from the rest",
+                found=f"{count} voxels of label {number} up to {stray.max():.0f} mm from the rest",
                 expected=f"every label within {_MAX_STRAY_MM:.0f} mm of its largest piece",
                 fix="Delete the stray voxels; the crop follows the largest piece",
             )
@@ -161,9 +169,9 @@ def _stray(nuclei: Nuclei) -> Iterator[Finding]:
 
 def _cut_off(nuclei: Nuclei) -> Iterator[Finding]:
     cut = [
-        label
-        for label, (start, stop) in nuclei.boxes.items()
-        if (start == 0).any() or (stop == nuclei.ids.shape).any()
+        number
+        for number, (start, stop) in nuclei.boxes.items()
+        if (start == 0).any() or (stop == nuclei.mask.shape).any()
     ]
     if cut:
         yield warning(
@@ -175,11 +183,12 @@ def _cut_off(nuclei: Nuclei) -> Iterator[Finding]:
         )
 
 
-def _slices(nuclei: Nuclei) -> Iterator[Finding]:
-    axis = int(np.argmax(np.abs(nuclei.affine[2, :3]) / nuclei.spacing))  # that points upwards
-    for name, roi in REGIONS.items():
-        box = nuclei.box(roi, margin=False) if roi.image.name == nuclei.image else None
-        count = 0 if box is None else box[axis].stop - box[axis].start
+def _slices(nuclei: Nuclei, rois: Mapping[str, ROI]) -> Iterator[Finding]:
+    steps = np.abs(nuclei.mask.affine[2, :3]) / nuclei.mask.spacing_mm
+    axis = int(np.argmax(steps))  # that points upwards
+    for name, roi in rois.items():
+        box = nuclei.box(roi, margin=False)
+        count = 0 if box is None else int(box.stop[axis] - box.start[axis])
         if box is not None and not _MIN_SLICES <= count <= _MAX_SLICES:
             yield warning(
                 "few-slices" if count < _MIN_SLICES else "many-slices",
@@ -195,8 +204,8 @@ def _slices(nuclei: Nuclei) -> Iterator[Finding]:
 def _sides(nuclei: Nuclei) -> Iterator[Finding]:
     pairs = {
         name: pair
-        for name, pair in LABELS[nuclei.image].items()
-        if all(label in nuclei.boxes for label in pair)
+        for name, pair in nuclei.image.nuclei.items()
+        if all(number in nuclei.boxes for number in pair)
     }
     swapped = [
         name
@@ -215,10 +224,10 @@ def _sides(nuclei: Nuclei) -> Iterator[Finding]:
 
 def _order(nuclei: Nuclei) -> Iterator[Finding]:
     """Look for axes that run the other way: the thalamus lies above and before the dentate."""
-    labels = LABELS[nuclei.image]
-    if not all(label in nuclei.boxes for name in ("TH", "DN") for label in labels.get(name, (0,))):
+    ids = nuclei.image.nuclei
+    if not all(number in nuclei.boxes for name in ("TH", "DN") for number in ids.get(name, (0,))):
         return
-    offset = nuclei.centre_mm(*labels["TH"]) - nuclei.centre_mm(*labels["DN"])
+    offset = nuclei.centre_mm(*ids["TH"]) - nuclei.centre_mm(*ids["DN"])
     wrong = [text for text, mm in zip(("behind", "below"), offset[1:], strict=True) if mm < 0]
     if wrong:
         yield error(

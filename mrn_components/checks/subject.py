@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,10 @@ from mrn_components.checks.masks import (
     sign_findings,
 )
 from mrn_components.images.finding import FaultyFileError, Finding, error
-from mrn_components.images.image import CHALLENGE_IMAGES
-from mrn_components.images.labels import LABELS
+from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.images.masks import grid_findings, value_findings
 from mrn_components.images.volume import Header, Volume, read_header, read_volume
-
-FILES = (*LABELS, *(f"mask_{image}" for image in LABELS))  # keys of a subject's files
+from mrn_components.regions.roi import ROI
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +32,15 @@ class Examination:
     Args:
         subject: its id.
         findings: the faults.
-        hashes: {image: {"file": hash of the bytes, "voxels": hash of the voxels}}.
-        digests: {key: SHA-256 of the file}, of every file that could be read.
+        volumes: what was read, by key; files with faults of their own are not among them.
+        hashes: {image: {"file": hash of the bytes, "voxels": hash of the voxels}}, deep checks'.
         fields: {"nm spacing x": 0.667, ...}, what the images' headers say.
     """
 
     subject: str
     findings: list[Finding]
+    volumes: dict[str, Volume] = field(default_factory=dict)
     hashes: dict[str, dict[str, str]] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
     fields: dict[str, float | str] = field(default_factory=dict)
 
 
@@ -54,65 +53,66 @@ def check_subject(subject: Mapping[str, Any], *, deep: bool) -> list[Finding]:
 
     Args:
         subject: dict with ``subject`` and the paths ``nm, qsm, mask_nm, mask_qsm``.
-        deep: check also label values, nuclei and what the images show in them.
+        deep: check also mask values, nuclei and what the images show in them.
     """
     return examine_subject(subject, deep=deep).findings
 
 
-def check_headers(subjects: Iterable[Mapping[str, Any]]) -> list[Finding]:
+def check_headers(
+    subjects: Iterable[Mapping[str, Any]], images: Mapping[str, Image] = CHALLENGE_IMAGES
+) -> list[Finding]:
     """Check the headers alone, which reads the first kilobyte of each file.
 
     Args:
         subjects: dicts as for ``check_subject``.
+        images: what a subject has.
     """
     findings = []
     for subject in subjects:
-        for key in (key for key in FILES if key in subject):
-            path = Path(subject[key])
-            found = _header_findings(path, strict="label" in subject)
-            findings += [replace(finding, subject=subject["subject"]) for finding in found]
+        for key in _keys(images):
+            if key in subject:
+                found = _header_findings(Path(subject[key]), strict="label" in subject)
+                findings += [replace(finding, subject=subject["subject"]) for finding in found]
     return findings
 
 
-def examine_subject(subject: Mapping[str, Any], *, deep: bool) -> Examination:
-    """Check a subject as ``check_subject`` does, and collect what the cohort's checks need.
+def examine_subject(
+    subject: Mapping[str, Any],
+    images: Mapping[str, Image] = CHALLENGE_IMAGES,
+    rois: Mapping[str, ROI] = REGIONS,
+    *,
+    deep: bool,
+) -> Examination:
+    """Check a subject as ``check_subject`` does, and keep what was read.
 
     Args:
-        subject: as for ``check_subject``.
-        deep: as for ``check_subject``.
+        subject: dict with ``subject`` and the paths of images and masks, by their keys.
+        images: what a subject has.
+        rois: the regions that are cropped out of the images.
+        deep: check also mask values, nuclei and what the images show in them.
     """
-    strict = "label" in subject
-    findings: list[Finding] = []
-    volumes: dict[str, Volume] = {}
-    digests: dict[str, str] = {}
-    for key in FILES:
-        if key in subject:
-            path = Path(subject[key])
-            try:
-                volume = read_volume(path)
-            except FaultyFileError as fault:
-                findings.append(fault.finding)
-                continue
-            digests[key] = volume.sha256
-            findings += header_findings(path, volume.header, strict=strict)
-            volumes[key] = volume
-    findings += _volume_findings(volumes, strict=strict, deep=deep)
-    images = {key: volume for key, volume in volumes.items() if key in LABELS}
+    checks = _Checks(images=images, rois=rois, strict="label" in subject, deep=deep)
+    findings = [*checks.files(subject), *checks.masks(), *checks.images_alone(), *checks.pairs()]
+    found = {name: checks.volumes[name] for name in images if name in checks.volumes}
     return Examination(
         subject=subject["subject"],
         findings=[replace(finding, subject=subject["subject"]) for finding in findings],
+        volumes=checks.volumes,
         hashes={
-            key: {"file": volume.sha256, "voxels": volume.voxel_hash}
-            for key, volume in images.items()
+            name: {"file": volume.sha256, "voxels": volume.voxel_hash}
+            for name, volume in found.items()
             if deep
         },
-        digests=digests,
         fields={
-            f"{key} {name}": value
-            for key, volume in images.items()
-            for name, value in _fields(volume.header).items()
+            f"{name} {key}": value
+            for name, volume in found.items()
+            for key, value in _fields(volume.header).items()
         },
     )
+
+
+def _keys(images: Mapping[str, Image]) -> list[str]:
+    return [*images, *(image.mask_name for image in images.values())]
 
 
 def _header_findings(path: Path, *, strict: bool) -> list[Finding]:
@@ -122,53 +122,88 @@ def _header_findings(path: Path, *, strict: bool) -> list[Finding]:
         return [fault.finding]
 
 
-def _volume_findings(
-    volumes: Mapping[str, Volume], *, strict: bool, deep: bool
-) -> Iterator[Finding]:
-    """What the voxels of a subject's readable files say, alone and together."""
-    nuclei: dict[str, Nuclei] = {}
-    for image in LABELS:
-        mask = volumes.get(f"mask_{image}")
-        if mask is not None:
-            faults = list(value_findings(mask, CHALLENGE_IMAGES[image]))
-            yield from faults if deep else ()
-            if not faults:
-                nuclei[image] = Nuclei.of(mask, image)
-    for image in LABELS:
-        if deep and image in nuclei:
-            yield from nuclei_findings(nuclei[image], strict=strict)
-        if image in volumes:
-            yield from _image_findings(volumes, image, nuclei.get(image), deep=deep)
-    if "nm" in volumes and "qsm" in volumes:
-        nm, qsm = volumes["nm"], volumes["qsm"]
-        yield from pair_findings(nm, qsm)
-        if nm.sha256 == qsm.sha256:
-            yield error(
-                "same-image",
-                qsm.path,
-                found=f"the same bytes as {nm.path.name}",
-                expected="another image",
-                fix="Put the right file in its place",
-            )
-    if deep and len(nuclei) == len(LABELS):
-        yield from nigra_findings(nuclei["nm"], nuclei["qsm"])
+@dataclass(frozen=True, kw_only=True)
+class _Checks:
+    """The checks of a subject; each goes on with what the one before could read.
 
+    Args:
+        images: what a subject has.
+        rois: the regions that are cropped out of the images.
+        strict: the subject is for training.
+        deep: check mask values and nuclei too.
+        volumes: what could be read, by key.
+        nuclei: of the masks whose values are ids, by image.
+    """
 
-def _image_findings(
-    volumes: Mapping[str, Volume], image: str, nuclei: Nuclei | None, *, deep: bool
-) -> Iterator[Finding]:
-    volume, regions = volumes[image], None
-    if f"mask_{image}" in volumes:
-        faults = list(grid_findings(volume, volumes[f"mask_{image}"]))
-        yield from faults
-        nuclei = None if faults else nuclei
-    if nuclei is not None:
-        boxes = {name: nuclei.box(roi) for name, roi in REGIONS.items() if roi.image.name == image}
-        regions = {name: box for name, box in boxes.items() if box is not None}
-    yield from voxel_findings(volume, regions)
-    yield from unit_findings(volume, image, deep=deep)
-    if deep and image == "qsm" and nuclei is not None:
-        yield from sign_findings(volume, nuclei)
+    images: Mapping[str, Image]
+    rois: Mapping[str, ROI]
+    strict: bool
+    deep: bool
+    volumes: dict[str, Volume] = field(default_factory=dict)
+    nuclei: dict[str, Nuclei] = field(default_factory=dict)
+
+    def files(self, subject: Mapping[str, Any]) -> Iterator[Finding]:
+        """Read the files."""
+        for key in _keys(self.images):
+            if key in subject:
+                try:
+                    volume = read_volume(subject[key])
+                except FaultyFileError as fault:
+                    yield fault.finding
+                    continue
+                yield from header_findings(volume.path, volume.header, strict=self.strict)
+                self.volumes[key] = volume
+
+    def masks(self) -> Iterator[Finding]:
+        """Check the masks' values, and the nuclei."""
+        for name, image in self.images.items():
+            if image.mask_name in self.volumes:
+                mask = self.volumes[image.mask_name]
+                faults = list(value_findings(mask, image))
+                yield from faults if self.deep else ()
+                if not faults:
+                    self.nuclei[name] = Nuclei(mask=mask, image=image)
+        for nuclei in self.nuclei.values() if self.deep else ():
+            yield from nuclei_findings(nuclei, self.rois, strict=self.strict)
+
+    def images_alone(self) -> Iterator[Finding]:
+        """Check each image's voxels, alone and with its mask."""
+        for name, image in self.images.items():
+            if name in self.volumes:
+                volume, nuclei = self.volumes[name], self.nuclei.get(name)
+                if image.mask_name in self.volumes:
+                    faults = list(grid_findings(volume, self.volumes[image.mask_name]))
+                    yield from faults
+                    nuclei = None if faults else nuclei
+                yield from voxel_findings(volume, self._regions(nuclei))
+                yield from unit_findings(volume, image, self.images, deep=self.deep)
+                if self.deep and nuclei is not None:
+                    yield from sign_findings(volume, nuclei)
+
+    def _regions(self, nuclei: Nuclei | None) -> dict[str, tuple[slice, ...]] | None:
+        """The part of the volume that each ROI crops, where a mask tells."""
+        if nuclei is None:
+            return None
+        own = {name: roi for name, roi in self.rois.items() if roi.image == nuclei.image}
+        boxes = {name: nuclei.box(roi) for name, roi in own.items()}
+        return {name: box.inside for name, box in boxes.items() if box is not None}
+
+    def pairs(self) -> Iterator[Finding]:
+        """Check what two images say together."""
+        there = [image for name, image in self.images.items() if name in self.volumes]
+        for one, other in combinations(there, 2):
+            first, second = self.volumes[one.name], self.volumes[other.name]
+            yield from pair_findings(first, second, other.title)
+            if first.sha256 == second.sha256:
+                yield error(
+                    "same-image",
+                    second.path,
+                    found=f"the same bytes as {first.path.name}",
+                    expected="another image",
+                    fix="Put the right file in its place",
+                )
+        for pair in combinations(self.nuclei.values(), 2):
+            yield from nigra_findings(*pair) if self.deep else ()
 
 
 def _fields(header: Header) -> dict[str, float | str]:

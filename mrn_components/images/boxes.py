@@ -63,15 +63,28 @@ def enclosing_box(boxes: Sequence[Box], margin: Sequence[int]) -> Box:
     )
 
 
+def nonzero_box(ids: np.ndarray) -> tuple[slice, ...]:
+    """Return the smallest part of a mask (X, Y, Z) that holds all that is not 0, as an index."""
+    box = [slice(None)] * ids.ndim
+    # First across the axis whose planes lie together in memory: then little is left to look at.
+    for axis in np.argsort([-abs(step) for step in ids.strides]):
+        others = tuple(other for other in range(ids.ndim) if other != axis)
+        planes = np.flatnonzero(ids[tuple(box)].any(axis=others))
+        box[axis] = slice(int(planes[0]), int(planes[-1]) + 1) if planes.size else slice(0, 0)
+    return tuple(box)
+
+
 def label_boxes(ids: np.ndarray) -> dict[int, Box]:
-    """Box of the largest 26-connected component of every label id in a mask (X, Y, Z)."""
+    """Return the box of the largest 26-connected component of every id in a mask (X, Y, Z)."""
     boxes = {}
-    for label, outer in enumerate(ndimage.find_objects(ids), start=1):
+    region = nonzero_box(ids)
+    ids = ids[region]
+    for label, outer in enumerate(ndimage.find_objects(ids) if ids.size else (), start=1):
         if outer is not None:
             components, count = ndimage.label(ids[outer] == label, structure=np.ones((3, 3, 3)))
             largest = np.bincount(components.ravel(), minlength=count + 1)[1:].argmax()
             inner = ndimage.find_objects(components)[largest]
-            offset = np.array([axis.start for axis in outer])
+            offset = np.array([a.start + b.start for a, b in zip(region, outer, strict=True)])
             boxes[label] = Box(
                 offset + [axis.start for axis in inner],
                 offset + [axis.stop for axis in inner],

@@ -36,7 +36,7 @@ def value_findings(mask: Volume, image: Image) -> Iterator[Finding]:
         mask: to check.
         image: whose nuclei it holds.
     """
-    wrong = image.unknown_values(mask.voxels)
+    wrong = image.unknown_values(mask.mask_values.ravel(order="K"))
     if wrong:
         fractional = any(value != round(value) for value in wrong if np.isfinite(value))
         yield error(

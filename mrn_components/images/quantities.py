@@ -15,6 +15,8 @@ class Quantity:
         strong: range of the 99th percentile of the absolute values that a brain can have, in
             ``unit``; None where units are arbitrary.
         unit: the unit of ``strong``.
+        usual: what brains have, in ``unit``.
+        mistaken: a unit that it is often stored in, and how many ``unit`` one of that is.
         positive: nuclei whose mean is positive in every brain.
     """
 
@@ -24,6 +26,8 @@ class Quantity:
     magnitude: bool | None = None
     strong: tuple[float, float] | None = None
     unit: str = ""
+    usual: str = ""
+    mistaken: tuple[str, int] = ("", 1)
     positive: tuple[str, ...] = ()
 
 
@@ -41,8 +45,10 @@ QUANTITIES = {
         bids=("*_Chimap.nii*",),
         not_bids=("*desc-paramagnetic*", "*desc-diamagnetic*"),  # parts of the susceptibility
         magnitude=False,
-        strong=(2.0, 2000.0),  # brains have about 200 ppb, 0.2 ppm
+        strong=(2.0, 2000.0),
         unit="ppb",
+        usual="about 200 in a brain",
+        mistaken=("ppm", 1000),
         positive=("GP", "SN", "RN"),  # full of iron
     ),
 }

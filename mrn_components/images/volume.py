@@ -82,10 +82,16 @@ class Volume:
         """Voxels (X, Y, Z) in single precision, contiguous, as MONAI's ``LoadImage`` gives them."""
         return self._scaled(np.ascontiguousarray(self.stored)).astype(np.float32)
 
+    @property
+    def mask_values(self) -> np.ndarray:
+        """Voxels (X, Y, Z) of a mask: as stored, if these are whole, else in single precision."""
+        whole = self.stored.dtype.kind in "iu" and (self.slope, self.inter) == (1.0, 0.0)
+        return self.stored if whole else self.voxels
+
     @cached_property
     def ids(self) -> np.ndarray:
         """Voxels (X, Y, Z) of a mask as ids (uint8); other values are cut off."""
-        return self.voxels.astype(np.uint8)
+        return self.mask_values.astype(np.uint8, copy=False)
 
     def values(self, where: Any = ...) -> np.ndarray:
         """Return some voxels in the precision that nibabel gives them: double, if they are scaled.

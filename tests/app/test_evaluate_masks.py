@@ -148,5 +148,5 @@ def test_two_masks_of_one_image_are_refused(tmp_path, dataset):
 def test_another_grid_names_the_subject(tmp_path, dataset):
     predict(tmp_path / "out")
     write_nifti(tmp_path / "out" / "S2" / "QSM_mask.nii.gz", make_mask("qsm")[1:])
-    with pytest.raises(ValueError, match=r"^S2: .* has the shape \(23, 24, 12\), expected that"):
+    with pytest.raises(ValueError, match=r"^S2: .* the shape \(23, 24, 12\); expected that"):
         evaluate_masks(tmp_path / "out", dataset)

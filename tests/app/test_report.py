@@ -23,8 +23,8 @@ from mrn_components.app.report.pages import environment
 from mrn_components.app.report.reports import write_reports
 from mrn_components.app.report.slices import canonical_box, draw_slice, grey, radiological
 from mrn_components.app.report.strips import biomarker_rows, published_values
-from mrn_components.biomarkers import REFERENCES, biomarkers
-from mrn_components.images.volumes import Volume, read_volume
+from mrn_components.biomarkers import REFERENCES, measure_nuclei
+from mrn_components.images.volume import Volume, read_volume
 from mrn_components.metrics import diagnosis_metrics
 
 EVIL = "<script>alert(1)</script>"
@@ -59,7 +59,9 @@ def record(cohort: Path, subject: str, **changes) -> dict:
         "flags": [],
         "error": None,
         "boxes": BOXES,
-        "biomarkers": biomarkers(*(cohort / file for file in files.values())),
+        "biomarkers": measure_nuclei(
+            {key: read_volume(cohort / file) for key, file in files.items()}
+        ),
         "timings_s": {"read": 0.1},
         "inputs": {key: {"path": file, "sha256": "ab" * 32} for key, file in files.items()},
         "research_use_only": True,
@@ -271,7 +273,7 @@ def test_a_subject_outside_the_folder_has_a_row_and_no_page(cohort, tmp_path):
 def test_images_that_are_gone_are_named(cohort, tmp_path):
     folder = write_output(tmp_path / "out", [record(cohort, "SUBJ_000")])
     write_reports(folder, tmp_path)
-    assert "SUBJ_000/NM.nii.gz is not there." in words(page(folder, "SUBJ_000"))
+    assert "NM.nii.gz: no such file; expected a NIfTI file." in words(page(folder, "SUBJ_000"))
 
 
 def test_a_broken_record_is_named(cohort, tmp_path):
@@ -303,8 +305,9 @@ def test_every_orientation_gives_the_same_picture(axes, tmp_path):
         ends = (start[axis], stop[axis])
         size = image.shape[axis]
         box[:, target] = ends if direction > 0 else (size - ends[1], size - ends[0])
-    volume, seen = map(read_volume, paths)
-    found = canonical_box(*box, affine=nibabel.load(paths[0]).affine, volume=volume)
+    file = read_volume(paths[0])
+    volume, seen = file.canonical, read_volume(paths[1]).canonical
+    found = canonical_box(*box, affine=file.affine, volume=volume)
     np.testing.assert_array_equal(found, (start, stop))
     picture = draw_slice(volume, seen, 3, nuclei={"SN": (1, 2)}, boxes={"nm": found}, window=(0, 1))
     frame = picture.frames[0]
@@ -327,8 +330,9 @@ def test_pictures_of_a_huge_matrix_shrink_and_nothing_in_them_moves(tmp_path):
     """A picture has at most 640 pixels a side; sizes in mm and contours are those of the volume."""
     array = np.zeros((1400, 1000, 1), np.float32)
     array[700:, 500:] = 1  # right, anterior
-    volume = Volume(array, np.diag([0.2, 0.2, 2, 1]), "huge")
-    seen = Volume(array.astype(np.uint8), volume.affine, "mask")
+    affine = np.diag([0.2, 0.2, 2, 1])
+    volume = Volume(path=Path("huge"), stored=array, affine=affine)
+    seen = Volume(path=Path("mask"), stored=array.astype(np.uint8), affine=affine)
     picture = draw_slice(volume, seen, 0, nuclei={"SN": (1, 2)}, boxes={}, window=(0, 1))
     content = base64.b64decode(picture.uri.split(",")[1])
     pixels = np.asarray(Image.open(io.BytesIO(content)))

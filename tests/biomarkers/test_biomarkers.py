@@ -1,6 +1,7 @@
 """Biomarkers against hand-made subjects and phantoms of known truth."""
 
 import re
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -9,28 +10,38 @@ from scipy.spatial.transform import Rotation
 from tiny_cohort import AFFINE, SHAPE, make_mask
 
 from mrn_components.biomarkers import (
-    BIOMARKERS,
-    COLUMNS,
     REFERENCES,
-    biomarkers,
+    biomarkers_of,
+    columns_of,
     describe_biomarkers,
+    measure_nuclei,
     read_biomarkers,
     write_biomarkers,
 )
-from mrn_components.images.image import CHALLENGE_IMAGES, SIDES
+from mrn_components.images.image import CHALLENGE_IMAGES, SIDES, Image
+from mrn_components.images.volume import Volume
 from mrn_components.phantom import make_subject
 from mrn_components.phantom.numbers import SPACING_MM
 from mrn_components.phantom.traits import draw_traits
 
-IMAGES = ("NM", "QSM", "NM_mask", "QSM_mask")
+KEYS = {"NM": "nm", "QSM": "qsm", "NM_mask": "mask_nm", "QSM_mask": "mask_qsm"}
+COLUMNS = columns_of()
+QSM = CHALLENGE_IMAGES["qsm"].nuclei
 OBLIQUE = AFFINE.copy()
 OBLIQUE[:3, :3] = Rotation.from_euler("xyz", [9, -7, 12], degrees=True).as_matrix() @ AFFINE[:3, :3]
 OBLIQUE[:3, 3] = (5, -20, 3)
 
 
-def measure(volumes, affine=AFFINE, **replaced):
-    images = {name: nib.Nifti1Image(volumes[name], affine) for name in IMAGES} | replaced
-    return biomarkers(*(images[name] for name in IMAGES))
+def volume(name, array, affine=AFFINE):
+    return Volume(path=Path(name), stored=array, affine=affine)
+
+
+def measure(arrays, affine=AFFINE, **replaced):
+    """Measure arrays by the names of their files; None leaves one out."""
+    volumes = {
+        name: volume(name, arrays[name], affine) for name in KEYS if name in arrays
+    } | replaced
+    return measure_nuclei({KEYS[name]: v for name, v in volumes.items() if v is not None})
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +70,7 @@ def test_every_nucleus_is_measured_in_its_own_voxels(tiny, affine):
     values = measure(tiny, affine)
     assert tuple(values) == COLUMNS
     voxel_mm3 = abs(np.linalg.det(affine[:3, :3]))
-    for nucleus, ids in CHALLENGE_IMAGES["qsm"].nuclei.items():
+    for nucleus, ids in QSM.items():
         for side, label in zip(SIDES, ids, strict=True):
             chi = tiny["QSM"][tiny["QSM_mask"] == label].astype(float)
             expected = [len(chi) * voxel_mm3, chi.mean(), np.quantile(chi, 0.95)]
@@ -74,7 +85,7 @@ def test_every_nucleus_is_measured_in_its_own_voxels(tiny, affine):
 
 def test_asymmetry_is_the_difference_over_the_mean_and_swaps_its_sign(tiny):
     mask = tiny["QSM_mask"].copy()
-    right, left = CHALLENGE_IMAGES["qsm"].nuclei["DN"]
+    right, left = QSM["DN"]
     mask[np.nonzero(mask == left)[0].min()][mask[np.nonzero(mask == left)[0].min()] == left] = 0
     values = measure({**tiny, "QSM_mask": mask})
     sizes = np.sum(mask == right), np.sum(mask == left)
@@ -88,9 +99,7 @@ def test_asymmetry_is_the_difference_over_the_mean_and_swaps_its_sign(tiny):
 
 
 def test_asymmetry_needs_two_positive_sides(tiny):
-    qsm = np.where(
-        tiny["QSM_mask"] == CHALLENGE_IMAGES["qsm"].nuclei["RN"][0], -5, tiny["QSM"]
-    ).astype(np.float32)
+    qsm = np.where(tiny["QSM_mask"] == QSM["RN"][0], -5, tiny["QSM"]).astype(np.float32)
     values = measure({**tiny, "QSM": qsm})
     assert values["qsm_mean_ppb_RN_right"] == -5
     assert values["asymmetry_qsm_mean_ppb_RN"] is None
@@ -102,20 +111,18 @@ def test_any_orientation_gives_the_same_numbers(tiny, axes):
     def turned(name):
         image = nib.Nifti1Image(tiny[name], OBLIQUE)
         wanted = nib.orientations.axcodes2ornt(axes)
-        return image.as_reoriented(
-            nib.orientations.ornt_transform(nib.io_orientation(OBLIQUE), wanted)
-        )
+        way = nib.orientations.ornt_transform(nib.io_orientation(OBLIQUE), wanted)
+        image = image.as_reoriented(way)
+        return volume(name, np.asarray(image.dataobj), image.affine)
 
-    values = biomarkers(*map(turned, IMAGES))
+    values = measure({}, **{name: turned(name) for name in KEYS})
     assert values == pytest.approx(measure(tiny, OBLIQUE), rel=1e-9)
 
 
 def test_what_is_missing_is_none_and_changes_nothing_else(tiny):
     whole = measure(tiny)
     assert None not in whole.values()
-    mask = np.where(
-        tiny["QSM_mask"] == CHALLENGE_IMAGES["qsm"].nuclei["STN"][1], 0, tiny["QSM_mask"]
-    )
+    mask = np.where(tiny["QSM_mask"] == QSM["STN"][1], 0, tiny["QSM_mask"])
     values = measure({**tiny, "QSM_mask": mask})
     lost = {column for column in COLUMNS if "_STN_left" in column or column.endswith("_STN")}
     assert {column for column, value in values.items() if value is None} == lost
@@ -143,7 +150,7 @@ def test_missing_images_and_masks_leave_the_other_image(tiny):
 
 def test_voxels_that_are_not_finite_do_not_count(tiny):
     qsm = tiny["QSM"].copy()
-    label = CHALLENGE_IMAGES["qsm"].nuclei["GP"][0]
+    label = QSM["GP"][0]
     first = tuple(np.argwhere(tiny["QSM_mask"] == label)[0])
     qsm[first] = np.nan
     values = measure({**tiny, "QSM": qsm})
@@ -175,11 +182,10 @@ def head():
 
 def test_contrast_ratio_is_to_the_tissue_in_front_and_outward(head):
     nm, mask, affine = head
-    images = [nib.Nifti1Image(array, affine) for array in (nm, mask)]
-    values = biomarkers(images[0], None, images[1], None)
+    values = measure({"NM": nm, "NM_mask": mask}, affine)
     assert values["nm_contrast_ratio_right"] == pytest.approx(0.12)
     assert values["nm_contrast_ratio_left"] == pytest.approx(0.12)
-    scaled = biomarkers(nib.Nifti1Image(nm * 7, affine), None, images[1], None)
+    scaled = measure({"NM": nm * 7, "NM_mask": mask}, affine)
     assert scaled["nm_contrast_ratio_left"] == pytest.approx(0.12)  # arbitrary units
 
 
@@ -190,13 +196,10 @@ def test_labelled_nuclei_of_the_other_grid_are_no_reference(head):
     grid = np.diag([-2.0, 2, 2, 1])
     grid[:3, 3] = (80, 0, 0)
     other = np.zeros((40, 30, 20), np.uint8)
-    other[8:14, 16:26, 6:11] = CHALLENGE_IMAGES["qsm"].nuclei["STN"][
-        0
-    ]  # x from 80 - 2 * 14 to 80 - 2 * 8
-    images = [nib.Nifti1Image(array, affine) for array in (nm, mask)]
-    without = biomarkers(images[0], None, images[1], None)
+    other[8:14, 16:26, 6:11] = QSM["STN"][0]  # x from 80 - 2 * 14 to 80 - 2 * 8
+    without = measure({"NM": nm, "NM_mask": mask}, affine)
     assert without["nm_contrast_ratio_right"] < 0
-    values = biomarkers(images[0], None, images[1], nib.Nifti1Image(other, grid))
+    values = measure({"NM": nm, "NM_mask": mask}, affine, QSM_mask=volume("QSM_mask", other, grid))
     assert values["nm_contrast_ratio_right"] == pytest.approx(0.12)
     assert values["nm_contrast_ratio_left"] == pytest.approx(0.12)
 
@@ -204,8 +207,7 @@ def test_labelled_nuclei_of_the_other_grid_are_no_reference(head):
 def test_no_tissue_for_a_reference_is_no_contrast(head):
     nm, mask, affine = head
     box = np.s_[27:54, 27:34, 18:23]  # the SN fill the field of view
-    images = [nib.Nifti1Image(array[box], affine) for array in (nm, mask)]
-    values = biomarkers(images[0], None, images[1], None)
+    values = measure({"NM": nm[box], "NM_mask": mask[box]}, affine)
     assert values["nm_contrast_ratio_right"] is None
     assert values["nm_volume_mm3_right"] == 7 * 7 * 5
 
@@ -216,19 +218,45 @@ def test_grids_of_their_own_give_the_same_numbers(tiny):
     affine = AFFINE.copy()
     affine[:3, 3] += AFFINE[:3, :3] @ start
     box = np.s_[:, 2:, :10]
-    cropped = {name: nib.Nifti1Image(tiny[name][box], affine) for name in ("NM", "NM_mask")}
+    cropped = {name: volume(name, tiny[name][box], affine) for name in ("NM", "NM_mask")}
     assert measure(tiny, **cropped) == pytest.approx(whole)
 
 
 def test_a_mask_on_another_grid_is_refused(tiny):
-    wrong = nib.Nifti1Image(tiny["QSM_mask"][:-1], AFFINE)
-    with pytest.raises(ValueError, match=r"has the shape \(23, 24, 12\), expected that of"):
+    wrong = volume("QSM_mask", tiny["QSM_mask"][:-1])
+    with pytest.raises(ValueError, match=r"the shape \(23, 24, 12\); expected that of QSM"):
         measure(tiny, QSM_mask=wrong)
 
 
 def test_a_mask_of_the_other_image_is_refused(tiny):
-    with pytest.raises(ValueError, match="label ids of nm masks, 1 to 2; take the mask of nm"):
-        measure(tiny, NM_mask=nib.Nifti1Image(tiny["QSM_mask"], AFFINE))
+    with pytest.raises(ValueError, match=r"the values 3, .*expected 0 and the ids of nm masks"):
+        measure(tiny, NM_mask=volume("NM_mask", tiny["QSM_mask"]))
+
+
+def test_other_quantities_have_volumes_and_means_and_their_own_names(tiny):
+    r2star = Image(file="R2STAR", mask="R2_mask", nuclei={"SN": (1, 2), "LC": (3, 4)}, unit="1/s")
+    chi = Image(
+        file="CHI", mask="CHI_mask", quantity="susceptibility", unit="ppm", nuclei={"SN": (11, 12)}
+    )
+    images = {**CHALLENGE_IMAGES, "r2star": r2star, "chi": chi}
+    assert "volume_mm3_SN_left" in columns_of({"chi": chi})  # the only map has the plain names
+    assert "chi_volume_mm3_SN_left" in columns_of(images)
+    volumes = {key: volume(name, tiny[name]) for name, key in KEYS.items()}
+    nigra = np.where(np.isin(tiny["QSM_mask"], QSM["SN"]), tiny["QSM_mask"], 0)
+    volumes |= {
+        "r2star": volume("R2STAR", tiny["QSM"]),
+        "mask_r2star": volume("M", make_mask("nm")),
+    }
+    volumes |= {"chi": volume("CHI", tiny["QSM"] / 1000), "mask_chi": volume("N", nigra)}
+    values = measure_nuclei(volumes, images)
+    assert tuple(values) == columns_of(images)
+    assert {name: values[name] for name in COLUMNS} == measure(tiny)
+    assert values["r2star_mean_SN_right"] == tiny["QSM"][make_mask("nm") == 1].astype(float).mean()
+    assert values["r2star_volume_mm3_SN_left"] == values["nm_volume_mm3_left"]
+    assert values["r2star_mean_LC_left"] is None
+    assert values["chi_mean_ppm_SN_left"] == pytest.approx(values["qsm_mean_ppb_SN_left"] / 1000)
+    assert "`r2star_mean_{nucleus}_{side}` (SN, LC) | 1/s" in describe_biomarkers(images)
+    assert columns_of({"whole": Image(file="R2STAR")}) == ()
 
 
 def test_phantoms_are_measured_as_they_were_made(pairs):
@@ -267,7 +295,7 @@ def test_disease_moves_phantoms_as_the_organisers_chart(pairs):
 
 
 def test_every_column_is_explained():
-    patterns = [biomarker.pattern for biomarker in BIOMARKERS]
+    patterns = [biomarker.pattern for biomarker in biomarkers_of()]
     assert len(set(COLUMNS)) == len(COLUMNS)
     assert set(REFERENCES) <= set(COLUMNS)
     text = describe_biomarkers()
@@ -304,5 +332,5 @@ def test_tables_that_are_none_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="`mrn biomarkers INPUT OUTPUT` writes"):
         read_biomarkers(tmp_path)
     (tmp_path / "biomarkers.csv").write_text("subject,age\nA,3\n")
-    with pytest.raises(ValueError, match=r"lacks the columns \['volume_mm3_CN_right'"):
+    with pytest.raises(ValueError, match=r"lacks the columns \['error'\]"):
         read_biomarkers(tmp_path)

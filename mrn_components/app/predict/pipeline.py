@@ -20,12 +20,13 @@ from mrn_components.app.predict.workflow import Classifier
 from mrn_components.app.report.explanation import UNEXPLAINED
 from mrn_components.app.report.reports import EXPLANATION
 from mrn_components.app.segment import save_mask
-from mrn_components.biomarkers import biomarkers
+from mrn_components.biomarkers import measure_nuclei
 from mrn_components.checks import Finding, examine_subject
 from mrn_components.data import Subject
 from mrn_components.data.ledger import Ledger, find_trained_on
 from mrn_components.data.tables import files_of
 from mrn_components.images.image import Image
+from mrn_components.images.volume import read_volume
 from mrn_components.system.errors import user_message
 from mrn_components.system.files import write_text
 
@@ -108,9 +109,13 @@ class Pipeline:
 
     def _check_files(self, record: Record, subject: Subject) -> None:
         examination = examine_subject(subject, deep=False)
+        volumes = examination.volumes
         record["inputs"] = {
-            key: {"path": self.shown(str(path), subject), "sha256": examination.digests.get(key)}
-            for key, path in files_of(subject).items()  # without a hash: it could not be read
+            key: {
+                "path": self.shown(str(path), subject),
+                "sha256": volumes[key].sha256 if key in volumes else None,  # None: unreadable
+            }
+            for key, path in files_of(subject).items()
         }
         _note(record, examination.findings)
 
@@ -140,11 +145,11 @@ class Pipeline:
                 yield from self.segmenters.load(self.classifier.images[image]).ledgers
 
     @staticmethod
-    def _measure(record: Record, subject: Mapping[str, Any]) -> None:
+    def _measure(record: Record, subject: Subject) -> None:
         """Measure the nuclei; that they cannot be measured is no reason against a prediction."""
         try:
-            keys = ("nm", "qsm", "mask_nm", "mask_qsm")
-            record["biomarkers"] = biomarkers(*(subject.get(key) for key in keys))
+            files = files_of(subject)
+            record["biomarkers"] = measure_nuclei({key: read_volume(files[key]) for key in files})
         except (OSError, ValueError) as error:
             record["flags"].append(f"no biomarkers: {error}")
 

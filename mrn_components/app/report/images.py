@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from scipy import ndimage
 
 from mrn_components.app.report.pages import data_uri
 from mrn_components.app.report.slices import (
     Box,
-    Span,
     canonical_box,
     draw_slice,
     encode,
@@ -21,11 +19,10 @@ from mrn_components.app.report.slices import (
     percentile_window,
     radiological,
 )
-from mrn_components.images.labels import LABELS, ImageName
-from mrn_components.images.volumes import Volume, check_same_grid, read_mask, read_volume
-
-IMAGE_NAMES: dict[ImageName, str] = {"nm": "NM", "qsm": "QSM"}
-QSM_WINDOW = (-100.0, 250.0)  # ppb, what the bundles' preprocessing shows the network
+from mrn_components.images.finding import FaultyFileError
+from mrn_components.images.image import CHALLENGE_IMAGES, Image
+from mrn_components.images.masks import check_mask
+from mrn_components.images.volume import Volume, read_volume
 
 _EDGE_COLOUR = (230, 159, 0)  # Okabe and Ito's orange
 _THUMBNAIL_ZOOM = 2
@@ -37,23 +34,18 @@ class SubjectImage:
     """An image of a subject with its mask.
 
     Args:
-        name: "nm" or "qsm".
-        volume: its voxels; None where there are none.
+        image: what it is.
+        volume: its voxels, on the axes closest to RAS+; None where there are none.
         mask: of its nuclei, on the same grid; None where there is none.
         affine: (4, 4) of the file, voxel to mm.
         problem: why volume or mask is missing; "" if neither is.
     """
 
-    name: ImageName
+    image: Image
     volume: Volume | None
     mask: Volume | None
     affine: np.ndarray
     problem: str
-
-    @property
-    def window(self) -> Span | None:
-        """Values that are black and white in a region; None for percentiles of the region."""
-        return QSM_WINDOW if self.name == "qsm" else None
 
     def box(self, box: Mapping[str, Any]) -> Box | None:
         """A box of the record in voxels of the volume; None without a volume."""
@@ -63,7 +55,7 @@ class SubjectImage:
 
     def boxes(self, boxes: Mapping[str, Mapping[str, Any]]) -> dict[str, Box]:
         """The boxes of the record that lie in this image."""
-        own = {roi: self.box(box) for roi, box in boxes.items() if box["image"] == self.name}
+        own = {roi: self.box(box) for roi, box in boxes.items() if box["image"] == self.image.name}
         return {roi: box for roi, box in own.items() if box is not None}
 
     def overview(self, boxes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -72,22 +64,22 @@ class SubjectImage:
         Args:
             boxes: of the record.
         """
-        view: dict[str, Any] = {"names": IMAGE_NAMES[self.name], "picture": None}
+        view: dict[str, Any] = {"names": self.image.title, "picture": None}
         if self.volume is None:
             return view | {"problem": self.problem}
         own = self.boxes(boxes)
-        depth = self.volume.array.shape[2]
+        depth = self.volume.shape[2]
         crossed = np.zeros(depth)
         for start, stop in own.values():
             low, high = np.clip((start[2], stop[2]), 0, depth)
             crossed[low:high] += 1
         best = np.flatnonzero(crossed == crossed.max())
-        window = self.window or percentile_window(self.volume.array)
+        window = self.image.window or percentile_window(self.volume.values())
         picture = draw_slice(
             self.volume,
             self.mask,
             int(best[len(best) // 2]),
-            nuclei=LABELS[self.name],
+            nuclei=self.image.nuclei,
             boxes=own,
             window=window,
         )
@@ -100,12 +92,12 @@ class SubjectImage:
             box: in voxels of the volume.
             named: what the record says; None where it says nothing.
         """
-        table = LABELS[self.name]
+        table = self.image.nuclei
         if named is not None:
             return {name: table[name] for name in named if name in table}
         if self.mask is None:
             return {}
-        array = self.mask.array
+        array = self.mask.ids
         low, high = np.clip(box, 0, array.shape)
         inside = np.bincount(array[tuple(map(slice, low, high))].ravel(), minlength=256)
         everywhere = np.bincount(array.ravel(), minlength=256)
@@ -126,36 +118,36 @@ class SubjectImage:
         Returns:
             {"name": of the image, "shown": what of it, "uri": None without a picture}.
         """
-        thumb: dict[str, Any] = {"name": IMAGE_NAMES[self.name], "shown": "", "uri": None}
+        thumb: dict[str, Any] = {"name": self.image.title, "shown": "", "uri": None}
         if self.volume is None:
             return thumb
-        nigra = LABELS[self.name]["SN"]
+        nigra = self.image.nuclei.get("SN", ())
         best = None
         for roi, box in self.boxes(boxes).items():
-            low, high = np.clip(box, 0, self.volume.array.shape)
+            low, high = np.clip(box, 0, self.volume.shape)
             if (low >= high).any():
                 continue
             region = tuple(map(slice, low, high))
-            inside = np.zeros(1) if self.mask is None else np.isin(self.mask.array[region], nigra)
+            inside = np.zeros(1) if self.mask is None else np.isin(self.mask.ids[region], nigra)
             rank = (int(inside.sum()), -int(np.prod(high - low)))  # most of it, closest to it
             if best is None or rank > best[0]:
                 best = rank, roi, region
         if best is not None:
             return thumb | {"shown": f"region {best[1]}", "uri": self._small(best[2], nigra)}
         # Without regions: the whole of it, in steps that leave it no larger than a region.
-        steps = [max(1, math.ceil(n / _LONGEST_THUMBNAIL)) for n in self.volume.array.shape[:2]]
+        steps = [max(1, math.ceil(n / _LONGEST_THUMBNAIL)) for n in self.volume.shape[:2]]
         whole = tuple(slice(None, None, max(steps)) for _ in steps)
         return thumb | {"shown": "middle slice", "uri": self._small((*whole, slice(None)), ())}
 
     def _small(self, region: tuple[slice, ...], nigra: Sequence[int]) -> str:
         """The slice of a region with most of the substantia nigra, its edge in orange."""
         assert self.volume is not None
-        voxels = self.volume.array[region]
+        voxels = self.volume.values(region)
         inside = np.zeros(voxels.shape, bool)
         if self.mask is not None:
-            inside = np.isin(self.mask.array[region], nigra)
+            inside = np.isin(self.mask.ids[region], nigra)
         z = int(inside.sum(axis=(0, 1)).argmax()) if inside.any() else voxels.shape[2] // 2
-        window = self.window or percentile_window(voxels)
+        window = self.image.window or percentile_window(voxels)
         zoom = np.ones((_THUMBNAIL_ZOOM, _THUMBNAIL_ZOOM), np.uint8)
         pixels = np.kron(grey(radiological(voxels[..., z]), window), zoom)
         marked = np.kron(radiological(inside[..., z]).astype(np.uint8), zoom).astype(bool)
@@ -164,29 +156,54 @@ class SubjectImage:
         return data_uri(encode(colours, "WEBP", quality=70), "webp")
 
 
-def read_images(files: Mapping[str, Path], unread: Sequence[str] = ()) -> dict[str, SubjectImage]:
+def show_images(
+    volumes: Mapping[str, Volume],
+    problems: Mapping[str, str] | None = None,
+    images: Mapping[str, Image] = CHALLENGE_IMAGES,
+) -> dict[str, SubjectImage]:
+    """Take a subject's volumes for its page; a mask that does not fit is a ``problem``, no error.
+
+    Args:
+        volumes: images and masks, by their keys; those there are.
+        problems: why an image or a mask is missing, by its key; "there is no image" by default.
+        images: what a subject has.
+    """
+    return {name: _show(image, volumes, problems or {}) for name, image in images.items()}
+
+
+def _show(image: Image, volumes: Mapping[str, Volume], problems: Mapping[str, str]) -> SubjectImage:
+    volume, mask = volumes.get(image.name), volumes.get(image.mask_name)
+    if volume is None:
+        problem = problems.get(image.name, "there is no image.")
+        return SubjectImage(image, None, None, np.eye(4), problem)
+    problem = problems.get(image.mask_name, "")
+    turned = None if mask is None else mask.canonical
+    if turned is not None:
+        try:
+            check_mask(turned, image, volume.canonical)
+        except FaultyFileError as error:
+            turned, problem = None, str(error)
+    return SubjectImage(image, volume.canonical, turned, volume.affine, problem)
+
+
+def read_images(
+    files: Mapping[str, Path],
+    unread: Sequence[str] = (),
+    images: Mapping[str, Image] = CHALLENGE_IMAGES,
+) -> dict[str, SubjectImage]:
     """Read a subject's images; what cannot be read is a ``problem`` and no error.
 
     Args:
-        files: of "nm", "qsm", "mask_nm" and "mask_qsm", those that there are.
-        unread: names of files that there are, but that ``mrn predict`` could not read.
+        files: of images and masks, by their keys; those there are.
+        unread: keys of files that there are, but that ``mrn predict`` could not read.
+        images: what a subject has.
     """
-    return {name: _read_image(name, files, unread) for name in IMAGE_NAMES}
-
-
-def _read_image(name: ImageName, files: Mapping[str, Path], unread: Sequence[str]) -> SubjectImage:
-    volume, mask, affine = None, None, np.eye(4)
-    problem = "" if name in files else "there is no image."
-    if name in unread:
-        problem = "the image could not be read, see the flags."
-    try:
-        if name in files:
-            volume = read_volume(files[name])
-            affine = nibabel.load(files[name]).affine  # type: ignore[attr-defined]
-        if volume is not None and f"mask_{name}" in files:
-            found = read_mask(files[f"mask_{name}"], name)
-            check_same_grid(volume, found)
-            mask = found
-    except (OSError, ValueError, MemoryError) as error:  # a page less is no reason to stop
-        problem = str(error) or "the image needs more memory than there is."
-    return SubjectImage(name, volume, mask, affine, problem)
+    volumes, problems = {}, dict.fromkeys(unread, "the image could not be read, see the flags.")
+    for key, path in files.items():
+        try:
+            volumes[key] = read_volume(path)
+        except FaultyFileError as error:
+            problems[key] = str(error)
+        except MemoryError:  # a page less is no reason to stop
+            problems[key] = "the image needs more memory than there is."
+    return show_images(volumes, problems, images)

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from mrn_components.app.report.pages import data_uri
-from mrn_components.images.volumes import Volume
+from mrn_components.images.volume import Volume
 
 _CONTEXT_MM = 6.0  # tissue shown around an ROI's box
 _AREA_SHARES = (0.15, 0.5, 0.85)  # where the slices of an ROI lie in the area of its nuclei
@@ -108,14 +108,14 @@ def roi_slices(
         One to three pictures; none if the box lies outside the volume.
     """
     start, stop = box
-    low, high = np.maximum(start, 0), np.minimum(stop, volume.array.shape)
+    low, high = np.maximum(start, 0), np.minimum(stop, volume.shape)
     if (low >= high).any():
         return []
     if window is None:
-        window = percentile_window(volume.array[tuple(map(slice, low, high))])
+        window = percentile_window(volume.values(tuple(map(slice, low, high))))
     context = np.ceil(_CONTEXT_MM / volume.spacing_mm).astype(int)
     first = np.maximum(start - context, 0)
-    last = np.minimum(stop + context, volume.array.shape)
+    last = np.minimum(stop + context, volume.shape)
     region = slice(first[0], last[0]), slice(first[1], last[1])
     return [
         draw_slice(volume, mask, z, nuclei=nuclei, boxes={name: box}, window=window, region=region)
@@ -144,12 +144,12 @@ def draw_slice(
         window: values that are black and white.
         region: of X and Y to show.
     """
-    pixels = radiological(volume.array[region][..., z])
+    pixels = radiological(volume.values((*region, z)))
     dx, dy = volume.spacing_mm[:2]
     height, width = pixels.shape[0] * dy, pixels.shape[1] * dx
     # In mm from the upper left corner: right edge of the region is x = 0, anterior edge y = 0.
-    right = region[0].indices(volume.array.shape[0])[1]
-    front = region[1].indices(volume.array.shape[1])[1]
+    right = region[0].indices(volume.shape[0])[1]
+    front = region[1].indices(volume.shape[1])[1]
     frames = [
         Frame(
             name,
@@ -163,7 +163,7 @@ def draw_slice(
     ]
     outlines = []
     if mask is not None:
-        ids = radiological(mask.array[region][..., z])
+        ids = radiological(mask.ids[(*region, z)])
         for name, labels in nuclei.items():
             if path := _contour(np.isin(ids, labels), (dx, dy)):
                 outlines.append(Outline(name, path))
@@ -172,7 +172,7 @@ def draw_slice(
         width=round(width, 2),
         height=round(height, 2),
         number=int(z) + 1,
-        num_slices=volume.array.shape[2],
+        num_slices=volume.shape[2],
         window=window,
         outlines=tuple(outlines),
         frames=tuple(frames),
@@ -188,7 +188,7 @@ def canonical_box(
         start: first voxels of the box, in the file.
         stop: voxels after the last, in the file.
         affine: (4, 4) of the file, voxel to mm.
-        volume: what ``read_volume`` made of the file.
+        volume: the file's, on the axes closest to RAS+.
     """
     to_volume = np.linalg.inv(volume.affine) @ affine
     edges = np.array([start, stop], dtype=float) - 0.5  # of voxels, whose centres are whole
@@ -242,7 +242,7 @@ def _chosen_slices(
     areas = np.ones(high - low)
     if mask is not None:
         labels = [label for ids in nuclei.values() for label in ids]
-        areas_of_mask = np.isin(mask.array[..., low:high], labels).sum(axis=(0, 1))
+        areas_of_mask = np.isin(mask.ids[..., low:high], labels).sum(axis=(0, 1))
         areas = areas_of_mask if areas_of_mask.any() else areas
     shares = np.cumsum(areas) / areas.sum()
     return sorted({int(low + np.searchsorted(shares, share)) for share in _AREA_SHARES})

@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mrn_components.biomarkers import BIOMARKERS, REFERENCES, Biomarker, Reference
-from mrn_components.images.labels import SIDES
+from mrn_components.biomarkers import REFERENCES, Biomarker, Reference, biomarkers_of
+from mrn_components.images.image import CHALLENGE_IMAGES, SIDES, Image
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _NAMES = {
@@ -87,16 +87,19 @@ class Row:
         return [f"{side}: {text or 'nothing published'}" for side, text in texts.items()]
 
 
-def biomarker_rows(values: Mapping[str, float | None]) -> dict[str, list[Row]]:
+def biomarker_rows(
+    values: Mapping[str, float | None], images: Mapping[str, Image] = CHALLENGE_IMAGES
+) -> dict[str, list[Row]]:
     """Lay a subject's biomarkers out: {nucleus: rows}, the substantia nigra first.
 
     Args:
-        values: what ``biomarkers`` returns, or part of it.
+        values: what ``measure_nuclei`` returns, or part of it.
+        images: what a subject has.
     """
     rows: dict[str, list[Row]] = {"SN": []}
-    for biomarker in BIOMARKERS:
+    for biomarker in biomarkers_of(images):
         if "{side}" in biomarker.pattern:
-            for nucleus in biomarker.nuclei or ("SN",):
+            for nucleus in biomarker.nuclei:
                 rows.setdefault(nucleus, []).append(_row(biomarker, nucleus, values))
     return rows
 
@@ -116,7 +119,7 @@ def published_values(reference: Reference) -> Iterator[tuple[str, float, float, 
 
 
 def _row(biomarker: Biomarker, nucleus: str, values: Mapping[str, float | None]) -> Row:
-    columns = [biomarker.pattern.format(nucleus=nucleus, side=side) for side in SIDES]
+    columns = [biomarker.column(nucleus, side) for side in SIDES]
     # The first of a column's references is the challenge's own, or the only one.
     first = [REFERENCES.get(column, ())[:1] for column in columns]
     published = [[mark for part in parts for mark in published_values(part)] for parts in first]

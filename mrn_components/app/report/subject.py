@@ -8,7 +8,7 @@ import numpy as np
 
 import mrn_components
 from mrn_components.app.report.explanation import UNEXPLAINED, Explanation
-from mrn_components.app.report.images import IMAGE_NAMES, QSM_WINDOW, SubjectImage
+from mrn_components.app.report.images import SubjectImage
 from mrn_components.app.report.pages import decision, short, write_page
 from mrn_components.app.report.slices import Picture, roi_slices
 from mrn_components.app.report.strips import biomarker_rows
@@ -67,7 +67,7 @@ def write_subject_report(
         overviews={name: image.overview(record.get("boxes", {})) for name, image in images.items()},
         rois=rois,
         mask_text=_mask_text(record),
-        qsm_window=QSM_WINDOW,
+        shown=[image.image for image in images.values()],
         occlusion_scale=scale,
         biomarkers=biomarkers,
         nucleus_names=NUCLEUS_NAMES,
@@ -107,11 +107,11 @@ def _roi(
     if image.volume is not None and found is not None:
         nuclei = image.nuclei_inside(found, box.get("nuclei"))
         pictures = roi_slices(
-            image.volume, image.mask, name=name, nuclei=nuclei, box=found, window=image.window
+            image.volume, image.mask, name=name, nuclei=nuclei, box=found, window=image.image.window
         )
     return {
         "name": name,
-        "image_name": IMAGE_NAMES[image.name],
+        "image_name": image.image.title,
         "nuclei": [(nucleus, NUCLEUS_NAMES[nucleus]) for nucleus in nuclei],
         "pictures": pictures,
         "problem": image.problem or "the box lies outside the image",
@@ -215,7 +215,7 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     if record.get("tta_std") is not None:
         facts.append(("Mirrored view", f"standard deviation {record['tta_std']:.3f}"))
     sources = record.get("mask_source") or {}
-    facts += [(f"{IMAGE_NAMES.get(name, name)} mask", text) for name, text in sources.items()]
+    facts += [(f"{name.upper()} mask", text) for name, text in sources.items()]
     if missing := record.get("missing_rois"):
         facts.append(("Hidden regions", ", ".join(missing)))
     return facts
