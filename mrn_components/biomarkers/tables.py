@@ -1,12 +1,11 @@
 """``biomarkers.csv`` and the page that explains it."""
 
 import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
 from mrn_components.biomarkers.catalogue import COLUMNS, describe_biomarkers
-from mrn_components.system.files import write_text
+from mrn_components.system.files import write_csv, write_text
 
 TABLE = "biomarkers.csv"
 
@@ -27,15 +26,12 @@ def write_biomarkers(
         The path of ``biomarkers.csv``.
     """
     errors = errors or {}
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["subject", *COLUMNS, "error"])
-    for subject in sorted({*measured, *errors}):
-        values = measured.get(subject, {})
-        cells = [_cell(values.get(column)) for column in COLUMNS]
-        writer.writerow([subject, *cells, " ".join(errors.get(subject, "").split())])
+    rows = [
+        {**measured.get(subject, {}), "subject": subject, "error": errors.get(subject)}
+        for subject in sorted({*measured, *errors})
+    ]
     path = Path(folder) / TABLE
-    write_text(path, text.getvalue())
+    write_csv(path, rows, ["subject", *COLUMNS, "error"], floats=".6g")
     write_text(path.with_suffix(".md"), describe_biomarkers())
     return path
 
@@ -67,7 +63,3 @@ def read_biomarkers(table: str | Path) -> dict[str, dict[str, float | None]]:
             for row in reader
             if not row.get("error")
         }
-
-
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
