@@ -30,7 +30,9 @@ from mrn_components.system.keys import check_device, check_key, config_text, typ
 from mrn_components.system.memory import keep_freed_memory
 
 # Blocks of a training config that decide what a trained network can be fed with.
-NETWORK_BLOCKS = ("images", "image_size", "rois", "preprocessing", "mask_channels", "network_def")
+NETWORK_BLOCKS = (
+    *("images", "image_size", "target", "rois", "preprocessing", "mask_channels", "network_def"),
+)
 # Keys that a resumed run may change unasked: where things are, and how long it trains.
 _FREE_KEYS = (
     *("resume", "allow_changed", "epochs", "save_interval", "run_name", "bundle_root"),

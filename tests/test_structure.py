@@ -72,10 +72,8 @@ def test_importing_the_package_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["biomarkers", "check", "tables"])
+@pytest.mark.parametrize("command", ["app.biomarkers", "app.check", "data.predictions"])
 def test_commands_without_a_network_do_not_wait_for_torch(command):
-    code = (
-        f"import sys, mrn_components.app.{command}; print({{'torch', 'monai'}} & {{*sys.modules}})"
-    )
+    code = f"import sys, mrn_components.{command}; print({{'torch', 'monai'}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -1,7 +1,6 @@
 """A run of a bundle: a process that trains it, then one that predicts with it."""
 
 import codecs
-import csv
 import os
 import re
 import shutil
@@ -10,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from mrn_components.data.predictions import read_rows
 from mrn_components.system.files import locked
 
 
@@ -54,7 +55,7 @@ class BundleRun:
         weights, predictions = models / "model.pt", self.predictions
         both = weights.is_file() and predictions.is_file()
         if both and predictions.stat().st_mtime_ns > weights.stat().st_mtime_ns:
-            return "done"
+            return "predict" if _has_failures(predictions) else "done"
         return "predict"
 
     def run(self, show: bool = False) -> None:
@@ -77,11 +78,6 @@ class BundleRun:
                 self._call([*self.train, *resume], lock, show)
             if state != "done":
                 self._call(self.predict, lock, show)
-
-    def read_predictions(self) -> dict[str, dict[str, str]]:
-        """The rows of ``predictions`` by subject."""
-        with self.predictions.open(encoding="utf-8", newline="") as file:
-            return {row["subject"]: row for row in csv.DictReader(file)}
 
     def _call(self, command: Sequence[str], lock: int, show: bool) -> None:
         """Run a command, which shares the lock: it may outlive this process."""
@@ -109,6 +105,13 @@ class BundleRun:
         if process.returncode != 0:
             reason = _reason(process.returncode, path.read_bytes()[start:])
             raise RuntimeError(f"{reason} (all of it is in {path})")
+
+
+def _has_failures(table: Path) -> bool:
+    """Whether a table names subjects that failed; one that cannot be read is for its reader."""
+    with suppress(ValueError):
+        return any(row.get("status") == "failed" for _, row in read_rows(table, ()))
+    return False
 
 
 def run_here(runs: Sequence[BundleRun], jobs: int) -> list[str]:

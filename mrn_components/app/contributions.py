@@ -1,7 +1,5 @@
 """``mrn contributions``: what each ROI adds to P(PD), in a cohort (Table 4) and in each subject."""
 
-import csv
-import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -19,7 +17,7 @@ from mrn_components.app.states import (
 from mrn_components.metrics.shapley import shapley_values
 from mrn_components.networks.inferers import masked_states
 from mrn_components.networks.masking import MaskMode
-from mrn_components.system.files import write_text
+from mrn_components.system.files import write_csv, write_text
 
 _logger = logging.getLogger(__name__)
 
@@ -112,8 +110,8 @@ def _write_subjects(output: Path, scores: StateScores) -> list[dict[str, float]]
         shapley.append(values)
         state_rows.append({"subject": subject, **dict(zip(names, prob_pd, strict=True))})
         rows.append({"subject": subject, "prob_pd": prob_pd[0], "baseline": prob_pd[-1], **values})
-    _write_csv(output / "states.csv", state_rows)
-    _write_csv(output / "contributions.csv", rows)
+    write_csv(output / "states.csv", state_rows, floats=".8f")
+    write_csv(output / "contributions.csv", rows, floats=".8f")
     return shapley
 
 
@@ -121,7 +119,7 @@ def _write_table(output: Path, scores: StateScores, mask_mode: str) -> dict[str,
     """Write the metrics of the cohort; the test for leakage."""
     rows = state_metrics(scores)
     leak = leakage(rows[-1]["roc_auc"], mask_mode)
-    _write_csv(output / "table.csv", [_flat(row) for row in rows])
+    write_csv(output / "table.csv", [_flat(row) for row in rows], floats=".8f")
     write_text(output / "table.md", format_table(rows, leak))
     return leak
 
@@ -140,13 +138,3 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
         columns |= {name: row[name]["value"], f"{name}_low": row[name]["low"]}
         columns[f"{name}_high"] = row[name]["high"]
     return columns | {f"paper_{name}": value for name, value in row.get("paper", {}).items()}
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(rows[0])
-    for row in rows:
-        cells = (f"{cell:.8f}" if isinstance(cell, float) else cell for cell in row.values())
-        writer.writerow(cells)
-    write_text(path, table.getvalue())

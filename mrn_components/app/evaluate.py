@@ -13,7 +13,7 @@ import numpy as np
 import mrn_components
 from mrn_components.app.figures import Scored, write_figures
 from mrn_components.app.report.cohort import write_cohort_report
-from mrn_components.app.tables import (
+from mrn_components.data.predictions import (
     labels_file,
     predictions_file,
     read_any_labels,

@@ -1,7 +1,5 @@
 """``mrn evaluate_masks``: how well segmented masks agree with those that readers drew."""
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -20,7 +18,7 @@ from mrn_components.images.volume import read_volume
 from mrn_components.metrics import CONFIDENCE, NUM_RESAMPLES, Metric
 from mrn_components.metrics.intervals import bootstrap_interval, undefined_interval
 from mrn_components.metrics.segmentation import score_masks
-from mrn_components.system.files import write_text
+from mrn_components.system.files import write_csv, write_text
 
 Row = dict[str, Any]  # {"subject", "image", "nucleus", "side", "label"} and a MaskScore
 
@@ -82,7 +80,7 @@ def evaluate_masks(
         "note": "Research use only.",
     }
     folder = Path(masks) / "evaluation" if output is None else Path(output)
-    write_text(folder / "masks.csv", _csv(rows))
+    write_csv(folder / "masks.csv", rows, floats=".6g")
     write_text(folder / "masks.json", json.dumps(report, indent=2) + "\n")
     write_text(folder / "masks.md", _markdown(report))
     return folder
@@ -148,17 +146,6 @@ def _mean(rows: Sequence[Row], metric: str, seed: int) -> Metric:
         else undefined_interval("bootstrap", "needs two subjects")
     )
     return {"value": float(values.mean()) if len(values) else None, "n": len(values), **interval}
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(
-            {key: f"{cell:.6g}" if isinstance(cell, float) else cell for key, cell in row.items()}
-        )
-    return text.getvalue()
 
 
 def _markdown(report: dict[str, Any]) -> str:

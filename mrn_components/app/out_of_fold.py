@@ -1,19 +1,18 @@
 """The out-of-fold predictions of a cross-validation, and their metrics."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mrn_components.app.bundle_run import BundleRun
 from mrn_components.data import DataLeakageError, Subject
-from mrn_components.metrics import Metric, diagnosis_metrics
+from mrn_components.data.predictions import read_predictions, read_rows, write_predictions
+from mrn_components.data.target import read_target
+from mrn_components.metrics import Metric
 from mrn_components.system.files import write_text
-
-_SHOWN = ("accuracy", "roc_auc", "f1_macro")  # the paper's; crossval.json has all
 
 
 def write_results(runs: Sequence[BundleRun], subjects: Sequence[Subject], output: Path) -> str:
@@ -24,44 +23,63 @@ def write_results(runs: Sequence[BundleRun], subjects: Sequence[Subject], output
 
     Raises:
         DataLeakageError: if a fold's network was trained on a subject that it predicts.
+        ValueError: if a subject has no prediction.
     """
     labels = {subject["subject"]: subject["label"] for subject in subjects}
-    rows = []
+    target = read_target(runs[0].predictions.parent)
+    kept = ("subject", *target.columns, "class")
+    rows: list[dict[str, Any]] = []
     for fold, run in enumerate(runs):
-        for name, row in run.read_predictions().items():
-            if row["trained_on"] == "1":
-                raise DataLeakageError(f"fold {fold} was trained on {name}, which it predicts.")
-            rows.append((name, fold, row["prob_pd"], row["class"], labels[name]))
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["subject", "fold", "prob_pd", "class", "label"])
-    writer.writerows(sorted(rows))
-    write_text(output / "out_of_fold.csv", table.getvalue())
+        try:
+            predicted = read_predictions(run.predictions, target)
+        except DataLeakageError as error:
+            raise DataLeakageError(f"fold {fold}: {error}") from None
+        for where, row in read_rows(run.predictions, target.columns):
+            name = row["subject"]
+            if name not in predicted:
+                raise ValueError(f"{where}: {name} has no prediction: {row.get('error', '')}")
+            cells = {column: row[column] for column in kept if column in row}
+            label = target.shown(labels[name])
+            rows.append({**cells, "fold": fold, "label": label, "value": predicted[name]})
+    rows.sort(key=lambda row: row["subject"])
+    write_predictions(output / "out_of_fold.csv", rows, target)
 
-    def score(members: Sequence[tuple]) -> dict[str, Metric]:
-        return diagnosis_metrics([float(row[2]) for row in members], [row[4] for row in members])
+    def score(members: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
+        truth = [labels[row["subject"]] for row in members]
+        return target.metrics(np.array([row["value"] for row in members]), truth)
 
-    by_fold = [score([row for row in rows if row[1] == fold]) for fold in range(len(runs))]
-    values = {name: [metrics[name]["value"] for metrics in by_fold] for name in by_fold[0]}
+    by_fold = [score([row for row in rows if row["fold"] == fold]) for fold in range(len(runs))]
     summary = {
-        name: {"mean": float(np.mean(fold)), "sd": float(np.std(fold, ddof=1))}
-        for name, fold in values.items()
+        name: _summary([metrics[name]["value"] for metrics in by_fold]) for name in by_fold[0]
     }
-    overall = score(sorted(rows))
+    overall = score(rows)
     content = {"num_subjects": len(rows), "folds": by_fold, "summary": summary, "overall": overall}
     write_text(output / "crossval.json", json.dumps(content, indent=2) + "\n")
-    return _format(by_fold, summary, overall)
+    return _format(by_fold, summary, overall, target.main_metrics)
+
+
+def _summary(folds: Sequence[float | None]) -> dict[str, float | None]:
+    """Mean and deviation over the folds; None where a fold has no value."""
+    values = [value for value in folds if value is not None]
+    if len(values) < len(folds):
+        return {"mean": None, "sd": None}
+    return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1))}
 
 
 def _format(
     by_fold: Sequence[Mapping[str, Metric]],
-    summary: Mapping[str, Mapping[str, float]],
+    summary: Mapping[str, Mapping[str, float | None]],
     overall: Mapping[str, Metric],
+    names: Sequence[str],
 ) -> str:
-    lines = [["fold", *_SHOWN]]
+    lines = [["fold", *names]]
     for number, metrics in enumerate(by_fold):
-        lines.append([str(number), *(f"{metrics[name]['value']:.3f}" for name in _SHOWN)])
-    means = [f"{summary[name]['mean']:.3f} ({summary[name]['sd']:.3f})" for name in _SHOWN]
+        lines.append([str(number), *(_shown(metrics[name]["value"]) for name in names)])
+    means = [f"{_shown(summary[n]['mean'])} ({_shown(summary[n]['sd'])})" for n in names]
     lines.append(["mean (sd)", *means])
-    lines.append(["all subjects", *(f"{overall[name]['value']:.3f}" for name in _SHOWN)])
+    lines.append(["all subjects", *(_shown(overall[name]["value"]) for name in names)])
     return "\n".join("  ".join(f"{cell:<13}" for cell in line).rstrip() for line in lines)
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

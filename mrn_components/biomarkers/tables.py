@@ -1,13 +1,12 @@
 """``biomarkers.csv`` and the page that explains it."""
 
 import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
 from mrn_components.biomarkers.catalogue import columns_of, describe_biomarkers
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
-from mrn_components.system.files import write_text
+from mrn_components.system.files import write_csv, write_text
 
 TABLE = "biomarkers.csv"
 
@@ -29,16 +28,13 @@ def write_biomarkers(
     Returns:
         The path of ``biomarkers.csv``.
     """
-    errors, columns = errors or {}, columns_of(images)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["subject", *columns, "error"])
-    for subject in sorted({*measured, *errors}):
-        values = measured.get(subject, {})
-        cells = [_cell(values.get(column)) for column in columns]
-        writer.writerow([subject, *cells, " ".join(errors.get(subject, "").split())])
+    errors = errors or {}
+    rows = [
+        {**measured.get(subject, {}), "subject": subject, "error": errors.get(subject)}
+        for subject in sorted({*measured, *errors})
+    ]
     path = Path(folder) / TABLE
-    write_text(path, text.getvalue())
+    write_csv(path, rows, ["subject", *columns_of(images), "error"], floats=".6g")
     write_text(path.with_suffix(".md"), describe_biomarkers(images))
     return path
 
@@ -71,7 +67,3 @@ def read_biomarkers(table: str | Path) -> dict[str, dict[str, float | None]]:
             for row in reader
             if not row.get("error")
         }
-
-
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"

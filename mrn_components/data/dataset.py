@@ -110,11 +110,12 @@ def collate_subjects(batch: Sequence[Subject]) -> dict[str, Any]:
         batch: subjects as the data set gives them.
 
     Returns:
-        The label as an int64 tensor (B,); every other key as the list of the subjects' values.
+        The labels as a tensor (B,), int64 of classes and float32 of scores; every other key as the
+        list of the subjects' values.
     """
     collated: dict[str, Any] = {key: [subject[key] for subject in batch] for key in batch[0]}
     if "label" in collated:
-        collated["label"] = torch.tensor(collated["label"], dtype=torch.int64)
+        collated["label"] = torch.tensor(collated["label"])
     return collated
 
 

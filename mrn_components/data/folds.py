@@ -10,6 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from mrn_components.data.identities import DataLeakageError, Identities, check_disjoint
 from mrn_components.data.tables import Subject
+from mrn_components.data.target import HC_PD, Classes, Target
 from mrn_components.system.files import write_text
 
 
@@ -19,8 +20,12 @@ def split_folds(
     seed: int = 1,
     path: str | Path | None = None,
     identities: Identities | None = None,
+    *,
+    target: Target = HC_PD,
 ) -> dict[str, Any]:
     """Split subjects into folds, stratified by label and grouped by person.
+
+    Scores are stratified by their quartiles, or by fewer quantiles of few subjects.
 
     Args:
         subjects: what ``load_subjects`` returns, with labels.
@@ -28,6 +33,7 @@ def split_folds(
         seed: seed of the shuffle. Paper: 1 (section 4.1.1).
         path: JSON file that keeps the folds; read if it exists, else written.
         identities: what ``identify_subjects`` returns, to find one person under two names.
+        target: what the labels are.
 
     Returns:
         ``{"seed": seed, "folds": [subjects that fold 0 validates on, those of fold 1, ...]}``.
@@ -42,15 +48,8 @@ def split_folds(
         folds = _read(Path(path), ids, num_folds, seed)
         check_disjoint(folds["folds"], identities or {}, Path(path))
         return folds
-    labels = np.array([subject["label"] for subject in subjects])
     people = _people(subjects)
-    for label in (0, 1):
-        count = len({person for person, of in zip(people, labels, strict=True) if of == label})
-        if count < num_folds:
-            raise ValueError(
-                f"num_folds is {num_folds}, but {count} people have label {label}: some fold would "
-                "lack that class. Use more subjects, or fewer folds (--num_folds)."
-            )
+    labels = _strata([subject["label"] for subject in subjects], people, num_folds, target)
     splitter: StratifiedGroupKFold | StratifiedKFold
     if len(set(people)) < len(people):
         splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
@@ -59,10 +58,10 @@ def split_folds(
         splitter = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
         parts = [part for _, part in splitter.split(labels, labels)]
     for number, part in enumerate(parts):
-        if len(set(labels[part])) < 2:
+        if isinstance(target, Classes) and len(set(labels[part])) < len(target.names):
             raise ValueError(
-                f"fold {number} of {num_folds} holds one class only, because one person's scans "
-                "stay together; use fewer folds (--num_folds) or another seed."
+                f"fold {number} of {num_folds} lacks a class, because one person's scans stay "
+                "together; use fewer folds (--num_folds) or another seed."
             )
     folds = {"seed": seed, "folds": [[ids[i] for i in part] for part in parts]}
     check_disjoint(folds["folds"], identities or {}, Path(path or ""))
@@ -113,6 +112,30 @@ def select_fold(
             "the folds and split again, with one name for one person in the person column."
         )
     return parts[part]
+
+
+def _strata(
+    labels: Sequence[float], people: Sequence[str], num_folds: int, target: Target
+) -> np.ndarray:
+    """Number the groups of subjects that every fold has its share of.
+
+    Raises:
+        ValueError: if a fold would lack one.
+    """
+    for parts in (4, 3, 2, 1):  # quantiles of a score; of classes the same each time
+        names, strata = target.groups(labels, parts)
+        counts = [
+            len({person for person, of in zip(people, strata, strict=True) if of == number})
+            for number in range(len(names))
+        ]
+        if min(counts) >= num_folds:
+            return strata
+    fewest = counts.index(min(counts))
+    what = f"label {fewest} ({names[fewest]})" if isinstance(target, Classes) else names[fewest]
+    raise ValueError(
+        f"num_folds is {num_folds}, but {counts[fewest]} people have {what}: some fold would lack "
+        "it. Use more subjects, or fewer folds (--num_folds)."
+    )
 
 
 def _people(subjects: Sequence[Subject]) -> list[str]:

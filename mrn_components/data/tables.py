@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrn_components.data.target import Classes, Target
+from mrn_components.data.target import HC_PD, Target
 
 Subject = dict[str, Any]  # {"subject", "nm", "qsm", "mask_nm", "mask_qsm", "label"[, "person"]}
 
@@ -64,18 +64,19 @@ def find_labels(labels: str | Path, data: str | Path) -> Path:
     )
 
 
-def read_labels(table: str | Path) -> dict[str, int]:
-    """Read the diagnosis of each subject: {subject: 0 healthy or 1 Parkinson's disease}.
+def read_labels(table: str | Path, target: Target = HC_PD) -> dict[str, float]:
+    """Read the label of each subject: {subject: number of its class, or its score}.
 
     Args:
         table: csv without header whose rows are ``case_id,label[,person]``, or a JSON datalist
             of dicts with ``subject`` and ``label``.
+        target: what a label may be.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: for a faulty table or datalist, with the line or entry.
     """
-    rows = read_table(Path(table), Classes())
+    rows = read_table(Path(table), target)
     if not rows:
         raise ValueError(f"{table} has no line `case_id,label`.")
     return {subject: fields["label"] for subject, fields in rows.items()}

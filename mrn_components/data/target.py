@@ -1,58 +1,101 @@
 """What a network predicts of a subject: a class, or a score."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from mrn_components.system.files import write_text
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # a column is named after it
+_TAKEN = re.compile(  # names of other columns
+    "subject|status|class|label|fold|error|flags|trained_on|mask_source|missing_rois|baseline|"
+    "masked|fold_agreement|tta_std|fold.*|prob_.*"
+)
+_FILE = "target.json"
+_NUM_PARTS = 3  # of a score's range: the categories of the contrastive loss
 
 
-class Target(Protocol):
-    """What is predicted: it reads labels and says what a network must give."""
-
-    @property
-    def num_outputs(self) -> int:
-        """Numbers that the network's head gives."""
-
-    @property
-    def accepted(self) -> str:
-        """What a label may be, for messages."""
-
-    def parse(self, value: Any) -> int | float:
-        """Read a label from a cell of a table or a value of a datalist.
-
-        Raises:
-            ValueError: naming what came and what is accepted.
-        """
+def _check_names(argument: str, names: Sequence[str]) -> None:
+    if wrong := [name for name in names if not _NAME.fullmatch(name)]:
+        raise ValueError(
+            f"target {argument}: {wrong[0]!r} must begin with a letter and hold letters, digits, "
+            "'-' and '_' only, since columns are named after it."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Classes:
     """One of some diagnoses.
 
+    Of two classes tables show the probability of the positive one, and the number of the class; of
+    more the probability of each, and the name of the class.
+
     Args:
         names: of the classes, in the order of their numbers in tables.
         positive: the class that sensitivity and P(...) speak of.
 
     Raises:
-        ValueError: for fewer than two names, equal names, or a positive class that is none of them.
+        ValueError: for fewer than two names, names that are equal or no names of columns, or a
+            positive class that is none of them.
     """
 
     names: Sequence[str] = ("HC", "PD")
     positive: str = "PD"
 
     def __post_init__(self) -> None:
-        names = tuple(self.names)
+        names = tuple(map(str, self.names))
         if len(names) < 2 or len({name.lower() for name in names}) < len(names):
             raise ValueError(f"target names must be two or more that differ, got {list(names)}.")
+        _check_names("names", names)
         if self.positive not in names:
             raise ValueError(
                 f"target positive must be one of {list(names)}, got {self.positive!r}."
             )
         object.__setattr__(self, "names", names)
 
+    main_metrics = ("accuracy", "roc_auc", "f1_macro")  # the paper's (section 4.1.3)
+    span = (0.0, 1.0)  # of a probability
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether there are two classes."""
+        return len(self.names) == 2
+
+    @property
+    def number(self) -> int:
+        """The number of the positive class."""
+        return list(self.names).index(self.positive)
+
     @property
     def num_outputs(self) -> int:
         """A logit a class."""
         return len(self.names)
+
+    @property
+    def num_categories(self) -> int:
+        """Groups of subjects that the contrastive loss holds apart: the classes."""
+        return len(self.names)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of a prediction in tables."""
+        names = [self.positive] if self.is_binary else self.names
+        return tuple(f"prob_{name.lower()}" for name in names)
+
+    @property
+    def lead(self) -> str:
+        """The column that stands for all where there is room for one number."""
+        return f"prob_{self.positive.lower()}"
+
+    @property
+    def title(self) -> str:
+        """What pages call ``lead``."""
+        return f"P({self.positive})"
 
     @property
     def accepted(self) -> str:
@@ -66,25 +109,90 @@ class Classes:
         Raises:
             ValueError: naming what came and what is accepted.
         """
-        text = str(value).strip().lower()
+        text = f"{value:g}" if isinstance(value, float) else str(value).strip().lower()
         known = {str(number): number for number in range(len(self.names))}
         known |= {name.lower(): number for number, name in enumerate(self.names)}
         if isinstance(value, bool) or text not in known:
             raise ValueError(f"label must be {self.accepted}, got {value!r}.")
         return known[text]
 
+    def shown(self, label: float) -> int | str:
+        """Return a label as tables show it."""
+        return int(label) if self.is_binary else self.names[int(label)]
+
+    def groups(self, labels: Sequence[float], _parts: int) -> tuple[Sequence[str], np.ndarray]:
+        """Return the names of the classes, and the class of each label."""
+        return self.names, np.array(labels, dtype=int)
+
+    def categories(self, labels: Any) -> Any:
+        """Return the category of each label, a tensor for a tensor."""
+        return labels
+
+    def values(self, outputs: Any) -> dict[str, Any]:
+        """Return what logits (..., K) say of the columns: tensors (...)."""
+        prob = outputs.float().softmax(dim=-1)
+        numbers = [self.number] if self.is_binary else range(len(self.names))
+        return {name: prob[..., k] for name, k in zip(self.columns, numbers, strict=True)}
+
+    def decide(self, values: Mapping[str, float]) -> dict[str, int | str]:
+        """Return the cell ``class`` that follows from the cells of ``columns``."""
+        if self.is_binary:
+            return {"class": self.number if values[self.lead] > 0.5 else 1 - self.number}
+        best = max(self.columns, key=lambda column: values[column])
+        return {"class": self.names[self.columns.index(best)]}
+
+    def metrics(self, values: Any, labels: Any, seed: int = 1) -> dict[str, dict[str, Any]]:
+        """Score probabilities: P(positive) (N,) of two classes, else (N, K); see ``metrics``."""
+        from mrn_components import metrics  # takes a second
+
+        if self.is_binary:
+            return metrics.diagnosis_metrics(values, np.equal(labels, self.number), seed)
+        return metrics.class_metrics(values, labels, names=self.names, seed=seed)
+
+    def compare(self, a: Any, b: Any, labels: Any) -> dict[str, dict[str, Any]]:
+        """Test whether two models' probabilities differ on the same subjects; see ``metrics``."""
+        from mrn_components import metrics
+
+        if self.is_binary:
+            return metrics.compare_diagnoses(a, b, np.equal(labels, self.number))
+        return metrics.compare_classes(a, b, labels)
+
+    def confusion(self, values: Any, labels: Any) -> dict[str, int]:
+        """Count the subjects by label and decision, label by label."""
+        values = np.asarray(values)
+        found = np.where(values > 0.5, self.number, 1 - self.number)
+        found = found if self.is_binary else values.argmax(axis=1)
+        counts = {}
+        for label, name in enumerate(map(str.lower, self.names)):
+            for decision, other in enumerate(map(str.lower, self.names)):
+                right = "true" if label == decision else "false"
+                key = f"{right}_{other}" if self.is_binary else f"{name}_as_{other}"
+                counts[key] = int(np.sum((np.asarray(labels) == label) & (found == decision)))
+        return counts
+
+    def against_rest(self) -> "Classes":
+        """Return the positive class against all others as one."""
+        return (
+            self
+            if self.is_binary
+            else Classes(names=["rest", self.positive], positive=self.positive)
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """A number on a scale, such as a UPDRS sum.
 
+    The network gives it scaled to its range. The contrastive loss takes thirds of the range for
+    classes, so that the range should be that of the cohort, not of the scale.
+
     Args:
         name: of the score; its column in tables.
-        unit: of it, for tables and pages.
-        range: lowest and highest value.
+        unit: of it, for pages.
+        range: lowest and highest value. Labels outside are refused, predictions are cut off.
 
     Raises:
-        ValueError: for a range that is none.
+        ValueError: for a name that is none of a column, or a range that is none.
     """
 
     name: str = "score"
@@ -92,14 +200,39 @@ class Score:
     range: Sequence[float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
+        _check_names("name", [self.name])
+        if _TAKEN.fullmatch(self.name.lower()):
+            raise ValueError(
+                f"target name {self.name!r} is another column of tables; choose another."
+            )
         if len(self.range) != 2 or not self.range[0] < self.range[1]:
             raise ValueError(f"target range must be [low, high], got {list(self.range)}.")
         object.__setattr__(self, "range", tuple(map(float, self.range)))
 
+    main_metrics = ("pearson", "spearman", "mae")
+    num_outputs = 1
+    num_categories = _NUM_PARTS
+    is_binary = False
+
     @property
-    def num_outputs(self) -> int:
-        """One number."""
-        return 1
+    def columns(self) -> tuple[str, ...]:
+        """The column of a prediction in tables."""
+        return (self.name,)
+
+    @property
+    def lead(self) -> str:
+        """The column that stands for all where there is room for one number."""
+        return self.name
+
+    @property
+    def title(self) -> str:
+        """What pages call ``lead``."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Lowest and highest value."""
+        return self.range[0], self.range[1]
 
     @property
     def accepted(self) -> str:
@@ -119,3 +252,78 @@ class Score:
         if not self.range[0] <= number <= self.range[1]:  # also refuses NaN
             raise ValueError(f"label must be {self.accepted}, got {value!r}.")
         return number
+
+    def shown(self, label: float) -> float:
+        """Return a label as tables show it: seven digits are what a network's numbers have."""
+        return float(f"{label:.7g}")
+
+    def groups(self, labels: Sequence[float], parts: int) -> tuple[Sequence[str], np.ndarray]:
+        """Return names of the parts between quantiles of the labels, and the part of each label."""
+        edges = np.quantile(labels, np.arange(1, parts) / parts)
+        names = [f"{self.name} up to {edge:g}" for edge in edges]
+        return [*names, f"a higher {self.name}"], np.searchsorted(edges, labels)
+
+    def categories(self, labels: Any) -> Any:
+        """Return the third of the range that each label lies in, a tensor for a tensor."""
+        return (self.scaled(labels) * _NUM_PARTS).long().clamp(0, _NUM_PARTS - 1)
+
+    def scaled(self, labels: Any) -> Any:
+        """Return labels in units of the range, 0 to 1."""
+        return (labels - self.range[0]) / (self.range[1] - self.range[0])
+
+    def values(self, outputs: Any) -> dict[str, Any]:
+        """Return the scores (...) that outputs (..., 1) say, by column."""
+        low, high = self.range
+        value = low + (high - low) * outputs[..., 0].float()
+        return {self.name: value.clamp(low, high) + 0 * value}  # what is not finite stays so
+
+    def decide(self, _values: Mapping[str, float]) -> dict[str, int | str]:
+        """Return no cell: a score is no class."""
+        return {}
+
+    def metrics(self, values: Any, labels: Any, seed: int = 1) -> dict[str, dict[str, Any]]:
+        """Score predictions (N,): correlations and mean absolute error; see ``metrics``."""
+        from mrn_components import metrics
+
+        return metrics.score_metrics(values, labels, seed)
+
+    def compare(self, a: Any, b: Any, labels: Any) -> dict[str, dict[str, Any]]:
+        """Test whether two models' predictions differ on the same subjects; see ``metrics``."""
+        from mrn_components import metrics
+
+        return metrics.compare_scores(a, b, labels)
+
+    def against_rest(self) -> "Score":
+        """Return itself: a score has no classes."""
+        return self
+
+
+Target: TypeAlias = Classes | Score
+
+HC_PD = Classes()  # of verbs without a bundle, and of tables that say nothing
+
+
+def write_target(folder: Path, target: Target) -> None:
+    """Write ``target.json`` beside tables, which tells what they hold; of HC and PD none."""
+    if target == HC_PD:
+        (folder / _FILE).unlink(missing_ok=True)  # of an earlier run
+        return
+    content = {"kind": type(target).__name__, **asdict(target)}
+    write_text(folder / _FILE, json.dumps(content, indent=2) + "\n")
+
+
+def read_target(folder: Path) -> Target:
+    """Return what the tables in a folder hold: by their ``target.json``, else HC and PD.
+
+    Raises:
+        ValueError: for a file that names no target.
+    """
+    path = folder / _FILE
+    if not path.is_file():
+        return HC_PD
+    kinds: dict[str, type[Classes] | type[Score]] = {"Classes": Classes, "Score": Score}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return kinds[content.pop("kind")](**content)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} names no target: {error}; predict the subjects again.") from error

@@ -1,7 +1,15 @@
 """Metrics of a diagnosis and of the difference between two, with 95 % intervals."""
 
 from mrn_components.metrics.calibration import NUM_BINS, ReliabilityBin, reliability_bins
-from mrn_components.metrics.comparison import Comparison, compare_diagnoses, format_comparison
+from mrn_components.metrics.classes import class_metrics
+from mrn_components.metrics.comparison import (
+    Comparison,
+    compare_classes,
+    compare_diagnoses,
+    compare_scores,
+    format_comparison,
+)
+from mrn_components.metrics.correlation import score_metrics
 from mrn_components.metrics.diagnosis import confusion_counts, diagnosis_metrics, format_metrics
 from mrn_components.metrics.intervals import (
     CONFIDENCE,
@@ -22,11 +30,15 @@ __all__ = [
     "Comparison",
     "Metric",
     "ReliabilityBin",
+    "class_metrics",
+    "compare_classes",
     "compare_diagnoses",
+    "compare_scores",
     "confusion_counts",
     "diagnosis_metrics",
     "format_comparison",
     "format_metrics",
     "reliability_bins",
+    "score_metrics",
     "wilson_interval",
 ]

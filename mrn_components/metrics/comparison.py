@@ -1,18 +1,23 @@
 """Whether two models differ on the same subjects by more than chance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
+from mrn_components.metrics.classes import mean_auc
+from mrn_components.metrics.correlation import mean_error, pearson
 from mrn_components.metrics.intervals import (
     FEW_SUBJECTS,
     ZERO_VARIANCE,
     Z,
     auc_variance,
+    bootstrap_interval,
     placements,
+    undefined_interval,
 )
 from mrn_components.metrics.scores import THRESHOLD, Labels, Scores, checked_scores
 
@@ -44,10 +49,51 @@ def compare_diagnoses(prob_a: Scores, prob_b: Scores, labels: Labels) -> Compari
     """
     a, truth = checked_scores(prob_a, labels)
     b, _ = checked_scores(prob_b, labels)
-    comparison = {"roc_auc": _delong(a, b, truth), "accuracy": _mcnemar(a, b, truth)}
-    for test in comparison.values():
-        test["verdict"] = _verdict(test["p"])
-    return comparison
+    right_a, right_b = ((prob > THRESHOLD) == truth for prob in (a, b))
+    auc = _delong(a, b, truth)
+    return {
+        "roc_auc": auc | {"verdict": _verdict(auc["p"])},
+        "accuracy": _mcnemar(right_a, right_b),
+    }
+
+
+def compare_classes(prob_a: Scores, prob_b: Scores, labels: Labels) -> Comparison:
+    """Test whether models A and B differ on the same subjects of several classes.
+
+    The mean ROC AUCs of each class against the rest are compared by a paired bootstrap that keeps
+    the number of subjects of each class, the accuracies by McNemar's exact test.
+
+    Args:
+        prob_a: probability of each class (N, K) by model A.
+        prob_b: the same by model B.
+        labels: number of each subject's class.
+
+    Returns:
+        What ``compare_diagnoses`` returns; the bootstrap has an interval, and no p value.
+    """
+    a, b, truth = np.asarray(prob_a), np.asarray(prob_b), np.asarray(labels)
+    members = [np.flatnonzero(truth == number) for number in range(a.shape[1])]
+    auc = _bootstrap(members, partial(mean_auc, a), partial(mean_auc, b))
+    return {"roc_auc": auc, "accuracy": _mcnemar(a.argmax(1) == truth, b.argmax(1) == truth)}
+
+
+def compare_scores(values_a: Scores, values_b: Scores, labels: Scores) -> Comparison:
+    """Test by a paired bootstrap whether models A and B predict a score differently.
+
+    Args:
+        values_a: predicted score of each subject by model A.
+        values_b: the same by model B.
+        labels: true score of each subject.
+
+    Returns:
+        ``{"pearson": {"difference", "low", "high", "p": None, "method", "verdict"}, "mae": ...}``.
+    """
+    a, b, truth = (np.asarray(each, dtype=float) for each in (values_a, values_b, labels))
+    everyone = [np.arange(len(truth))]
+    return {
+        name: _bootstrap(everyone, partial(statistic, a, truth), partial(statistic, b, truth))
+        for name, statistic in {"pearson": pearson, "mae": mean_error}.items()
+    }
 
 
 def format_comparison(comparison: Comparison, names: Sequence[str]) -> str:
@@ -57,19 +103,20 @@ def format_comparison(comparison: Comparison, names: Sequence[str]) -> str:
         comparison: what ``compare_diagnoses`` returns.
         names: of models A and B.
     """
-    auc, accuracy = comparison["roc_auc"], comparison["accuracy"]
     a, b = names
-    interval = "" if auc["low"] is None else f" ({auc['low']:+.3f} to {auc['high']:+.3f})"
-    reason = f" ({auc['reason']})" if "reason" in auc else ""
-    right = f"{accuracy['only_a_right']} subjects only {a} has right, "
-    right += f"{accuracy['only_b_right']} only {b}"
-    return "\n".join(
-        [
-            f"{a} minus {b}",
-            f"roc_auc   {_number(auc['difference'])}{interval}, {_conclusion(auc)}{reason}",
-            f"accuracy  {_number(accuracy['difference'])}; {right}; {_conclusion(accuracy)}",
-        ]
-    )
+    lines = [f"{a} minus {b}"]
+    for name, test in comparison.items():
+        line = f"{name:<8}  {_number(test['difference'])}"
+        if "only_a_right" in test:
+            line += f"; {test['only_a_right']} subjects only {a} has right, "
+            line += f"{test['only_b_right']} only {b}; "
+        else:
+            line += "" if test["low"] is None else f" ({test['low']:+.3f} to {test['high']:+.3f})"
+            line += ", "
+        lines.append(
+            line + _conclusion(test) + (f" ({test['reason']})" if "reason" in test else "")
+        )
+    return "\n".join(lines)
 
 
 def _delong(a: np.ndarray, b: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
@@ -92,16 +139,36 @@ def _delong(a: np.ndarray, b: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     return test | {"low": low, "high": high, "p": float(2 * stats.norm.sf(abs(difference) / error))}
 
 
-def _mcnemar(a: np.ndarray, b: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    right_a, right_b = ((prob > THRESHOLD) == truth for prob in (a, b))
+def _bootstrap(
+    classes: Sequence[np.ndarray], statistic_a: Callable, statistic_b: Callable
+) -> dict[str, Any]:
+    """Compare two statistics of the same subjects; the interval decides."""
+
+    def difference(*members: np.ndarray, axis: int = -1) -> np.ndarray:
+        return statistic_a(*members, axis=axis) - statistic_b(*members, axis=axis)
+
+    test: dict[str, Any] = {"difference": None, "p": None, "verdict": _verdict(None)}
+    if not all(map(len, classes)):
+        return test | undefined_interval("bootstrap", FEW_SUBJECTS)
+    value = float(difference(*classes))
+    test |= bootstrap_interval(classes, difference, seed=1)
+    test["difference"] = value if np.isfinite(value) else None
+    if test["low"] is not None:
+        apart = test["low"] > 0 or test["high"] < 0
+        test["verdict"] = _verdict(0.0 if apart else 1.0)
+    return test
+
+
+def _mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> dict[str, Any]:
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    return {
-        "difference": (only_a - only_b) / len(truth),
+    test: dict[str, Any] = {
+        "difference": (only_a - only_b) / len(right_a),
         "only_a_right": only_a,
         "only_b_right": only_b,
         "p": float(mcnemar([[0, only_a], [only_b, 0]], exact=True).pvalue),
         "method": "McNemar",
     }
+    return test | {"verdict": _verdict(test["p"])}
 
 
 def _verdict(p: float | None) -> str:

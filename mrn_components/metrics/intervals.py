@@ -4,6 +4,7 @@ Each function returns ``{"low", "high", "method"}``. Where an interval is not de
 are None and a ``reason`` says why; an interval without width would claim certainty.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -89,22 +90,26 @@ def bootstrap_interval(classes: Sequence[np.ndarray], statistic: Callable, seed:
     """Percentiles of 2000 resamples that keep the number of subjects of each class.
 
     Args:
-        classes: P(PD) of the HC and of the PD subjects.
-        statistic: vectorised function of both and of ``axis``.
+        classes: of each class its subjects' numbers, P(PD) or their place in an array.
+        statistic: vectorised function of the classes and of ``axis``.
         seed: seed of the resamples.
     """
     if min(map(len, classes)) < 2:
         return undefined_interval("bootstrap", FEW_SUBJECTS)
-    interval = stats.bootstrap(
-        classes,
-        statistic,
-        n_resamples=NUM_RESAMPLES,
-        vectorized=True,
-        axis=-1,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # the reason says it
+        interval = stats.bootstrap(
+            classes,
+            statistic,
+            n_resamples=NUM_RESAMPLES,
+            vectorized=True,
+            axis=-1,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+    if np.isnan(interval.low):
+        return undefined_interval("bootstrap", "too few subjects: resamples are constant")
     if interval.low == interval.high:
         return undefined_interval("bootstrap", "the resamples do not differ")
     return {"low": float(interval.low), "high": float(interval.high), "method": "bootstrap"}

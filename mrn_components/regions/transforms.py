@@ -159,32 +159,6 @@ class ROIMaskChannelsd(Transform):
         return d
 
 
-class DiagnosisOutputd(Transform):
-    """Adapt an evaluator's output, decollated or not, to stock metrics.
-
-    ``pred`` (the network's dict, or its logits) becomes class probabilities (..., 2), ``prob_pd``
-    the probability of Parkinson's disease (...), ``label`` the diagnosis (...), where there is one.
-    An ensemble adds ``prob_pd_folds`` (..., F), test-time augmentation ``prob_pd_views`` (..., V).
-    """
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Adapt the output."""
-        d = dict(data)
-        output = d["pred"] if isinstance(d["pred"], Mapping) else {"logits": d["pred"]}
-        d["pred"] = _probabilities(output["logits"])
-        d["prob_pd"] = d["pred"][..., 1]
-        for members in ("fold", "view"):
-            if f"{members}_logits" in output:
-                d[f"prob_pd_{members}s"] = _probabilities(output[f"{members}_logits"])[..., 1]
-        if "label" in d.get("label", ()):
-            d["label"] = d["label"]["label"]
-        return d
-
-
-def _probabilities(logits: torch.Tensor) -> torch.Tensor:
-    return logits.float().softmax(dim=-1)
-
-
 def _fault(volume: MetaTensor, box: Box, image: Image) -> str | None:
     """Why a volume shows nothing in an ROI's box, or None."""
     voxels = volume.as_tensor()[0][box.inside].float()

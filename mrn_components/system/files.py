@@ -1,14 +1,16 @@
 """Files that appear whole or not at all, that can be checked, in folders of one process."""
 
+import csv
 import errno
 import fcntl
 import hashlib
+import io
 import logging
 import os
 import socket
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -141,6 +143,41 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` as the whole of ``path`` (UTF-8)."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str] | None = None,
+    *,
+    floats: str = ".6f",
+) -> None:
+    """Write a table with a header, one line a row.
+
+    Args:
+        path: of the table.
+        rows: {column: cell} each; what lacks or is None gives an empty cell.
+        columns: those to write, in their order; None takes those of the first row.
+        floats: format of the cells that are floats.
+    """
+    write_text(path, csv_text(rows, columns, floats=floats))
+
+
+def csv_text(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None, *, floats: str = ".6f"
+) -> str:
+    """Return what ``write_csv`` writes of the same arguments."""
+
+    def cell(value: Any) -> Any:
+        if isinstance(value, float):
+            return format(value, floats)
+        return csv_cell(" ".join(value.split())) if isinstance(value, str) else value
+
+    text = io.StringIO()
+    columns = list(rows[0]) if columns is None else columns
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([columns, *([cell(row.get(key)) for key in columns] for row in rows)])
+    return text.getvalue()
 
 
 def csv_cell(value: Any) -> Any:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mrn_components.data.target import HC_PD, Score, Target
+
 
 class NucleiLoss(nn.Module):
     """Weighted cross entropy of every crop's nuclei mask (Eq. 10).
@@ -101,6 +103,25 @@ class PatientContrastiveLoss(nn.Module):
             return per_anchor.sum() / len(queries)
 
 
+class ScoreLoss(nn.Module):
+    """Smooth L1 loss of a score, in units of its range.
+
+    Errors below a tenth of the range count squared, larger ones linearly: a label of a clinical
+    scale is itself no more certain, and an outlier must not lead.
+
+    Args:
+        target: the score.
+    """
+
+    def __init__(self, *, target: Score) -> None:
+        super().__init__()
+        self.target = target
+
+    def forward(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the scalar loss of outputs (B, 1) and labels (B,)."""
+        return functional.smooth_l1_loss(outputs[:, 0], self.target.scaled(labels), beta=0.1)
+
+
 class MRNLoss(nn.Module):
     """Classification and segmentation parts of the overall objective (Eq. 11 and 12).
 
@@ -111,14 +132,16 @@ class MRNLoss(nn.Module):
     Args:
         cls_weight: factor of the classification loss. Paper: 1 in Eq. 12, and 0 while pretraining,
             which ``PretrainPhaseHandler`` sets.
+        target: what is predicted. Paper: HC or PD.
         seg_weight: factor of the segmentation loss, the first trade-off of Eq. 12 (paper silent).
-        classification: loss of (logits, labels); cross entropy when None (Eq. 11).
+        classification: loss of (logits, labels); None is cross entropy (Eq. 11) or ``ScoreLoss``.
         segmentation: loss of (mask logits, masks) by ROI; ``NucleiLoss`` when None (Eq. 10).
     """
 
     def __init__(
         self,
         *,
+        target: Target = HC_PD,
         cls_weight: float = 1.0,
         seg_weight: float = 1.0,
         classification: nn.Module | None = None,
@@ -127,7 +150,8 @@ class MRNLoss(nn.Module):
         super().__init__()
         self.cls_weight = cls_weight
         self.seg_weight = seg_weight
-        self.classification = classification or nn.CrossEntropyLoss()
+        usual = ScoreLoss(target=target) if isinstance(target, Score) else nn.CrossEntropyLoss()
+        self.classification = classification or usual
         self.segmentation = segmentation or NucleiLoss()
         self.terms: dict[str, Tensor] = {}
 
@@ -135,7 +159,7 @@ class MRNLoss(nn.Module):
         """Return the scalar loss.
 
         Args:
-            pred: the network's output: "logits" (B, 2) and, with a DPT, "masks".
+            pred: the network's output: "logits" (B, K) and, with a DPT, "masks".
             target: "label" (B,) and, where ``pred`` has masks, "masks".
 
         Raises:

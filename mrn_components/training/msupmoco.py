@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from mrn_components.data.target import HC_PD, Target
 from mrn_components.training.losses import PatientContrastiveLoss
 from mrn_components.training.optim import unwrap
 
@@ -119,8 +120,8 @@ class MSupMoCoHandler:
         weight: factor of the loss, the second trade-off of Eq. 12 (paper silent).
         denominator: see ``PatientContrastiveLoss``.
         projection_dim: channels of the embedding (paper silent; MoCo and C3R use 128).
-        num_classes: classes of the bank.
-        min_fill: keys that every class must hold before the loss counts.
+        target: what is predicted. Classes are held apart; of a score the thirds of its range.
+        min_fill: keys that every class which the bank has met must hold before the loss counts.
         exclude_own: do not use an anchor's own key, the teacher's view of its image, as a positive.
 
     Raises:
@@ -137,7 +138,7 @@ class MSupMoCoHandler:
         weight: float = 1.0,
         denominator: Literal["negatives", "supcon"] = "negatives",
         projection_dim: int = 128,
-        num_classes: int = 2,
+        target: Target = HC_PD,
         min_fill: int = 1,
         exclude_own: bool = False,
     ) -> None:
@@ -148,6 +149,7 @@ class MSupMoCoHandler:
                 f"min_fill must be in [1, bank_size = {bank_size}], got {min_fill}; "
                 "with more the loss would never count."
             )
+        self.target = target
         self.weight = weight
         self.min_fill = min_fill
         self.exclude_own = exclude_own
@@ -155,7 +157,9 @@ class MSupMoCoHandler:
 
         student: Any = unwrap(network)
         device = next(student.parameters()).device
-        bank = CategoryBank(size=bank_size, channels=projection_dim, num_classes=num_classes)
+        bank = CategoryBank(
+            size=bank_size, channels=projection_dim, num_classes=target.num_categories
+        )
         self.bank = bank.to(device)
         self.projector: nn.Module = ProjectionHead(
             in_channels=student.patient_channels, out_channels=projection_dim
@@ -189,14 +193,15 @@ class MSupMoCoHandler:
     def add_loss(self, engine: Engine) -> None:
         """Add ``weight`` times the contrastive loss of the batch (Eq. 8) to the trainer's loss."""
         output: dict[str, Any] = engine.state.output  # type: ignore[assignment]
-        labels = output["label"]["label"]
+        labels = self.target.categories(output["label"]["label"])
         own_keys = self._embed(output["image"])
         self.bank.enqueue(
             evenly_divisible_all_gather(own_keys, concat=True),
             evenly_divisible_all_gather(labels, concat=True),
         )
         keys, key_labels = self.bank.contents()
-        if self.bank.counts.min() < self.min_fill:
+        counts = self.bank.counts
+        if counts[counts > 0].min() < self.min_fill:  # a score's third may have no subject at all
             keys, key_labels = keys[:0], key_labels[:0]
         queries = self.projector(output["pred"]["patient"].float())
         loss = self.loss(queries, labels, keys, key_labels, own_keys if self.exclude_own else None)

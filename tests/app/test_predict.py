@@ -20,8 +20,8 @@ from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.predict import inference_workflow, predict
 from mrn_components.app.predict.pipeline import find_near
 from mrn_components.app.predict.records import read_record
-from mrn_components.app.tables import read_predictions
 from mrn_components.biomarkers import read_biomarkers
+from mrn_components.data.predictions import read_predictions
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.system.errors import FailedSubjectsError
 from mrn_components.system.files import locked

@@ -13,7 +13,8 @@ from torch.nn.functional import interpolate
 from mrn_components.data.dataset import collate_subjects
 from mrn_components.regions.batch import PrepareROIBatch
 from mrn_components.regions.roi import ROI
-from mrn_components.regions.transforms import DiagnosisOutputd, ROIMaskChannelsd
+from mrn_components.regions.transforms import ROIMaskChannelsd
+from mrn_components.training.outputs import DiagnosisOutputd
 
 ROIS = {
     "nm": ROI(image="nm", nuclei=["SN"], size=32),

@@ -18,7 +18,6 @@ from mrn_components.regions.reading import LoadVolumed, ReadVolumesd
 from mrn_components.regions.roi import ROI
 from mrn_components.regions.scaling import ScaleImagesd
 from mrn_components.regions.transforms import (
-    DiagnosisOutputd,
     MergeSidesd,
     ROICropd,
     ROIMaskChannelsd,
@@ -334,21 +333,6 @@ def test_mask_channels_follow_augmentation(subject_dir):
         assert torch.equal(d["qsm1"][1:].sum(0), torch.ones(d["qsm1"].shape[1:]))
 
 
-@pytest.mark.parametrize("shape", [(2,), (3, 2)])
-def test_outputs_become_probabilities_batched_or_not(shape):
-    logits = torch.randn(shape)
-    label = torch.ones(shape[:-1], dtype=torch.int64)
-    d = DiagnosisOutputd()({"pred": {"logits": logits}, "label": {"label": label, "masks": {}}})
-    assert torch.equal(d["pred"], logits.softmax(-1))
-    assert torch.equal(d["prob_pd"], d["pred"][..., 1])
-    assert torch.equal(d["label"], label)
-
-
-def test_outputs_without_labels_pass():
-    d = DiagnosisOutputd()({"pred": {"logits": torch.zeros(1, 2)}, "label": {"masks": {}}})
-    assert d["prob_pd"].tolist() == [0.5]
-
-
 def both_images(qsm_ids=(13, 14)):
     """Two images of noise; the NM mask has both SN, the QSM mask boxes for some labels."""
     generator = torch.Generator().manual_seed(0)
@@ -441,8 +425,3 @@ def test_what_is_flagged_survives_the_cache_and_mixed_batches(tmp_path):
     assert fresh["missing_rois"] == ["nm"]
     for key in ("boxes", "estimated", "missing_rois", "flags"):
         assert fresh[key] == cached[key]
-
-
-def test_outputs_of_plain_logits_become_probabilities():
-    d = DiagnosisOutputd()({"pred": torch.zeros(1, 2)})  # as MONAI Deploy hands them over
-    assert d["pred"].tolist() == [[0.5, 0.5]]

@@ -4,9 +4,13 @@ import csv
 import json
 from types import SimpleNamespace
 
+import pytest
 import torch
 
-from mrn_components import PredictionsHandler
+from mrn_components import Classes, PredictionsHandler, Score
+from mrn_components.data.predictions import read_any_labels, read_predictions
+from mrn_components.data.target import read_target
+from mrn_components.system.errors import FailedSubjectsError
 
 
 def evaluate(handler, batches):
@@ -98,3 +102,65 @@ def test_masked_rois_and_flags_have_columns(tmp_path):
     first, second = csv.DictReader((tmp_path / "predictions.csv").open())
     assert (first["missing_rois"], first["flags"]) == ("nm;qsm3", "nm: masked; qsm3: masked")
     assert (second["missing_rois"], second["flags"]) == ("", "")
+
+
+def batch(handler, subjects, output):
+    state = SimpleNamespace(batch={"subject": subjects}, output=output)
+    handler.collect(SimpleNamespace(state=state))
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_probability_that_is_no_number_fails_its_subject_and_the_others_go_on(tmp_path, wrong):
+    handler = PredictionsHandler(output_dir=tmp_path, labelled=True)
+    evaluate(handler, BATCHES)
+    output = {"prob_pd": torch.tensor([0.2, wrong]), "label": torch.tensor([0, 1])}
+    handler.clear(None)
+    batch(handler, ["S0", "S1"], output)
+    with pytest.raises(
+        FailedSubjectsError, match=r"1 of 2 .*\n  S1: P\(PD\) is .*damaged.*diverged"
+    ):
+        handler.write(None)
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").open()))
+    assert [row["prob_pd"] for row in rows] == ["0.200000", ""]
+    assert rows[1]["status"] == "failed"
+    assert "diverged" in rows[1]["error"]
+    assert read_predictions(tmp_path / "predictions.csv") == {"S0": 0.2}
+    assert not (tmp_path / "metrics.json").exists()  # of the evaluation before
+
+
+def test_three_classes_have_a_column_each_and_a_score_has_its_own(tmp_path):
+    target = Classes(names=["HC", "PD", "MSA"])
+    handler = PredictionsHandler(output_dir=tmp_path, target=target, labelled=True)
+    prob = torch.tensor([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]])
+    folds = torch.tensor([[[0.6, 0.2, 0.2], [0.1, 0.5, 0.4]]] * 2)
+    columns = {f"prob_{name}": prob[:, k] for k, name in enumerate(("hc", "pd", "msa"))}
+    columns |= {f"prob_{n}_folds": folds[..., k] for k, n in enumerate(("hc", "pd", "msa"))}
+    batch(handler, ["S0", "S1"], {**columns, "label": torch.tensor([1, 2])})
+    handler.write(None)
+    first, second = csv.DictReader((tmp_path / "predictions.csv").open())
+    assert list(first)[:5] == ["subject", "prob_hc", "prob_pd", "prob_msa", "class"]
+    assert (first["class"], first["label"], second["class"]) == ("PD", "PD", "MSA")
+    assert (first["prob_msa_fold1"], first["fold_agreement"]) == ("0.400000", "0.500000")
+    assert first["fold_std"] == "0.150000"  # of the positive class
+    table = tmp_path / "predictions.csv"
+    assert read_target(tmp_path) == target
+    assert read_predictions(table, target) == {"S0": [0.2, 0.5, 0.3], "S1": [0.1, 0.1, 0.8]}
+    assert read_any_labels(table, target) == {"S0": 1, "S1": 2}
+    assert "roc_auc_msa" in json.loads((tmp_path / "metrics.json").read_text())
+
+    target = Score(name="updrs", unit="points", range=[0, 60])
+    handler = PredictionsHandler(output_dir=tmp_path, target=target, labelled=True)
+    label = torch.tensor([27.3, 5.0])
+    batch(handler, ["S0", "S1"], {"updrs": torch.tensor([12.5, 8.0]), "label": label})
+    handler.write(None)
+    assert table.read_text().splitlines() == [
+        "subject,updrs,trained_on,label",
+        "S0,12.500000,0,27.300000",
+        "S1,8.000000,0,5.000000",
+    ]
+    assert read_target(tmp_path) == target
+    assert json.loads((tmp_path / "metrics.json").read_text())["mae"]["value"] == pytest.approx(8.9)
+
+    evaluate(PredictionsHandler(output_dir=tmp_path), BATCHES)
+    assert read_target(tmp_path) == Classes()
+    assert not (tmp_path / "target.json").exists()

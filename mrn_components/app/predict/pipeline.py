@@ -14,6 +14,7 @@ from mrn_components.app.predict.records import (
     empty_record,
     mask_file,
     subject_folder,
+    unpredicted,
 )
 from mrn_components.app.predict.segmentation import Segmenters
 from mrn_components.app.predict.workflow import Classifier
@@ -65,12 +66,12 @@ class Pipeline:
             subject: what ``find_subjects`` returns of one.
             findings: what was found wrong with it there.
         """
-        record = empty_record(subject["subject"])
+        record = empty_record(subject["subject"], self.classifier.target)
         with _quiet():
             try:
                 self._fill(record, dict(subject), findings)
             except Exception as error:  # whatever it is, the other subjects go on
-                record |= {"status": "failed", "prob_pd": None, "class": None}
+                record |= {"status": "failed", **unpredicted(self.classifier.target)}
                 record["error"] = self.shown(_message(error), subject)
                 if user_message(error) is None:
                     _logger.exception("subject %s failed", subject["subject"])
@@ -102,7 +103,7 @@ class Pipeline:
             record["status"] = "abstained"
             return
         with _timed(timer, "classify"):
-            record |= _with_folds(self.classifier.classify(crops))
+            record |= self.classifier.classify(crops)
         if self.explain:
             with _timed(timer, "explain"):
                 self._explain(record, crops)
@@ -226,13 +227,6 @@ def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
     finally:
         spent = timings.get(stage, 0.0) + time.perf_counter() - start
         timings[stage] = round(spent, 4)
-
-
-def _with_folds(columns: dict[str, float | int]) -> Record:
-    """Columns as keys of a record: those of the folds become one list."""
-    folds = [value for key, value in columns.items() if key.startswith("prob_pd_fold")]
-    record: Record = {k: v for k, v in columns.items() if not k.startswith("prob_pd_fold")}
-    return record | ({"prob_pd_folds": folds} if folds else {})
 
 
 def _message(error: BaseException) -> str:

@@ -1,29 +1,28 @@
 """What is known of a subject, and the files that hold it."""
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mrn_components.app.report.reports import EXPLANATION, PAGE
 from mrn_components.biomarkers import write_biomarkers
+from mrn_components.data.predictions import PREDICTIONS, write_predictions
+from mrn_components.data.target import HC_PD, Score, Target
 from mrn_components.images.image import Image
-from mrn_components.system.files import csv_cell, write_text
+from mrn_components.system.files import write_text
 
 Record = dict[str, Any]  # prediction.json; its keys are in the bundle's docs
 
 RECORD = "prediction.json"
 
 
-def empty_record(subject: str) -> Record:
+def empty_record(subject: str, target: Target = HC_PD) -> Record:
     """The record of a subject of which nothing is known yet."""
     return {
         "subject": subject,
         "status": "failed",
-        "prob_pd": None,
-        "class": None,
+        **unpredicted(target),
         "trained_on": 0,
         "mask_source": {},
         "missing_rois": [],
@@ -36,6 +35,12 @@ def empty_record(subject: str) -> Record:
         "inputs": {},
         "research_use_only": True,
     }
+
+
+def unpredicted(target: Target) -> Record:
+    """The keys of a prediction, of a subject that has none."""
+    classes = {} if isinstance(target, Score) else {"class": None}
+    return dict.fromkeys(target.columns) | classes
 
 
 def subject_folder(output_dir: Path, subject: str) -> Path:
@@ -75,57 +80,15 @@ def read_record(output_dir: Path, subject: str) -> Record | None:
     return record if isinstance(record, dict) and record.keys() >= empty_record("").keys() else None
 
 
-def write_tables(output_dir: Path, records: Sequence[Record]) -> Path:
+def write_tables(output_dir: Path, records: Sequence[Record], target: Target) -> Path:
     """Write ``predictions.csv`` and ``biomarkers.csv``, a row a subject of all those given.
 
     Returns:
         The path of ``predictions.csv``.
     """
-    path = output_dir / "predictions.csv"
-    num_folds = max((len(record.get("prob_pd_folds", ())) for record in records), default=0)
-    optional = [key for key in ("fold_agreement", "fold_std", "tta_std") if _any(records, key)]
-    columns = ["subject", "status", "prob_pd", "class"]
-    columns += [f"prob_pd_fold{fold}" for fold in range(num_folds)]
-    columns += [*optional, "trained_on", "mask_source", "missing_rois", "flags", "error"]
-    _write_csv(path, columns, [_row(record) for record in records])
+    path = output_dir / PREDICTIONS
+    write_predictions(path, records, target)
     measured = {record["subject"]: record["biomarkers"] for record in records}
     errors = {record["subject"]: record["error"] for record in records if record["error"]}
     write_biomarkers(output_dir, measured, errors)
     return path
-
-
-def _any(records: Sequence[Record], key: str) -> bool:
-    return any(key in record for record in records)
-
-
-def _row(record: Record) -> dict[str, Any]:
-    folds = {f"prob_pd_fold{i}": prob for i, prob in enumerate(record.get("prob_pd_folds", ()))}
-    return {
-        **record,
-        **folds,
-        "mask_source": _mask_source(record["mask_source"]),
-        "missing_rois": ";".join(record["missing_rois"]),
-        "flags": "; ".join(record["flags"]),
-    }
-
-
-def _mask_source(sources: Mapping[str, str]) -> str:
-    if len(set(sources.values())) == 1:
-        return next(iter(sources.values()))
-    return ", ".join(f"{image} {source}" for image, source in sources.items())
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([_cell(row.get(column)) for column in columns])
-    write_text(path, table.getvalue())
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6f}"
-    text = "" if value is None else " ".join(str(value).split())  # one line a subject
-    return csv_cell(text)

@@ -265,7 +265,7 @@ class _Run:
             FailedSubjectsError: if subjects failed.
         """
         records = [self._read(subject) for subject in self.found.subjects]
-        table = write_tables(self.output_dir, records)
+        table = write_tables(self.output_dir, records, self.pipeline.classifier.target)
         write_manifest(self.output_dir, self.description, records, self.pipeline.classifier.device)
         if self.report:
             print(f"report: {write_reports(self.output_dir, self.found.root)}", flush=True)
@@ -295,7 +295,7 @@ class _Run:
         record = read_record(self.output_dir, name)
         if record is None or record["run"] != self._identity_of(record):
             error = "not predicted: its process ended early; add --resume True to go on."
-            return empty_record(name) | {"error": error}
+            return empty_record(name, self.pipeline.classifier.target) | {"error": error}
         return record
 
     def _why_again(self, subject: Subject) -> str | None:

@@ -14,10 +14,11 @@ from mrn_components.app.inspect import open_bundle
 from mrn_components.app.report.explanation import Explanation, explain_subject
 from mrn_components.data import Subject
 from mrn_components.data.dataset import collate_subjects
+from mrn_components.data.predictions import prediction
+from mrn_components.data.target import HC_PD, Target
 from mrn_components.images.image import Image
 from mrn_components.regions.roi import images_of, volume_keys
 from mrn_components.system.keys import check_device
-from mrn_components.training.handlers.predictions import probability_columns
 
 _PARTS = ("checkpoint", "dataset", "inferer", "network", "postprocessing", "prepare_batch")
 
@@ -79,6 +80,8 @@ class Classifier:
                 f"the inference config has no {missing}, of which `mrn predict` is made; add what "
                 "the bundle mrn has in configs/inference.yaml."
             )
+        known = "target" in parser.get()  # runs of earlier versions name none
+        self.target: Target = parser.get_parsed_content("target") if known else HC_PD
         self.rois = dict(parser.get_parsed_content("rois"))
         self.images = dict(sorted(images_of(self.rois).items()))
         self.keys = volume_keys(self.rois)
@@ -109,19 +112,22 @@ class Classifier:
         """
         return dict(self._preprocess(dict(subject)))
 
-    def classify(self, crops: Mapping[str, Any]) -> dict[str, float | int]:
+    def classify(self, crops: Mapping[str, Any]) -> dict[str, Any]:
         """Ask the network.
 
         Args:
             crops: what ``crop`` returns.
 
         Returns:
-            The columns of ``probability_columns``.
+            What ``prediction`` gives.
+
+        Raises:
+            ValueError: if the network's answer is no finite number.
         """
         images, targets = self._inputs(crops)
         with eval_mode(self._network):
             output = {"label": targets, "pred": self._inferer(images, self._network)}
-            return probability_columns(self._postprocess(output), 0)
+            return prediction(self.target, self._postprocess(output), 0)
 
     def explain(self, crops: Mapping[str, Any]) -> Explanation:
         """Say what each ROI, and each part of it, adds to the probability.
@@ -132,7 +138,7 @@ class Classifier:
         Raises:
             ValueError: for a network without ROI tokens, or one that masks ROIs already.
         """
-        return explain_subject(self._network, self._inputs(crops)[0])
+        return explain_subject(self._network, self._inputs(crops)[0], target=self.target)
 
     def _inputs(self, crops: Mapping[str, Any]) -> tuple[Any, Any]:
         return self._prepare_batch(collate_subjects([dict(crops)]), self.device)

@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
 
+from mrn_components.data.target import HC_PD, Target
 from mrn_components.metrics.shapley import shapley_values
 from mrn_components.networks.ensemble import merge_logits
 from mrn_components.networks.inferers import MaskedStatesInferer, masked_states
@@ -19,27 +20,25 @@ NUM_CELLS = 5
 UNEXPLAINED = "no explanation"  # how the flag begins of a subject that cannot be explained
 
 
-class Explanation(TypedDict):
-    """What moved a subject's P(PD), as ``subjects/ID/explanation.json`` holds it.
-
-    Args:
-        prob_pd: with all ROIs visible and without mirrored views.
-        baseline: with all ROIs masked.
-        shapley: of each ROI; they sum to ``prob_pd`` less ``baseline``.
-        occlusion: of each ROI, rows of cells, anterior to posterior, each from the patient's right
-            to left: ``prob_pd`` less P(PD) with this cell of all slices covered.
-    """
-
-    prob_pd: float
-    baseline: float
-    shapley: dict[str, float]
-    occlusion: dict[str, list[list[float]]]
+# What moved a subject's P(PD), as ``subjects/ID/explanation.json`` holds it:
+# - the target's leading column, such as "prob_pd": with all ROIs visible, without mirrored views;
+# - "baseline": the same with all ROIs masked;
+# - "shapley": of each ROI; they sum to the first less the second;
+# - "occlusion": of each ROI, rows of cells, anterior to posterior, each from the patient's right to
+#   left: the first less the same with this cell of all slices covered.
+Explanation = dict[str, Any]
 
 
 def explain_subject(
-    network: nn.Module, images: Mapping[str, Sequence[Tensor]], *, num_cells: int = NUM_CELLS
+    network: nn.Module,
+    images: Mapping[str, Sequence[Tensor]],
+    *,
+    target: Target = HC_PD,
+    num_cells: int = NUM_CELLS,
 ) -> Explanation:
     """Mask the ROIs of one subject, then cover parts of them, and see how P(PD) moves.
+
+    Of other targets it is the probability of the positive class, or the score, that moves.
 
     Shapley values take two passes (``MaskedStatesInferer``). A map covers one cell after another,
     in all slices, by the crop's mean; only its ROI is computed anew, so that all maps together
@@ -48,6 +47,7 @@ def explain_subject(
     Args:
         network: one that ``MaskedStatesInferer`` takes.
         images: one crop (channels, D, H, W) in [0, 1] of each ROI, as ``PrepareROIBatch`` gives.
+        target: what is predicted.
         num_cells: cells along the longer side of each crop.
 
     Raises:
@@ -61,7 +61,7 @@ def explain_subject(
         )
     with eval_mode(network):  # and without gradients
         logits = MaskedStatesInferer()(images, network)["state_logits"][0]  # (S, 2)
-        states = logits.softmax(dim=-1)[:, 1].tolist()
+        states = target.values(logits)[target.lead].tolist()
         folds = list(getattr(network, "folds", [network]))
         rois = tuple(folds[0].rois)
         patients = [fold(images)["patient"] for fold in folds]
@@ -69,14 +69,15 @@ def explain_subject(
         thin = {roi: [crops[0][:, :1]] for roi, crops in images.items()}
         maps = {}
         for roi in rois:
-            ask = partial(_prob_pd, folds, patients, thin, roi)
+            ask = partial(_logits, folds, patients, thin, roi)
             maps[roi] = [
-                [states[0] - ask(covered) for covered in row]
+                [states[0] - float(target.values(ask(covered))[target.lead]) for covered in row]
                 for row in _covered_crops(images[roi][0], num_cells)
             ]
     visible = [frozenset(rois) - frozenset(masked) for masked in masked_states(rois)]
     shapley = shapley_values(dict(zip(visible, states, strict=True)), rois)
-    return {"prob_pd": states[0], "baseline": states[-1], "shapley": shapley, "occlusion": maps}
+    first = {target.lead: states[0], "baseline": states[-1]}
+    return {**first, "shapley": shapley, "occlusion": maps}
 
 
 def _covered_crops(crop: Tensor, num_cells: int) -> Iterator[Iterator[Tensor]]:
@@ -93,20 +94,20 @@ def _covered_crops(crop: Tensor, num_cells: int) -> Iterator[Iterator[Tensor]]:
         yield (cover(*row, *column) for column in pairwise(columns))
 
 
-def _prob_pd(
+def _logits(
     folds: Sequence[Any],
     patients: Sequence[Tensor],
     thin: Mapping[str, list[Tensor]],
     roi: str,
     crop: Tensor,
-) -> float:
-    """P(PD), the mean of the folds, with another crop of one ROI."""
+) -> Tensor:
+    """Logits (1, K), the mean of the folds, with another crop of one ROI."""
     inputs = {**thin, roi: [crop]}
     logits = []
     for fold, patient in zip(folds, patients, strict=True):
         block = token_blocks(patient, fold.rois, [roi])
         logits.append(fold.classify(torch.where(block, fold(inputs)["patient"], patient)))
-    return float(merge_logits(logits, "folds")["logits"].softmax(dim=-1)[0, 1])
+    return merge_logits(logits, "folds")["logits"]
 
 
 def _edges(size: int, longest: int, num_cells: int) -> list[int]:

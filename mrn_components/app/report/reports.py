@@ -12,7 +12,7 @@ from mrn_components.app.report.explanation import UNEXPLAINED
 from mrn_components.app.report.images import read_images
 from mrn_components.app.report.index import write_index
 from mrn_components.app.report.subject import write_subject_report
-from mrn_components.app.tables import predictions_file
+from mrn_components.data.predictions import predictions_file
 
 _logger = logging.getLogger(__name__)
 

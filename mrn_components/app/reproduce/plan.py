@@ -17,8 +17,8 @@ from mrn_components.app.paper import Row
 from mrn_components.app.predict import predict
 from mrn_components.app.reproduce.cohorts import Data, Scale
 from mrn_components.app.states import state_name
-from mrn_components.app.tables import read_predictions
 from mrn_components.bundle import RunArguments
+from mrn_components.data.predictions import read_predictions
 
 _NUM_FOLDS = 5
 

@@ -1,7 +1,5 @@
 """A reproduced table as Markdown and CSV: the paper's numbers beside ours."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -9,8 +7,10 @@ from itertools import combinations
 from mrn_components.app.paper import METRICS, Row, Table
 from mrn_components.app.reproduce.scores import Score
 from mrn_components.metrics import wilson_interval
+from mrn_components.system.files import csv_text
 
 _TITLES = {"accuracy": "Accuracy", "roc_auc": "ROC AUC", "f1_macro": "F1"}
+_DIFFERENCE = ("difference", "low", "high")
 _KEY = "roc_auc"  # the metric that tells rows apart: it needs no threshold
 
 
@@ -60,30 +60,31 @@ class Report:
 
     def csv(self) -> str:
         """One line a row and metric: paper, ours, interval, deviation over the seeds."""
-        lines: list[Sequence[object]] = [
-            ["row", "metric", "paper", "ours", "low", "high", "sd_over_seeds", "num_seeds"]
-        ]
+        columns = ("ours", "low", "high", "sd_over_seeds", "num_seeds")
+        rows: list[dict[str, object]] = []
         for row in self.rows:
             for metric, paper in zip(METRICS, row.paper, strict=True):
-                ours: list[object] = [""] * 5
+                ours: list[float | None] = [None] * 5
                 if row.name in self.scores:
                     score = self.scores[row.name][metric]
-                    values = score.value, *score.interval, score.by_seed.std()
-                    ours = [*(f"{100 * value:.2f}" for value in values), len(score.by_seed)]
-                lines.append([row.name, metric, "" if paper is None else paper, *ours])
-        return _csv(lines)
+                    values = score.value, *score.interval, float(score.by_seed.std())
+                    ours = [*(100 * value for value in values), len(score.by_seed)]
+                found = dict(zip(columns, ours, strict=True))
+                shown = None if paper is None else str(paper)
+                rows.append({"row": row.name, "metric": metric, "paper": shown, **found})
+        return csv_text(rows, floats=".2f")
 
     def pairs_csv(self) -> str:
         """One line a pair of rows and metric: difference, interval, whether that excludes 0."""
-        lines: list[Sequence[object]] = [
-            ["row", "other", "metric", "difference", "low", "high", "separable"]
-        ]
+        rows: list[dict[str, object]] = []
         for one, other in self._pairs():
             for metric in METRICS:
                 numbers = self.scores[one][metric].minus(self.scores[other][metric])
-                percent = [f"{100 * number:.2f}" for number in numbers]
-                lines.append([one, other, metric, *percent, int(_excludes_zero(*numbers[1:]))])
-        return _csv(lines)
+                percent = {n: 100 * x for n, x in zip(_DIFFERENCE, numbers, strict=True)}
+                separable = int(_excludes_zero(*numbers[1:]))
+                row = {"row": one, "other": other, "metric": metric, **percent}
+                rows.append({**row, "separable": separable})
+        return csv_text(rows, ["row", "other", "metric", *_DIFFERENCE, "separable"], floats=".2f")
 
     def _pairs(self) -> list[tuple[str, str]]:
         """Pairs of rows scored on the same subjects and labels: not the controls."""
@@ -146,9 +147,3 @@ def _with_interval(score: Score) -> str:
 
 def _excludes_zero(low: float, high: float) -> bool:
     return low > 0 or high < 0
-
-
-def _csv(lines: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()

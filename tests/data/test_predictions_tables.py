@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from mrn_components.app.tables import (
+from mrn_components.data import DataLeakageError
+from mrn_components.data.predictions import (
     labels_file,
     predictions_file,
     read_any_labels,
     read_predictions,
 )
-from mrn_components.data import DataLeakageError
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_labels_come_from_any_of_three_tables(write):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("S0,0\nS1,PD\n", "line 2: label must be 0"),
+        ("S0,0\nS1,MSA\n", "line 2: label must be 0"),
         ("subject,label\nS0,0\nS1,\n", "line 3: label must be 0 .* got ''"),
         ("subject,prob_pd,class\nS0,0.5,0\n", "line 1: expected .* columns subject and label"),
         ("", "has no line `case_id,label`"),
