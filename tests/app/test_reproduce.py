@@ -218,6 +218,7 @@ def test_a_null_cohort_cannot_be_made_of_patients(untrained, cohort, tmp_path):
         ({"scale": "large"}, "scale must be 'small' or 'paper', got 'large'"),
         ({"test_dir": None}, "name the subjects to train on by --dataset_dir DIR and those to sc"),
         ({"epoch": 1}, "the config has no 'epoch'"),
+        ({"output_dir": "x"}, "--output_dir: `mrn reproduce` sets it for every run"),
         ({"seeds": []}, "seeds must name at least one and jobs be >= 1"),
         ({"jobs": 0}, "seeds must name at least one and jobs be >= 1, got .* and 0"),
     ],

@@ -21,6 +21,8 @@ from mrn_components.bundle import RunArguments
 from mrn_components.data.predictions import read_predictions
 
 _NUM_FOLDS = 5
+# Keys of a config that a run gets from its row, its seed and the data.
+_OWN_KEYS = ("cache_dir", "fold", "labels", "num_folds", "output_dir", "run_name", "seed")
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class Planner:
         Raises:
             ValueError: for an override that the bundle does not know.
         """
+        for key in sorted({*_OWN_KEYS} & self.overrides.keys()):
+            raise ValueError(f"--{key}: `mrn reproduce` sets it for every run; leave it out.")
         small = self.scale == "small"
         bundle = self.bundles / row.bundle
         # The row's overlay comes last: it may change what small.yaml makes small.
