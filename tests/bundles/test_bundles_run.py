@@ -60,7 +60,12 @@ def read_curves(run):
     return curves
 
 
-MINE = {"_target_": "mrn_components.ROI", "image": "qsm", "nuclei": ["SN", "RN"], "size": 28}
+MINE = {
+    "_target_": "mrn_components.ROI",
+    "image": "@images#qsm",
+    "nuclei": ["SN", "RN"],
+    "size": 28,
+}
 
 
 @pytest.mark.parametrize("bundle", TINY)
