@@ -79,7 +79,9 @@ def strange_words(
         literals = {name for name, value in ours.items() if is_literal(value)}
         vocabulary = Vocabulary(ours[key], references=literals | _TREES)
     else:
-        vocabulary = Vocabulary(ours, paths=paths or key in _OF_THE_USER)
+        # A run says in its root which run it is (mark_run); the user says where it lies.
+        root = ["mrn_components.locate_bundle"] if key == "bundle_root" else []
+        vocabulary = Vocabulary(ours, parts=root, paths=paths or key in _OF_THE_USER)
     return list(vocabulary.strange({key: theirs}))
 
 
