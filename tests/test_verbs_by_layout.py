@@ -324,6 +324,35 @@ def test_a_verb_takes_a_layout(verb, layout, data_of, run, refused):
         assert run(verb, layout) == data_of(layout).ids
 
 
+def nm_alone(root):
+    data = challenge_folders(root)
+    for path in root.rglob("QSM*"):
+        path.unlink()
+    return data
+
+
+def test_the_files_of_the_enabled_regions_are_enough(data_of, tmp_path):
+    data = data_of(nm_alone)
+    disabled = {f"rois#qsm{number}#_disabled_": True for number in (1, 2, 3)}
+    run = str(make_run(tmp_path / "run", 0, **disabled))
+    assert not [f for f in check(data.path, bundle=run).findings if f.id.startswith("missing")]
+    assert len([f for f in check(data.path).findings if f.id == "missing-file"]) == COUNT
+    rows = read_rows(predict(data.path, tmp_path / "out", bundle=run))
+    assert [(row["subject"], row["status"], row["flags"]) for row in rows] == [
+        (name, "ok", rows[0]["flags"]) for name in data.ids
+    ]
+    assert "QSM" not in rows[0]["flags"]
+    measure_subjects(data.path, tmp_path / "measured", bundle=run)
+    assert not [
+        name for name in read_rows(tmp_path / "measured/biomarkers.csv")[0] if "qsm" in name
+    ]
+    contributions(str(data.path), str(tmp_path / "states"), bundle=run)
+    config = RunArguments(
+        (BUNDLE / "configs" / "train.yaml",), disabled | {"dataset_dir": str(data.path)}
+    ).merged()
+    assert len(ConfigParser(config).get_parsed_content("subjects")) == COUNT
+
+
 @pytest.mark.parametrize("layout", [without_masks, datalist_without_masks], ids=named)
 @pytest.mark.parametrize("verb", [run_predict, run_challenge], ids=named)
 def test_neither_masks_nor_a_segmenter(verb, layout, tmp_path, refused):

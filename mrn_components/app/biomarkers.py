@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mrn_components.app.check import images_and_rois
 from mrn_components.biomarkers import measure_nuclei, write_biomarkers
 from mrn_components.data.layouts import Need, find_subjects
 from mrn_components.data.tables import files_of
@@ -14,6 +15,7 @@ def measure_subjects(
     output: str | Path,
     *,
     masks: str | Path | None = None,
+    bundle: str | None = None,
 ) -> Path:
     """Measure each nucleus without a network: volume, iron, neuromelanin (research use only).
 
@@ -27,6 +29,7 @@ def measure_subjects(
             or a BIDS directory.
         output: folder of the results.
         masks: folder of the masks, where they do not lie beside the images.
+        bundle: measure the images of this bundle's regions instead of the challenge's two.
 
     Returns:
         The path of ``biomarkers.csv``.
@@ -37,7 +40,8 @@ def measure_subjects(
         FailedSubjectsError: at the end, if subjects failed; names them and the reasons.
     """
     need = Need(images="given", masks="some", labels="none")
-    found = find_subjects(input, need=need, masks=masks)
+    images, _ = images_and_rois(bundle)
+    found = find_subjects(input, images, need=need, masks=masks)
     found.require_some()
     found.refuse_output(output)
     measured, errors, problems = {}, {}, found.problems
@@ -48,10 +52,11 @@ def measure_subjects(
             continue
         try:
             files = files_of(subject)
-            measured[name] = measure_nuclei({key: read_volume(files[key]) for key in files})
+            volumes = {key: read_volume(files[key]) for key in files}
+            measured[name] = measure_nuclei(volumes, images)
         except (ValueError, OSError) as error:
             errors[name] = str(error)
-    table = write_biomarkers(output, measured, errors)
+    table = write_biomarkers(output, measured, errors, images)
     if errors:
         lines = "\n".join(f"  {subject}: {error}" for subject, error in errors.items())
         raise FailedSubjectsError(

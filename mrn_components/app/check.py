@@ -5,6 +5,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from tqdm import tqdm
 from mrn_components.checks import Examination, Finding, examine_subject
 from mrn_components.checks.cohort import class_findings, duplicate_findings
 from mrn_components.checks.confounds import Confounds, confound_baseline, confound_findings
+from mrn_components.checks.masks import REGIONS
 from mrn_components.data.layouts import Found, Need, find_subjects
+from mrn_components.data.subjects import needed_images
+from mrn_components.images.image import CHALLENGE_IMAGES, Image
+from mrn_components.regions.roi import ROI
 from mrn_components.system.files import write_text
 from mrn_components.system.workers import in_order
 
@@ -103,6 +108,7 @@ def check(
     *,
     labels: str | Path | None = None,
     masks: str | Path | None = None,
+    bundle: str | None = None,
     json: str | Path | None = None,
     workers: int | None = None,
 ) -> Report:
@@ -115,6 +121,7 @@ def check(
             and labels are optional.
         labels: csv or JSON datalist of the diagnoses, as typed or relative to ``data``.
         masks: folder of the masks, where they do not lie beside the images.
+        bundle: check the images of this bundle's regions instead of the challenge's two.
         json: file for the report, for machines.
         workers: processes; None for one a CPU where there are enough subjects.
 
@@ -125,8 +132,9 @@ def check(
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be >= 1 or None for one a CPU, got {workers}.")
     need = Need(masks="alike", labels="given")
-    found = find_subjects(data, need=need, labels=labels, masks=masks)
-    examinations = _examine(found.subjects, workers)
+    images, rois = images_and_rois(bundle)
+    found = find_subjects(data, images, need=need, labels=labels, masks=masks)
+    examinations = _examine(found.subjects, images, rois, workers)
     labelled = [subject for subject in found.subjects if "label" in subject]
     people = {s["subject"]: str(s.get("person", s["subject"])) for s in found.subjects}
     findings = [
@@ -148,11 +156,26 @@ def check(
     return report
 
 
-def _examine(subjects: Sequence[Mapping[str, Any]], workers: int | None) -> list[Examination]:
+def images_and_rois(bundle: str | None) -> tuple[Mapping[str, Image], Mapping[str, ROI]]:
+    """Return the images and regions of a bundle; None for the challenge's."""
+    if bundle is None:
+        return CHALLENGE_IMAGES, REGIONS
+    from mrn_components.app.predict.workflow import bundle_rois  # waits for torch
+
+    rois = bundle_rois(bundle)
+    return needed_images(rois), rois
+
+
+def _examine(
+    subjects: Sequence[Mapping[str, Any]],
+    images: Mapping[str, Image],
+    rois: Mapping[str, ROI],
+    workers: int | None,
+) -> list[Examination]:
     useful = max(len(subjects) // _SUBJECTS_A_PROCESS, 1)
     processes = min(workers or os.cpu_count() or 1, useful)
     examined = in_order(
-        _examine_one,
+        partial(_examine_one, images=images, rois=rois),
         subjects,
         workers=processes if processes > 1 else 0,
         lost=_lost,
@@ -174,9 +197,11 @@ def _lost(subject: Mapping[str, Any]) -> Examination:
     return Examination(subject=subject["subject"], findings=[finding])
 
 
-def _examine_one(subject: Mapping[str, Any]) -> Examination:
+def _examine_one(
+    subject: Mapping[str, Any], images: Mapping[str, Image], rois: Mapping[str, ROI]
+) -> Examination:
     """Examine a subject, and leave its volumes behind: they are large."""
-    return replace(examine_subject(subject, deep=True), volumes={})
+    return replace(examine_subject(subject, images, rois, deep=True), volumes={})
 
 
 def _fields(found: Found, examinations: Sequence[Examination]) -> dict[str, dict[str, float | str]]:

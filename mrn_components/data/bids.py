@@ -82,7 +82,7 @@ def take_masks(case: BIDSCase, images: Mapping[str, Image], root: Path | None = 
     owned: dict[str, list[Path]] = {name: [] for name in masked}
     folders = {case.files[name].parent for name in masked}
     if root is not None:
-        folders = {f for f in _anat_folders(root) if _session(f, root) == case.session}
+        folders = set(_anat_folders(root, "/".join(case.session)))
     for path in sorted(path for folder in folders for path in folder.glob(f"*_{_MASK}.nii*")):
         near = [i for i in masked.values() if root or case.files[i.name].parent == path.parent]
         owners = _owners(path, case, near)
@@ -95,10 +95,11 @@ def take_masks(case: BIDSCase, images: Mapping[str, Image], root: Path | None = 
         case.take(image.mask_name, owned[name], place / f"*_{_MASK}.nii.gz")
 
 
-def _anat_folders(root: Path) -> Iterator[Path]:
+def _anat_folders(root: Path, *sessions: str) -> Iterator[Path]:
+    """Yield the anat folders of some sessions, raw and derived; of all without any."""
     for data_set in ("", "derivatives/*/"):
-        for session in ("", "ses-*/"):
-            yield from sorted(root.glob(f"{data_set}sub-*/{session}anat"))
+        for session in sessions or ("sub-*", "sub-*/ses-*"):
+            yield from sorted(root.glob(f"{data_set}{session}/anat"))
 
 
 def _session(folder: Path, root: Path) -> tuple[str, ...]:

@@ -252,8 +252,9 @@ def _take_masks_elsewhere(root: Path, cases: Sequence[Case], images: Mapping[str
     """Give the cases the masks of a folder, instead of those beside their images."""
     base = root / "subjects" if (root / "subjects").is_dir() else root
     masked = [image for image in images.values() if image.mask]
+    in_bids = is_bids(root)
     for case in cases:
-        if isinstance(case, BIDSCase) and is_bids(root):
+        if isinstance(case, BIDSCase) and in_bids:
             take_masks(case, images, root)
             continue
         for image in masked:

@@ -54,7 +54,7 @@ def load_subjects(
     )
     needed = needed_images(rois) if images is None else {image.name: image for image in images}
     found = find_subjects(dataset_dir, needed, need=need, labels=labels, target=target, masks=masks)
-    return found.require_all(find_header_faults(found.subjects) if check_headers else ())
+    return found.require_all(find_header_faults(found.subjects, needed) if check_headers else ())
 
 
 def needed_images(rois: Mapping[str, ROI] | None) -> dict[str, Image]:

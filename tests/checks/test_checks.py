@@ -174,10 +174,10 @@ def test_processes_find_the_same(copied):
 
 
 def test_a_process_that_dies_costs_its_subject_alone(copied, monkeypatch):
-    def examine(subject, **options):
+    def examine(subject, *regions, **options):
         if subject["subject"] == "SUBJ_003":
             os.kill(os.getpid(), signal.SIGKILL)
-        return examine_subject(subject, **options)
+        return examine_subject(subject, *regions, **options)
 
     monkeypatch.setattr("mrn_components.app.check.examine_subject", examine)
     report = check(copied, workers=2)

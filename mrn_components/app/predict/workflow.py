@@ -17,7 +17,7 @@ from mrn_components.data.dataset import collate_subjects
 from mrn_components.data.predictions import prediction
 from mrn_components.data.target import HC_PD, Target
 from mrn_components.images.image import Image
-from mrn_components.regions.roi import images_of, volume_keys
+from mrn_components.regions.roi import ROI, images_of, volume_keys
 from mrn_components.system.keys import check_device
 
 _PARTS = ("checkpoint", "dataset", "inferer", "network", "postprocessing", "prepare_batch")
@@ -53,6 +53,20 @@ def inference_workflow(
     workflow = ConfigWorkflow(config_file=str(config_file), workflow_type="infer", **settings)
     workflow.initialize()
     return workflow
+
+
+def bundle_rois(bundle: str) -> dict[str, ROI]:
+    """Return the regions of a bundle, whose images a verb without a network may want.
+
+    Args:
+        bundle: folder of a bundle, or of a training run.
+
+    Raises:
+        FileNotFoundError: if it is none.
+        UntrustedBundleError: if more than the bundle's data differ from the installed one.
+    """
+    parser = inference_workflow(".", ".", bundle=bundle).parser
+    return dict(parser.get_parsed_content("rois"))
 
 
 class Classifier:
