@@ -206,14 +206,9 @@ def run_biomarkers(data, out, bundles):
 
 
 def run_contributions(data, out, bundles):
-    options = {"labels": data.labels} if data.labels else {}
-    options |= {"masks": data.masks} if data.masks else {}
-    return [
-        row["subject"]
-        for row in read_rows(
-            contributions(str(data.path), str(out), bundle=bundles["bundle"], **options)
-        )
-    ]
+    options = {"labels": data.labels, "masks": data.masks, "abstain": False} | bundles
+    contributions(data.path, out, **options)
+    return [row["subject"] for row in read_rows(out / "states.csv")]
 
 
 def run_evaluate_masks(data, out, bundles):
@@ -268,8 +263,6 @@ NO_MASK, NO_LABEL = "no (NM|QSM) mask", "no label"
 LACKING = {
     (run_biomarkers, without_masks): NO_MASK,
     (run_biomarkers, datalist_without_masks): NO_MASK,
-    (run_contributions, without_masks): NO_MASK,
-    (run_contributions, datalist_without_masks): NO_MASK,
     (run_evaluate_masks, without_masks): NO_MASK,
     (run_evaluate_masks, datalist_without_masks): NO_MASK,
     (run_evaluate_masks, masks_elsewhere): NO_MASK,  # there are none to compare with
@@ -354,7 +347,7 @@ def test_the_files_of_the_enabled_regions_are_enough(data_of, tmp_path):
 
 
 @pytest.mark.parametrize("layout", [without_masks, datalist_without_masks], ids=named)
-@pytest.mark.parametrize("verb", [run_predict, run_challenge], ids=named)
+@pytest.mark.parametrize("verb", [run_predict, run_contributions, run_challenge], ids=named)
 def test_neither_masks_nor_a_segmenter(verb, layout, tmp_path, refused):
     code, message = refused(verb, layout, segmentation=str(tmp_path / "nowhere"))
     assert code == 2

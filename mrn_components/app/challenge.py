@@ -16,7 +16,7 @@ from mrn_components.checks import FaultyFileError
 from mrn_components.data import Subject
 from mrn_components.data.layouts import Need, find_subjects
 from mrn_components.images.image import CHALLENGE_IMAGES
-from mrn_components.images.volume import read_volume
+from mrn_components.images.volume import Volume, read_volume
 from mrn_components.system.errors import FailedSubjectsError
 from mrn_components.system.files import write_text
 
@@ -153,19 +153,17 @@ def _write_masks(subject: Subject, output: Path, scratch: Path, suffix: str) -> 
         path = output / f"{image.file}_{suffix}.nii.gz"
         made = mask_file(scratch, subject["subject"], image)
         mask = _read(made if made.is_file() else subject.get(image.mask_name))
-        if mask is None and (voxels := _read(subject.get(image.name))) is not None:
-            mask = np.zeros(voxels.shape, np.uint8)
-        if mask is None or image.name not in subject:
+        like = _read(subject.get(image.name)) or mask
+        if like is None or image.name not in subject:
             path.unlink(missing_ok=True)  # of an earlier run
         else:
-            save_mask(path, mask, like=subject[image.name])
+            voxels = np.zeros(like.shape) if mask is None else np.rint(mask.voxels)
+            save_mask(path, voxels.astype(np.uint8), like)
 
 
-def _read(path: str | Path | None) -> np.ndarray | None:
-    """The voxels of a file as uint8; None if it is not there or damaged."""
-    if path is None:
-        return None
+def _read(path: str | Path | None) -> Volume | None:
+    """Read a file; None if it is not there or damaged."""
     try:
-        return np.rint(read_volume(Path(path)).voxels).astype(np.uint8)
+        return None if path is None else read_volume(path)
     except FaultyFileError:
         return None

@@ -3,23 +3,28 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mrn_components.app.predict.classifier import Classifier
+from mrn_components.app.predict.run import Options, predict_cohort
 from mrn_components.app.states import (
     METRICS,
     StateScores,
     leakage,
-    score_states,
+    read_states,
     state_metrics,
     state_name,
 )
+from mrn_components.data.layouts import Found
 from mrn_components.metrics.shapley import shapley_values
 from mrn_components.networks.inferers import masked_states
-from mrn_components.networks.masking import MaskMode
+from mrn_components.networks.masking import MaskMode, check_mask_mode
 from mrn_components.system.files import write_csv, write_text
 
 _logger = logging.getLogger(__name__)
+_FILES = ("states.csv", "contributions.csv", "contributions.json", "table.csv", "table.md")
 
 
 def contributions(
@@ -27,25 +32,39 @@ def contributions(
     output: str | Path,
     *,
     bundle: str = "bundles/mrn",
+    segmentation: str = "bundles/segmentation",
     labels: str | Path | None = None,
     mask_mode: MaskMode = "voxels",
+    nm_filter: str | None = None,
+    masks: str | Path | None = None,
+    abstain: bool = True,
+    resume: bool = False,
+    report: bool = False,
+    trust_bundle: bool = False,
     **overrides: Any,
 ) -> Path:
     """Write what each ROI adds to P(PD): Shapley values, and with labels the paper's Table 4.
 
-    Every subject is run with every subset of its ROIs masked. Files in ``output``: ``states.csv``,
-    P(PD) of each subject in each state, a column named after the masked ROIs;
+    It is ``mrn predict`` with every subset of the ROIs masked too. Beside its files ``output`` has
+    ``states.csv``, P(PD) of each subject in each state, a column named after the masked ROIs;
     ``contributions.csv``, each subject's P(PD), its baseline with all ROIs masked, and the Shapley
     value of each ROI, which add up from one to the other; ``contributions.json``, the cohort's mean
     absolute Shapley values and the test for leakage; with labels ``table.csv`` and ``table.md``,
-    the metrics of each state as in Table 4. The files of ``predict`` stand beside them.
+    the metrics of each state as in Table 4. Subjects without a prediction are left out.
 
     Args:
-        input: folder of subjects in the challenge's layout, with masks; or a JSON datalist.
+        input: a folder of subjects, one subject's folder, a JSON datalist or a BIDS directory.
         output: folder of the results.
         bundle: folder of a bundle with weights, or of a training run.
+        segmentation: folder of the bundle that makes the masks of subjects without.
         labels: csv or JSON datalist of the diagnoses, as typed or relative to ``input``.
         mask_mode: hide an ROI's voxels by zeros, noise or their mean, or its token.
+        nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*".
+        masks: folder of the masks, where they do not lie beside the images.
+        abstain: give no probability where the NM ROI or more than one ROI is missing.
+        resume: keep the subjects whose files, weights and settings are those of an earlier call.
+        report: write ``index.html`` and a page a subject too, which asks the network 28 times more.
+        trust_bundle: run the bundles in spite of what ``mrn inspect`` finds in them.
         overrides: config keys and their values, e.g. --ckpt_path FILE, --precision fp32.
 
     Returns:
@@ -54,17 +73,48 @@ def contributions(
     Raises:
         FileNotFoundError: if a path is missing or ``bundle`` is no bundle.
         ValueError: for an unknown mask mode, an override that the config does not know or that
-            states what is varied here, or a network that gives no ROI tokens.
+            states what is varied here, or if no subject has a prediction in every state.
+        FailedSubjectsError: at the end, if subjects failed; names them and the reasons.
     """
-    scores = score_states(
-        str(input), str(output), bundle=bundle, labels=labels, mask_mode=mask_mode, **overrides
+    if varied := sorted({"masked_rois", "inferer", "tta"} & set(overrides)):
+        raise ValueError(
+            f"contributions masks the ROIs itself and averages no views; leave out --{varied[0]}."
+        )
+    check_mask_mode(mask_mode)
+    options = Options(
+        bundle=bundle,
+        segmentation=segmentation,
+        nm_filter=nm_filter,
+        masks=masks,
+        abstain=abstain,
+        resume=resume,
+        report=report,
+        trust_bundle=trust_bundle,
+        require_labels=bool(overrides.pop("require_labels", False)),
+        overrides=overrides,
+        labels=labels,
+        states=mask_mode,
+        further=partial(_write, Path(output), mask_mode),
     )
-    output = Path(output)
+    predict_cohort(input, output, options)
+    return Path(output) / "contributions.csv"
+
+
+def _write(
+    output: Path,
+    mask_mode: str,
+    records: Sequence[Mapping[str, Any]],
+    found: Found,
+    classifier: Classifier,
+) -> None:
+    """Write the tables of some records."""
+    for name in _FILES:  # of an earlier call
+        (output / name).unlink(missing_ok=True)
+    scores = read_states(records, found.subjects, list(classifier.rois), classifier.target)
+    if not scores.prob_pd:
+        return  # predict says why
     shapley = _write_subjects(output, scores)
     leak = _write_table(output, scores, mask_mode) if scores.labels else None
-    if leak is None:  # of an earlier call
-        for name in ("table.csv", "table.md"):
-            (output / name).unlink(missing_ok=True)
     mean = {roi: sum(abs(row[roi]) for row in shapley) / len(shapley) for roi in scores.rois}
     summary = {
         "mask_mode": mask_mode,
@@ -74,7 +124,6 @@ def contributions(
     }
     write_text(output / "contributions.json", json.dumps(summary, indent=2) + "\n")
     _logger.info("contributions of the ROIs are in %s (research use only)", output)
-    return output / "contributions.csv"
 
 
 def format_table(rows: Sequence[Mapping[str, Any]], leak: Mapping[str, Any]) -> str:
@@ -109,7 +158,9 @@ def _write_subjects(output: Path, scores: StateScores) -> list[dict[str, float]]
         values = shapley_values(dict(zip(visible, prob_pd, strict=True)), scores.rois)
         shapley.append(values)
         state_rows.append({"subject": subject, **dict(zip(names, prob_pd, strict=True))})
-        rows.append({"subject": subject, "prob_pd": prob_pd[0], "baseline": prob_pd[-1], **values})
+        rows.append(
+            {"subject": subject, scores.lead: prob_pd[0], "baseline": prob_pd[-1], **values}
+        )
     write_csv(output / "states.csv", state_rows, floats=".8f")
     write_csv(output / "contributions.csv", rows, floats=".8f")
     return shapley

@@ -18,6 +18,7 @@ from nibabel.affines import apply_affine
 from mrn_components.app.inspect import open_bundle
 from mrn_components.bundle import RunArguments
 from mrn_components.data.ledger import read_ledgers
+from mrn_components.images.volume import Volume
 from mrn_components.system.files import check_digest, replacing
 
 _MARGIN_MM = 15.0  # NM and QSM of a subject lie up to 3 mm apart
@@ -88,17 +89,17 @@ class NucleiSegmenter:
         self.postprocessing = Compose([t for t in postprocessing if not isinstance(t, SaveImaged)])
 
     def __call__(
-        self, path: str | Path, near: tuple[str | Path, Sequence[int]] | None = None
+        self, source: Volume | str | Path, near: tuple[Volume, Sequence[int]] | None = None
     ) -> Segmentation:
         """Segment an image.
 
         Args:
-            path: file of the image.
-            near: mask file of another image of the subject, and the ids in it that tell where to
-                look: a subject's images share a frame.
+            source: the image, or its file.
+            near: mask of another image of the subject, and the ids in it that tell where to look:
+                a subject's images share a frame.
         """
         start = time.perf_counter()
-        data = self.preprocessing({"image": str(path)})
+        data = self.preprocessing({"image": source})
         image = data["image"]
         where = {} if near is None else _near(*near, image)
         with torch.no_grad():
@@ -108,21 +109,19 @@ class NucleiSegmenter:
         return Segmentation(mask, time.perf_counter() - start)
 
 
-def save_mask(path: Path, mask: np.ndarray, like: str | Path) -> None:
+def save_mask(path: Path, mask: np.ndarray, like: Volume) -> None:
     """Write a mask on the grid of an image, with its geometry and nothing else of its header.
 
     Args:
         path: file to write.
         mask: label ids (X, Y, Z) on the axes of ``like``.
-        like: file of the image.
+        like: the image.
     """
-    source: Any = nibabel.load(like)
-    volume = nibabel.Nifti1Image(mask, source.affine)
-    if isinstance(source, nibabel.Nifti1Image):
-        for kind in ("qform", "sform"):
-            affine, code = getattr(source, f"get_{kind}")(coded=True)
-            getattr(volume, f"set_{kind}")(affine, int(code))
-        volume.header.set_xyzt_units(*source.header.get_xyzt_units())
+    volume = nibabel.Nifti1Image(mask, like.affine)
+    for kind in ("qform", "sform"):
+        affine, code = getattr(like.header, f"get_{kind}")(coded=True)
+        getattr(volume, f"set_{kind}")(affine, int(code))
+    volume.header.set_xyzt_units(*like.header.get_xyzt_units())
     with replacing(path) as temporary:
         temporary.write_bytes(_gzip(volume.to_bytes()))
 
@@ -132,10 +131,9 @@ def _gzip(content: bytes) -> bytes:
     return gzip.compress(content, compresslevel=6, mtime=0)
 
 
-def _near(mask_file: str | Path, ids: Sequence[int], image: Any) -> dict[str, Any]:
+def _near(mask: Volume, ids: Sequence[int], image: Any) -> dict[str, Any]:
     """Region about some ids of a mask, in an image of the same frame."""
-    mask: Any = nibabel.load(mask_file)
-    voxels = np.argwhere(np.isin(mask.dataobj, ids))
+    voxels = np.argwhere(np.isin(mask.ids, ids))
     if not len(voxels):
         return {}
     corners = np.array([voxels.min(axis=0), voxels.max(axis=0) + 1]).T

@@ -1,85 +1,60 @@
 """P(PD) of subjects with every subset of the ROIs masked: the 16 states of Table 4."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from monai.engines import IterationEvents
-
 from mrn_components.app.paper import load_table
-from mrn_components.app.predict import inference_workflow
+from mrn_components.data import Subject
+from mrn_components.data.target import Score, Target
 from mrn_components.metrics import ZERO_VARIANCE, diagnosis_metrics
-from mrn_components.networks.inferers import MaskedStatesInferer, masked_states
-from mrn_components.networks.masking import MaskMode
+from mrn_components.networks.inferers import masked_states
 
 METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC", "f1_macro": "macro F1"}
 
 
 @dataclass(frozen=True)
 class StateScores:
-    """P(PD) of subjects with every subset of the ROIs masked.
+    """P(PD) of subjects with every subset of the ROIs masked, or what else is predicted.
 
     Args:
         rois: the ROIs.
         prob_pd: of each subject, P(PD) in every state, in the order of ``masked_states(rois)``.
-        labels: diagnosis of each subject, 0 or 1; empty where unknown.
+        labels: of each subject, 1 where it is of the positive class, else 0; empty where unknown.
+        lead: name of what is predicted in tables.
     """
 
     rois: tuple[str, ...]
     prob_pd: dict[str, list[float]]
     labels: dict[str, int]
+    lead: str = "prob_pd"
 
 
-def score_states(
-    input_dir: str,
-    output_dir: str,
-    *,
-    bundle: str,
-    labels: str | Path | None = None,
-    mask_mode: MaskMode = "voxels",
-    **overrides: Any,
+def read_states(
+    records: Sequence[Mapping[str, Any]],
+    subjects: Sequence[Subject],
+    rois: Sequence[str],
+    target: Target,
 ) -> StateScores:
-    """Run every subject with every subset of its ROIs masked.
+    """Collect what ``mrn predict`` with states wrote; subjects without a prediction are left out.
 
     Args:
-        input_dir: as of ``predict``.
-        output_dir: as of ``predict``, whose files are written there.
-        bundle: as of ``predict``.
-        labels: as of ``contributions``.
-        mask_mode: as of ``contributions``.
-        overrides: as of ``predict``.
-
-    Raises:
-        FileNotFoundError: as of ``contributions``.
-        ValueError: as of ``contributions``.
+        records: of the subjects.
+        subjects: their labels, where they are known.
+        rois: of the network.
+        target: what is predicted; labels that are scores are left out.
     """
-    if varied := sorted({"masked_rois", "inferer", "tta"} & set(overrides)):
-        raise ValueError(
-            f"contributions masks the ROIs itself and averages no views; leave out --{varied[0]}."
-        )
-    inferer = MaskedStatesInferer(mask_mode=mask_mode)
-    if labels is not None:
-        overrides |= {"labels": str(labels), "require_labels": True}
-    workflow = inference_workflow(input_dir, output_dir, bundle=bundle, **overrides)
-    evaluator = workflow.parser.get_parsed_content("evaluator")
-    evaluator.inferer = inferer
-    prob_pd: dict[str, list[float]] = {}
-    known: dict[str, int] = {}
-
-    def collect(engine: Any) -> None:
-        subjects, output = engine.state.batch["subject"], engine.state.output
-        states = output["pred"]["state_logits"].softmax(dim=-1)[..., 1]
-        prob_pd.update(zip(subjects, states.tolist(), strict=True))
-        if "label" in output["label"]:
-            known.update(zip(subjects, output["label"]["label"].tolist(), strict=True))
-
-    # Before postprocessing, which keeps of the network's output only what a diagnosis needs.
-    evaluator.add_event_handler(IterationEvents.FORWARD_COMPLETED, collect)
-    workflow.run()
-    workflow.finalize()
-    rois = tuple(workflow.parser.get_parsed_content("rois"))
-    return StateScores(rois, dict(sorted(prob_pd.items())), known)
+    values = {
+        record["subject"]: record["states"][target.lead]
+        for record in records
+        if record["status"] == "ok"
+    }
+    labels = {
+        subject["subject"]: int(subject["label"] == target.number)
+        for subject in subjects
+        if "label" in subject and subject["subject"] in values and not isinstance(target, Score)
+    }
+    return StateScores(tuple(rois), values, labels, target.lead)
 
 
 def state_metrics(scores: StateScores, seed: int = 1) -> list[dict[str, Any]]:

@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from mrn_components.data.tables import Subject, files_of
 from mrn_components.images.finding import FaultyFileError
-from mrn_components.images.volume import read_volume
+from mrn_components.images.volume import Volume, read_volume
 from mrn_components.system.files import write_text
 
 Identities = Mapping[str, frozenset[str]]  # subject: {"id SUBJ_000", "image 9f86d0...", ...}
@@ -28,7 +29,7 @@ def identify_subjects(
     as it is.
 
     Args:
-        subjects: what ``load_subjects`` returns.
+        subjects: what ``load_subjects`` returns; volumes may stand for files.
         cache_dir: folder that remembers the hashes of unchanged files; None reads every image.
 
     Returns:
@@ -38,8 +39,8 @@ def identify_subjects(
     identities = {}
     for subject in tqdm(subjects, desc="Identities", unit="subject", delay=2, leave=False):
         ids = {f"id {subject['subject']}", f"id {subject.get('person', subject['subject'])}"}
-        paths = files_of(subject, masks=False).values()
-        images = {f"image {_hash_voxels(path, memo_dir)}" for path in paths}
+        keys = files_of(subject, masks=False)
+        images = {f"image {_hash_voxels(subject[key], memo_dir)}" for key in keys}
         identities[subject["subject"]] = frozenset(ids | images)
     return identities
 
@@ -77,8 +78,11 @@ def marks_of(names: Iterable[str], identities: Identities) -> frozenset[str]:
     return frozenset[str]().union(*(identities[name] for name in names))
 
 
-def _hash_voxels(path: Path, memo_dir: Path | None) -> str:
+def _hash_voxels(source: Any, memo_dir: Path | None) -> str:
     """Hash an image's voxels, remembered on disk so that an unchanged file is not read again."""
+    if isinstance(source, Volume):
+        return source.voxel_hash
+    path = Path(source)
     if memo_dir is None:
         return _read_and_hash(path)
     stat = path.stat()

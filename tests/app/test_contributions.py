@@ -7,15 +7,19 @@ import sys
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
+from tiny_cohort import make_subject
 from tiny_run import make_datalist, make_run, read_rows
+from tiny_segmentation import make_segmentation_bundle
 
 from mrn_components.app import cli
 from mrn_components.app.contributions import contributions
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.predict import predict
-from mrn_components.app.states import StateScores, leakage, score_states, state_metrics
+from mrn_components.app.predict.records import read_record
+from mrn_components.app.states import StateScores, leakage, state_metrics
 from mrn_components.networks.inferers import masked_states
 from mrn_components.networks.masking import MASK_MODES
+from mrn_components.system.errors import FailedSubjectsError
 
 ROIS = ("nm", "qsm1", "qsm2", "qsm3")
 STATES = ["+".join(masked) or "none" for masked in masked_states(ROIS)]
@@ -29,6 +33,12 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def subjects(cohort, tmp_path_factory):
     return make_datalist(cohort, tmp_path_factory.mktemp("few") / "subjects.json")
+
+
+def states_of(*arguments, **options):
+    """P(PD) of each subject in every state."""
+    rows = read_rows(contributions(*arguments, **options).with_name("states.csv"))
+    return {row.pop("subject"): [float(cell) for cell in row.values()] for row in rows}
 
 
 def test_files_of_labelled_subjects(run, subjects, tmp_path):
@@ -68,33 +78,62 @@ def test_files_of_labelled_subjects(run, subjects, tmp_path):
 
 @pytest.mark.parametrize("mode", MASK_MODES)
 def test_a_state_is_what_predict_gives_with_these_rois_masked(mode, run, subjects, tmp_path):
-    scores = score_states(subjects, str(tmp_path / "all"), bundle=str(run), mask_mode=mode)
+    scores = states_of(subjects, tmp_path / "all", bundle=str(run), mask_mode=mode)
     masked = ("nm", "qsm2")
     alone = predict(
         subjects, str(tmp_path), bundle=str(run), masked_rois=list(masked), mask_mode=mode
     )
     expected = [float(row["prob_pd"]) for row in read_rows(alone)]
     index = masked_states(ROIS).index(masked)
-    got = [states[index] for states in scores.prob_pd.values()]
+    got = [states[index] for states in scores.values()]
     assert got == pytest.approx(expected, abs=2e-6)  # predictions.csv has six decimals
-    assert scores.labels == {}
 
 
 def test_an_ensemble_and_other_rois(subjects, tmp_path):
     changes = {"rois#qsm1#_disabled_": True, "rois#qsm3#_disabled_": True}
     runs = [make_run(tmp_path / f"fold{seed}", seed, **changes) for seed in (1, 2)]
     ensemble = save_ensemble(runs, tmp_path / "ensemble")
-    each = [score_states(subjects, str(tmp_path), bundle=str(bundle)) for bundle in runs]
+    each = [
+        states_of(subjects, tmp_path / f"{bundle.name}_out", bundle=str(bundle)) for bundle in runs
+    ]
     path = contributions(subjects, str(tmp_path / "out"), bundle=str(ensemble))
     rows = read_rows(path.with_name("states.csv"))
     assert list(rows[0]) == ["subject", "none", "nm", "qsm2", "nm+qsm2"]
     for row in rows:
-        mean = np.mean([scores.prob_pd[row["subject"]] for scores in each], axis=0)
+        mean = np.mean([scores[row["subject"]] for scores in each], axis=0)
         got = [float(cell) for cell in list(row.values())[1:]]
         assert got == pytest.approx(mean, abs=1e-6)
-    names = {file.name for file in path.parent.iterdir()}
-    assert names == {"states.csv", "contributions.csv", "contributions.json", "predictions.csv"}
+    assert {"predictions.csv", "biomarkers.csv", "manifest.json", "contributions.csv"} <= {
+        file.name for file in path.parent.iterdir()
+    }
+    assert not path.with_name("table.csv").exists()
     assert json.loads(path.with_name("contributions.json").read_text())["leakage"] is None
+
+
+def test_it_is_a_prediction_with_states(run, tmp_path, capsys):
+    """Raw images, faulty subjects, --resume, and what predict itself writes."""
+    segmentation = str(make_segmentation_bundle(tmp_path / "segmentation"))
+    for number in range(3):
+        make_subject(tmp_path / "few" / f"S{number}", number % 2, number)
+        for mask in (tmp_path / "few" / f"S{number}").glob("*_mask.nii.gz"):
+            mask.unlink()
+    (tmp_path / "few" / "S1" / "QSM.nii.gz").write_bytes(b"nothing")
+    out = tmp_path / "out"
+    options = {"bundle": str(run), "segmentation": segmentation}
+    with pytest.raises(FailedSubjectsError, match="1 of 3 subjects failed"):
+        predict(tmp_path / "few", out, **options)
+    with pytest.raises(FailedSubjectsError, match="1 of 3 subjects failed"):
+        contributions(tmp_path / "few", out, resume=True, **options)
+    assert "left: 2 without these states, 1 failed before" in capsys.readouterr().out
+    states = read_rows(out / "states.csv")
+    assert [row["subject"] for row in states] == ["S0", "S2"]
+    record = read_record(out, "S0")
+    assert record["mask_source"] == {"nm": "segmented", "qsm": "segmented"}
+    assert record["states"]["prob_pd"][0] == pytest.approx(record["prob_pd"], abs=1e-6)
+    make_subject(tmp_path / "few" / "S1", 1, 1)
+    contributions(tmp_path / "few", out, resume=True, **options)
+    assert "resume: 2 subjects are done; left: 1 failed before" in capsys.readouterr().out
+    assert [row["subject"] for row in read_rows(out / "states.csv")] == ["S0", "S1", "S2"]
 
 
 def scores_of(prob_pd, labels, rois=("nm",)):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from mrn_components.app.predict import inference_workflow, predict
 from mrn_components.app.predict.pipeline import find_near
 from mrn_components.app.predict.records import read_record
 from mrn_components.biomarkers import read_biomarkers
+from mrn_components.checks import examine_subject
 from mrn_components.data.predictions import read_predictions
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.system.errors import FailedSubjectsError
@@ -281,13 +283,13 @@ def test_without_weights_it_says_what_to_do(run, few, tmp_path):
 def test_the_mask_that_holds_all_nuclei_of_an_image_tells_where_to_look():
     nm, qsm = CHALLENGE_IMAGES["nm"], CHALLENGE_IMAGES["qsm"]
     r2star = Image(file="R2S", mask="R2S_mask", nuclei={"RN": (1, 2), "SN": (5, 6)})
-    masks = {"nm": Path("n"), "qsm": Path("q"), "r2s": Path("r")}
+    masks = {"nm": "n", "qsm": "q", "r2s": "r"}
     images = [qsm, r2star, nm]
     assert find_near(nm, images, {}) is None
-    assert find_near(nm, images, masks) == (Path("q"), [11, 12])
-    assert find_near(nm, images, {"r2s": Path("r")}) == (Path("r"), [5, 6])
-    assert find_near(r2star, images, {"qsm": Path("q")}) == (Path("q"), [13, 14, 11, 12])
-    assert find_near(qsm, images, {"nm": Path("n"), "r2s": Path("r")}) is None  # they show parts
+    assert find_near(nm, images, masks) == ("q", [11, 12])
+    assert find_near(nm, images, {"r2s": "r"}) == ("r", [5, 6])
+    assert find_near(r2star, images, {"qsm": "q"}) == ("q", [13, 14, 11, 12])
+    assert find_near(qsm, images, {"nm": "n", "r2s": "r"}) is None  # they show parts
 
 
 def raise_cause(call, *arguments, **options):
@@ -320,13 +322,79 @@ def test_flags_and_errors_are_one_cell_and_no_formula(run, few, tmp_path, monkey
     def fail(*_, **__):
         raise ValueError("=cmd()\nsecond line, with a comma")
 
-    monkeypatch.setattr("mrn_components.app.predict.pipeline.examine_subject", fail)
+    monkeypatch.setattr("mrn_components.app.predict.preparation.examine_subject", fail)
     with pytest.raises(FailedSubjectsError):
         predict(few, tmp_path / "out", bundle=run)
     rows = read_rows(tmp_path / "out" / "predictions.csv")
     assert len(rows) == 3
     assert rows[0]["error"].endswith("=cmd() second line, with a comma")
     assert not rows[0]["error"].startswith("=")
+
+
+@pytest.mark.parametrize("masks", ["given", "made"])
+def test_workers_change_nothing(masks, run, segmentation, tmp_path):
+    """Read in two processes or in this one: the same rows, faulty subjects among them."""
+    for number in range(5):
+        make_subject(tmp_path / "few" / f"S{number}", number % 2, number)
+    (tmp_path / "few" / "S1" / "NM.nii.gz").write_bytes(b"nothing")
+    if masks == "made":
+        remove_masks(tmp_path / "few")
+    for workers in (0, 2):
+        out = tmp_path / str(workers)
+        with pytest.raises(FailedSubjectsError, match="1 of 5 subjects failed"):
+            predict(
+                tmp_path / "few", out, bundle=run, segmentation=segmentation, num_workers=workers
+            )
+    for name in ("predictions.csv", "biomarkers.csv"):
+        assert (tmp_path / "0" / name).read_text() == (tmp_path / "2" / name).read_text()
+    records = [read_record(tmp_path / number, "S2") for number in ("0", "2")]
+    for record in records:
+        assert list(record["timings_s"])[-1] == "total"
+        record["timings_s"] = sorted(record["timings_s"])
+    assert records[0] == records[1]
+
+
+def test_a_worker_that_dies_costs_its_subject_alone(run, few, tmp_path, monkeypatch):
+    make_subject(tmp_path / "few" / "S3", 0, 3)
+
+    def examine(subject, *arguments, **options):
+        if subject["subject"] == "S1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return examine_subject(subject, *arguments, **options)
+
+    monkeypatch.setattr("mrn_components.app.predict.preparation.examine_subject", examine)
+    with pytest.raises(FailedSubjectsError, match=r"S1: the process that read its files died"):
+        predict(few, tmp_path / "out", bundle=run, num_workers=2)
+    rows = read_rows(tmp_path / "out" / "predictions.csv")
+    assert [row["status"] for row in rows] == ["ok", "failed", "ok", "ok"]
+
+
+@pytest.mark.parametrize("masks", ["given", "made"])
+def test_a_file_is_opened_once(masks, run, segmentation, few, tmp_path):
+    if masks == "made":
+        remove_masks(few)
+    code = """
+import sys, pathlib
+log = open(sys.argv.pop(1), "a", buffering=1)
+def note(event, arguments):
+    if event == "open" and str(arguments[0]).endswith(".nii.gz") and "r" in str(arguments[1]):
+        log.write(str(arguments[0]) + "\\n")
+sys.addaudithook(note)
+from mrn_components.app.cli import main
+main()
+"""
+    log, places = tmp_path / "opened.txt", [str(few), str(tmp_path / "out")]
+    options = ["--bundle", run, "--segmentation", segmentation, "--num_workers", "1"]
+    for folder in ("S0", "S1"):
+        shutil.copytree(few / folder, few / f"more_{folder}")
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(log), "predict", *places, *options],
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    opened = [Path(line) for line in log.read_text().splitlines()]
+    inputs = sorted(path for path in opened if path.is_relative_to(few))
+    assert inputs == sorted(few.glob("*/*.nii.gz"))
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from tiny_segmentation import make_segmentation_bundle
 
 from mrn_components.app.segment import NucleiSegmenter, save_mask
 from mrn_components.images.image import CHALLENGE_IMAGES
+from mrn_components.images.volume import read_volume
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def reoriented(source, target, axes):
 
 def in_las(mask, like, tmp_path):
     """A mask written on the grid of ``like``, seen in LAS."""
-    save_mask(tmp_path / "mask.nii.gz", mask, like)
+    save_mask(tmp_path / "mask.nii.gz", mask, read_volume(like))
     turned = reoriented(tmp_path / "mask.nii.gz", tmp_path / "las.nii.gz", "LAS")
     return np.asanyarray(nibabel.load(turned).dataobj)
 
@@ -46,7 +47,8 @@ def test_the_qsm_tells_where_the_nm_is_searched(bundle, cohort):
     segment.inferer = lambda image, _network, **where: (
         seen.append(where) or torch.zeros(image.shape, dtype=torch.uint8)
     )
-    near = cohort / "SUBJ_003" / "QSM_mask.nii.gz", CHALLENGE_IMAGES["qsm"].nuclei["SN"]
+    mask = read_volume(cohort / "SUBJ_003" / "QSM_mask.nii.gz")
+    near = mask, CHALLENGE_IMAGES["qsm"].nuclei["SN"]
     segment(cohort / "SUBJ_003" / "NM.nii.gz", near=near)
     # Boxes of the SN, [7, 17) x [8, 11) x [3, 6) on the axes x y z of a file of the same grid.
     np.testing.assert_allclose(seen[0]["centre"], [4.5, 9.5, 12], atol=0.6)
@@ -60,7 +62,7 @@ def test_a_mask_takes_the_images_geometry_and_nothing_else(cohort, tmp_path):
     nibabel.save(source, tmp_path / "image.nii.gz")
     mask = np.zeros(source.shape, np.uint8)
     for name in ("one", "two"):
-        save_mask(tmp_path / f"{name}.nii.gz", mask, tmp_path / "image.nii.gz")
+        save_mask(tmp_path / f"{name}.nii.gz", mask, read_volume(tmp_path / "image.nii.gz"))
     saved = nibabel.load(tmp_path / "one.nii.gz")
     np.testing.assert_array_equal(saved.affine, source.affine)
     assert (saved.header["sform_code"], saved.get_data_dtype()) == (4, np.uint8)

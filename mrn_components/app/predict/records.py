@@ -1,7 +1,7 @@
 """What is known of a subject, and the files that hold it."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,9 @@ def read_record(output_dir: Path, subject: str) -> Record | None:
     return record if isinstance(record, dict) and record.keys() >= empty_record("").keys() else None
 
 
-def write_tables(output_dir: Path, records: Sequence[Record], target: Target) -> Path:
+def write_tables(
+    output_dir: Path, records: Sequence[Record], target: Target, images: Mapping[str, Image]
+) -> Path:
     """Write ``predictions.csv`` and ``biomarkers.csv``, a row a subject of all those given.
 
     Returns:
@@ -90,5 +92,5 @@ def write_tables(output_dir: Path, records: Sequence[Record], target: Target) ->
     write_predictions(path, records, target)
     measured = {record["subject"]: record["biomarkers"] for record in records}
     errors = {record["subject"]: record["error"] for record in records if record["error"]}
-    write_biomarkers(output_dir, measured, errors)
+    write_biomarkers(output_dir, measured, errors, images)
     return path

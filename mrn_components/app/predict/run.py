@@ -1,50 +1,17 @@
-"""The loop over a cohort: what is done stays, what fails is told at the end."""
+"""``mrn predict``, and what else predicts a cohort."""
 
-import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 from monai.bundle import ConfigWorkflow
-from tqdm import tqdm
 
-import mrn_components
-from mrn_components.app.predict.manifest import (
-    hash_content,
-    hash_files,
-    without_folders,
-    write_manifest,
-)
-from mrn_components.app.predict.pipeline import Pipeline
+from mrn_components.app.predict.cohort import OWN_KEYS, Cohort, Options
 from mrn_components.app.predict.processes import joined_processes, with_own_device
-from mrn_components.app.predict.records import (
-    Record,
-    clear_subject,
-    empty_record,
-    mask_file,
-    read_record,
-    subject_folder,
-    write_record,
-    write_tables,
-)
-from mrn_components.app.predict.segmentation import Segmenters
-from mrn_components.app.predict.workflow import Classifier, inference_workflow
-from mrn_components.app.report.reports import needs_explanation, write_reports
-from mrn_components.data import Subject
+from mrn_components.app.predict.workflow import inference_workflow
 from mrn_components.data.layouts import Found, Need, find_subjects
-from mrn_components.data.ledger import read_ledgers
 from mrn_components.data.subjects import needed_images
-from mrn_components.data.tables import files_of
-from mrn_components.images.image import Image
-from mrn_components.system.errors import FailedSubjectsError
 from mrn_components.system.files import locked
-from mrn_components.system.hashes import file_hash
-
-_NUMBERS = ("weights", "config")  # what decides the numbers of a subject with masks
-# Keys of a config that have an argument of their own, or that belong to an evaluation.
-_OWN_KEYS = ("bundle_root", "dataset_dir", "output_dir", "labels", "require_labels")
 
 
 def predict(
@@ -95,237 +62,77 @@ def predict(
         RuntimeError: if another process uses ``output``.
         FailedSubjectsError: at the end, if subjects failed; names them and the reasons.
     """
-    if own := sorted(set(_OWN_KEYS) & set(overrides)):
+    options = Options(
+        bundle=bundle,
+        segmentation=segmentation,
+        nm_filter=nm_filter,
+        masks=masks,
+        abstain=abstain,
+        resume=resume,
+        report=report,
+        trust_bundle=trust_bundle,
+        overrides=overrides,
+    )
+    return predict_cohort(input, output, options)
+
+
+def predict_cohort(input_dir: str | Path, output_dir: str | Path, options: Options) -> Path:
+    """Predict subjects, as ``predict`` and ``contributions`` do.
+
+    Args:
+        input_dir: the subjects, in any layout.
+        output_dir: folder of the results.
+        options: how.
+
+    Returns:
+        The path of ``predictions.csv``.
+
+    Raises:
+        FileNotFoundError: if a path is missing or the bundle is none.
+        ValueError: for an option that is wrong.
+        FailedSubjectsError: at the end, if subjects failed.
+    """
+    if own := sorted(set(OWN_KEYS) & set(options.overrides)):
         raise ValueError(
             f"--{own[0]}: `mrn predict INPUT OUTPUT` has no such option; `mrn evaluate` scores "
             "predictions by labels."
         )
     with joined_processes() as (rank, world):
         workflow = inference_workflow(
-            str(input),
-            str(output),
-            bundle=bundle,
-            trust_bundle=trust_bundle,
-            **with_own_device(overrides),
+            str(input_dir),
+            str(output_dir),
+            bundle=options.bundle,
+            trust_bundle=options.trust_bundle,
+            **with_own_device(options.overrides),
         )
-        found = _find(workflow, input, nm_filter, masks)
-        found.refuse_output(output)
-        run = _Run(
-            workflow,
-            found,
-            Path(output),
-            bundle=bundle,
-            segmentation=segmentation,
-            abstain=abstain,
-            resume=resume,
-            report=report,
-            trust_bundle=trust_bundle,
-            overrides=overrides,
-        )
+        found = _find(workflow, input_dir, options)
+        found.refuse_output(output_dir)
+        run = Cohort(workflow, found, Path(output_dir), options)
         if rank > 0:
             idist.barrier()  # until the first process has the folder
             run.predict(found.subjects[rank::world])
             idist.barrier()
-            return Path(output) / "predictions.csv"
+            return Path(output_dir) / "predictions.csv"
         print(f"{len(found.subjects)} subjects: {found.layout}", flush=True)
-        with locked(Path(output)):
+        with locked(Path(output_dir)):
             idist.barrier()
             run.predict(found.subjects[::world])
             idist.barrier()  # until every process has written its records
             return run.finish()
 
 
-def _find(
-    workflow: ConfigWorkflow,
-    input_dir: str | Path,
-    nm_filter: str | None,
-    masks: str | Path | None,
-) -> Found:
+def _find(workflow: ConfigWorkflow, input_dir: str | Path, options: Options) -> Found:
     """Find the subjects, with the images that the bundle's regions are taken from."""
-    images = needed_images(workflow.parser.get_parsed_content("rois"))
+    parser = workflow.parser
+    images = needed_images(parser.get_parsed_content("rois"))
     of_nm = [image.name for image in images.values() if image.quantity == "neuromelanin"]
+    labelled = options.require_labels or options.labels is not None
     return find_subjects(
         input_dir,
         images,
-        need=Need(images="some", masks="given", labels="none"),
-        masks=masks,
-        filters={} if nm_filter is None else dict.fromkeys(of_nm, nm_filter),
+        need=Need(images="some", masks="given", labels="all" if labelled else "none"),
+        labels=options.labels,
+        target=parser.get_parsed_content("target") if "target" in parser.get() else None,
+        masks=options.masks,
+        filters={} if options.nm_filter is None else dict.fromkeys(of_nm, options.nm_filter),
     )
-
-
-class _Run:
-    """The prediction of some subjects with one set of weights and settings.
-
-    Args:
-        workflow: of the bundle.
-        found: the subjects.
-        output_dir: folder of the results.
-        bundle, segmentation, abstain, resume, report, trust_bundle, overrides: as of ``predict``.
-    """
-
-    def __init__(
-        self,
-        workflow: ConfigWorkflow,
-        found: Found,
-        output_dir: Path,
-        *,
-        bundle: str,
-        segmentation: str,
-        abstain: bool,
-        resume: bool,
-        report: bool,
-        trust_bundle: bool,
-        overrides: Mapping[str, Any],
-    ) -> None:
-        self.found = found
-        self.output_dir = output_dir
-        self.resume = resume
-        self.report = report
-        classifier = Classifier(workflow)
-        segmenters = Segmenters(segmentation, classifier.device, trust_bundle)
-        segments = self._load_segmenters(classifier.masked_images, segmenters)
-        self.pipeline = Pipeline(
-            classifier=classifier,
-            segmenters=segmenters,
-            ledgers=read_ledgers(classifier.weights),
-            root=found.root,
-            output_dir=output_dir,
-            abstain=abstain,
-            cache_dir=overrides.get("cache_dir"),
-            explain=report,
-        )
-        self.description = {
-            "weights": hash_files(classifier.weights, Path(bundle)),
-            "config": hash_content(_settled(workflow.parser.get())),
-            "segmentation": hash_files(segmenters.files, Path(segmentation)) if segments else None,
-            "settings": {
-                "bundle": Path(bundle).resolve().name,
-                "segmentation": Path(segmentation).resolve().name,
-                "abstain": abstain,
-                "overrides": without_folders(overrides),
-            },
-        }
-        same = [mrn_components.__version__, abstain, *(self.description[k] for k in _NUMBERS)]
-        self._identity = hash_content(same)
-        self._identity_with_masks = hash_content([*same, self.description["segmentation"]])
-
-    def _load_segmenters(self, images: Sequence[Image], segmenters: Segmenters) -> bool:
-        """Build the segmenters that are needed; whether any is.
-
-        Raises:
-            ValueError: if one cannot be built though every subject needs one.
-        """
-        without = [
-            {i.name for i in images if i.name in subject and i.mask_name not in subject}
-            for subject in self.found.subjects
-        ]
-        try:
-            for image in images:
-                if any(image.name in names for names in without):
-                    segmenters.load(image)
-        except ValueError:
-            if all(without):
-                raise  # else it is the error of those subjects
-        return any(without)
-
-    def predict(self, subjects: Sequence[Subject]) -> None:
-        """Predict subjects, and write the records of those that files can be named after."""
-        subjects = [subject for subject in subjects if self._is_named(subject)]
-        if self.resume:
-            subjects = self._left(subjects)
-        for subject in subjects:
-            images = self.pipeline.classifier.masked_images
-            clear_subject(self.output_dir, subject["subject"], images)
-        bar = tqdm(subjects, desc="Subjects", unit="subject", disable=idist.get_rank() > 0)
-        for subject in bar:
-            start = time.perf_counter()
-            record = self.pipeline.predict(subject, self.found.of(subject["subject"]))
-            record["run"] = self._identity_of(record)
-            record["timings_s"]["total"] = round(time.perf_counter() - start, 4)
-            write_record(self.output_dir, record)
-
-    def _is_named(self, subject: Subject) -> bool:
-        return all(finding.id != "subject-id" for finding in self.found.of(subject["subject"]))
-
-    def _left(self, subjects: Sequence[Subject]) -> list[Subject]:
-        """The subjects that are not done yet."""
-        reasons = [self._why_again(subject) for subject in subjects]
-        counts = Counter(reason for reason in reasons if reason is not None)
-        again = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none"
-        print(f"resume: {reasons.count(None)} subjects are done; left: {again}", flush=True)
-        return [subject for subject, reason in zip(subjects, reasons, strict=True) if reason]
-
-    def finish(self) -> Path:
-        """Write the tables and the manifest, and say how it ended.
-
-        Returns:
-            The path of ``predictions.csv``.
-
-        Raises:
-            FailedSubjectsError: if subjects failed.
-        """
-        records = [self._read(subject) for subject in self.found.subjects]
-        table = write_tables(self.output_dir, records, self.pipeline.classifier.target)
-        write_manifest(self.output_dir, self.description, records, self.pipeline.classifier.device)
-        if self.report:
-            print(f"report: {write_reports(self.output_dir, self.found.root)}", flush=True)
-        counts = Counter(record["status"] for record in records)
-        flagged = sum(bool(record["flags"]) for record in records)
-        ended = (
-            f"{counts['ok']} predicted, {counts['abstained']} abstained, {counts['failed']} failed"
-        )
-        print(f"{ended}; {flagged} have flags (research use only)", flush=True)
-        for record in records:
-            if record["status"] == "abstained":
-                print(f"  {record['subject']}: {'; '.join(record['flags'])}")
-        failed = [record for record in records if record["status"] == "failed"]
-        if failed:
-            lines = "\n".join(f"  {record['subject']}: {record['error']}" for record in failed)
-            raise FailedSubjectsError(
-                f"{len(failed)} of {len(records)} subjects failed; mend them and add --resume True "
-                f"to predict only these. The others are in {table}.\n{lines}"
-            )
-        return table
-
-    def _read(self, subject: Subject) -> Record:
-        name = subject["subject"]
-        if not self._is_named(subject):
-            error = self.pipeline.shown(self.found.problems[name], subject)
-            return empty_record(name) | {"error": error}
-        record = read_record(self.output_dir, name)
-        if record is None or record["run"] != self._identity_of(record):
-            error = "not predicted: its process ended early; add --resume True to go on."
-            return empty_record(name, self.pipeline.classifier.target) | {"error": error}
-        return record
-
-    def _why_again(self, subject: Subject) -> str | None:
-        """Why a subject is predicted (again); None if it is done."""
-        record = read_record(self.output_dir, subject["subject"])
-        if record is None:
-            return "new"
-        if record["status"] == "failed":
-            return "failed before"
-        if record["run"] != self._identity_of(record):
-            return "with other weights or settings"
-        classifier = self.pipeline.classifier
-        for name, source in record["mask_source"].items():
-            mask = mask_file(self.output_dir, subject["subject"], classifier.images[name])
-            if source == "segmented" and not mask.is_file():
-                return "without their masks"
-        folder = subject_folder(self.output_dir, subject["subject"])
-        if self.report and needs_explanation(record, folder):
-            return "without what --report shows"
-        known = {key: file["sha256"] for key, file in record["inputs"].items()}
-        files = {k: file_hash(path) for k, path in files_of(subject).items() if path.is_file()}
-        return None if files == known else "with other files"
-
-    def _identity_of(self, record: Record) -> str:
-        """Hash of all but the files that the record depends on."""
-        segmented = "segmented" in record["mask_source"].values()
-        return self._identity_with_masks if segmented else self._identity
-
-
-def _settled(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without what changes no number: where things are, and how many workers read."""
-    places = {*_OWN_KEYS, "_meta_", "cache_dir", "ckpt_path", "device", "num_workers"}
-    return {key: value for key, value in config.items() if key not in places}

@@ -9,11 +9,12 @@ import torch
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
 
+from mrn_components.data.predictions import check_finite
 from mrn_components.data.target import HC_PD, Target
 from mrn_components.metrics.shapley import shapley_values
 from mrn_components.networks.ensemble import merge_logits
 from mrn_components.networks.inferers import MaskedStatesInferer, masked_states
-from mrn_components.networks.masking import token_blocks
+from mrn_components.networks.masking import MaskMode, token_blocks
 
 # Cells along the longer side of a crop: of SN about 8 mm, the size of a nucleus's side.
 NUM_CELLS = 5
@@ -59,9 +60,8 @@ def explain_subject(
             f"explain_subject takes one crop of each ROI and num_cells >= 1, got {counts} crops "
             f"and num_cells {num_cells}."
         )
+    states = masked_values(network, images, target=target)
     with eval_mode(network):  # and without gradients
-        logits = MaskedStatesInferer()(images, network)["state_logits"][0]  # (S, 2)
-        states = target.values(logits)[target.lead].tolist()
         folds = list(getattr(network, "folds", [network]))
         rois = tuple(folds[0].rois)
         patients = [fold(images)["patient"] for fold in folds]
@@ -78,6 +78,35 @@ def explain_subject(
     shapley = shapley_values(dict(zip(visible, states, strict=True)), rois)
     first = {target.lead: states[0], "baseline": states[-1]}
     return {**first, "shapley": shapley, "occlusion": maps}
+
+
+def masked_values(
+    network: nn.Module,
+    images: Mapping[str, Sequence[Tensor]],
+    *,
+    target: Target = HC_PD,
+    mask_mode: MaskMode = "voxels",
+) -> list[float]:
+    """Ask a network about one subject with every subset of the ROIs masked.
+
+    Args:
+        network: one that ``MaskedStatesInferer`` takes.
+        images: one crop (channels, D, H, W) in [0, 1] of each ROI, as ``PrepareROIBatch`` gives.
+        target: what is predicted.
+        mask_mode: how an ROI is hidden.
+
+    Returns:
+        P(PD), or what else is predicted, in every state, in the order of ``masked_states``.
+
+    Raises:
+        ValueError: for a network without ROI tokens, one that masks ROIs already, or an answer that
+            is no finite number.
+    """
+    with eval_mode(network):
+        logits = MaskedStatesInferer(mask_mode=mask_mode)(images, network)["state_logits"][0]
+    values: list[float] = target.values(logits)[target.lead].tolist()
+    check_finite(target, values)
+    return values
 
 
 def _covered_crops(crop: Tensor, num_cells: int) -> Iterator[Iterator[Tensor]]:

@@ -1,0 +1,134 @@
+"""The one way to ask the network of a bundle."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.bundle import ConfigWorkflow
+from monai.networks.utils import eval_mode
+from monai.utils import ensure_tuple
+
+from mrn_components.app.report.explanation import Explanation, explain_subject, masked_values
+from mrn_components.data import Subject
+from mrn_components.data.dataset import collate_subjects
+from mrn_components.data.predictions import prediction
+from mrn_components.data.subjects import needed_images
+from mrn_components.data.target import HC_PD, Target
+from mrn_components.images.image import Image
+from mrn_components.networks.masking import MaskMode
+from mrn_components.regions.roi import volume_keys
+
+_PARTS = ("checkpoint", "dataset", "inferer", "network", "postprocessing", "prepare_batch")
+
+
+class Classifier:
+    """The network of a bundle with all that its inference config puts around it.
+
+    The parts are used as the config has them, so that a subject gets the numbers of
+    ``monai.bundle run``.
+
+    Args:
+        workflow: what ``inference_workflow`` returns.
+
+    Attributes:
+        images: what the ROIs are taken from, by name, without masks that none needs.
+        keys: of the files that the ROIs need of a subject: images, and masks of nuclei.
+        num_workers: processes that prepare subjects, as the config says.
+
+    Raises:
+        ValueError: if the config lacks a part.
+        FileNotFoundError: if the weights are missing.
+    """
+
+    def __init__(self, workflow: ConfigWorkflow) -> None:
+        parser = workflow.parser
+        if missing := [part for part in _PARTS if part not in parser.get()]:
+            raise ValueError(
+                f"the inference config has no {missing}, of which `mrn predict` is made; add what "
+                "the bundle mrn has in configs/inference.yaml."
+            )
+        known = "target" in parser.get()  # runs of earlier versions name none
+        self.target: Target = parser.get_parsed_content("target") if known else HC_PD
+        self.rois = dict(parser.get_parsed_content("rois"))
+        self.images = dict(sorted(needed_images(self.rois).items()))
+        self.keys = volume_keys(self.rois)
+        self.device = torch.device(parser.get_parsed_content("device"))
+        config = parser.get()
+        self.num_workers = int(
+            parser.get_parsed_content("num_workers") if "num_workers" in config else 0
+        )
+        self.weights = [Path(file) for file in ensure_tuple(parser.get_parsed_content("ckpt_path"))]
+        # First, because it fails where there are no weights, and the network takes long.
+        checkpoint = parser.get_parsed_content("checkpoint")
+        self._network = parser.get_parsed_content("network")
+        self._inferer = parser.get_parsed_content("inferer")
+        self._prepare_batch = parser.get_parsed_content("prepare_batch")
+        self._postprocess = parser.get_parsed_content("postprocessing")
+        self._preprocess = parser.get_parsed_content("dataset#transform")
+        loader = Engine(lambda _engine, _batch: None)
+        checkpoint.attach(loader)  # MONAI's loaders read at this event
+        loader.fire_event(Events.STARTED)
+
+    @property
+    def masked_images(self) -> list[Image]:
+        """Return the images whose masks the ROIs need, those with most nuclei first."""
+        masked = [image for image in self.images.values() if image.mask_name in self.keys]
+        return sorted(masked, key=lambda image: -len(image.nuclei))
+
+    def crop(self, subject: Subject) -> dict[str, Any]:
+        """Crop a subject's ROIs.
+
+        Args:
+            subject: ``subject`` and the volumes that there are, by ``keys``; paths are read.
+        """
+        return dict(self._preprocess(dict(subject)))
+
+    def classify(self, crops: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask the network.
+
+        Args:
+            crops: what ``crop`` returns.
+
+        Returns:
+            What ``prediction`` gives.
+
+        Raises:
+            ValueError: if the network's answer is no finite number.
+        """
+        images, targets = self._inputs(crops)
+        with eval_mode(self._network):
+            output = {"label": targets, "pred": self._inferer(images, self._network)}
+            return prediction(self.target, self._postprocess(output), 0)
+
+    def states(self, crops: Mapping[str, Any], mask_mode: MaskMode = "voxels") -> list[float]:
+        """Ask the network with every subset of the ROIs masked, without mirrored views.
+
+        Args:
+            crops: what ``crop`` returns.
+            mask_mode: how an ROI is hidden.
+
+        Returns:
+            P(PD), or what else is predicted, in every state, in the order of ``masked_states``.
+
+        Raises:
+            ValueError: for a network without ROI tokens, one that masks ROIs already, or an answer
+                that is no finite number.
+        """
+        images, _ = self._inputs(crops)
+        return masked_values(self._network, images, target=self.target, mask_mode=mask_mode)
+
+    def explain(self, crops: Mapping[str, Any]) -> Explanation:
+        """Say what each ROI, and each part of it, adds to the probability.
+
+        Args:
+            crops: what ``crop`` returns.
+
+        Raises:
+            ValueError: for a network without ROI tokens, or one that masks ROIs already.
+        """
+        return explain_subject(self._network, self._inputs(crops)[0], target=self.target)
+
+    def _inputs(self, crops: Mapping[str, Any]) -> tuple[Any, Any]:
+        return self._prepare_batch(collate_subjects([dict(crops)]), self.device)

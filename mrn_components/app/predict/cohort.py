@@ -1,0 +1,273 @@
+"""The loop over a cohort: what is done stays, what fails is told at the end."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+from monai.bundle import ConfigWorkflow
+from tqdm import tqdm
+
+import mrn_components
+from mrn_components.app.predict.classifier import Classifier
+from mrn_components.app.predict.manifest import (
+    hash_content,
+    hash_files,
+    without_folders,
+    write_manifest,
+)
+from mrn_components.app.predict.pipeline import Pipeline
+from mrn_components.app.predict.preparation import Preparation
+from mrn_components.app.predict.records import (
+    Record,
+    clear_subject,
+    empty_record,
+    mask_file,
+    read_record,
+    subject_folder,
+    write_record,
+    write_tables,
+)
+from mrn_components.app.predict.segmentation import Segmenters
+from mrn_components.app.report.reports import needs_explanation, write_reports
+from mrn_components.data import Subject
+from mrn_components.data.layouts import Found
+from mrn_components.data.ledger import read_ledgers
+from mrn_components.data.tables import files_of
+from mrn_components.images.image import Image
+from mrn_components.networks.masking import MaskMode
+from mrn_components.system.errors import FailedSubjectsError
+from mrn_components.system.hashes import file_hash
+from mrn_components.system.workers import in_order
+
+# Keys of a config that have an argument of their own, or that belong to an evaluation.
+OWN_KEYS = ("bundle_root", "dataset_dir", "output_dir", "labels", "require_labels")
+
+_SUBJECTS_A_WORKER = 2
+_NUMBERS = ("weights", "config")  # what decides the numbers of a subject with masks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How subjects are predicted.
+
+    Args:
+        bundle, segmentation, nm_filter, masks, abstain, resume, report, trust_bundle, overrides:
+            what ``predict`` takes.
+        labels: table of the labels, which every subject must have then.
+        require_labels: every subject must have a label.
+        states: also mask every subset of the ROIs, in this way.
+        further: writes tables of the records, in order, beside those of a prediction.
+    """
+
+    bundle: str
+    segmentation: str
+    nm_filter: str | None
+    masks: str | Path | None
+    abstain: bool
+    resume: bool
+    report: bool
+    trust_bundle: bool
+    overrides: Mapping[str, Any]
+    labels: str | Path | None = None
+    require_labels: bool = False
+    states: MaskMode | None = None
+    further: Callable[[Sequence[Record], Found, Classifier], None] | None = None
+
+
+class Cohort:
+    """The prediction of some subjects with one set of weights and settings.
+
+    Args:
+        workflow: of the bundle.
+        found: the subjects.
+        output_dir: folder of the results.
+        options: how.
+    """
+
+    def __init__(
+        self, workflow: ConfigWorkflow, found: Found, output_dir: Path, options: Options
+    ) -> None:
+        self.found = found
+        self.output_dir = output_dir
+        self.options = options
+        classifier = Classifier(workflow)
+        segmenters = Segmenters(options.segmentation, classifier.device, options.trust_bundle)
+        segments = self._load_segmenters(classifier.masked_images, segmenters)
+        self.pipeline = Pipeline(
+            classifier=classifier,
+            segmenters=segmenters,
+            preparation=Preparation(
+                classifier=classifier,
+                ledgers=read_ledgers(classifier.weights),
+                root=found.root,
+                output_dir=output_dir,
+                cache_dir=options.overrides.get("cache_dir"),
+            ),
+            abstain=options.abstain,
+            states=options.states,
+            explain=options.report,
+        )
+        bundle, segmentation = Path(options.bundle), Path(options.segmentation)
+        self.description = {
+            "weights": hash_files(classifier.weights, bundle),
+            "config": hash_content(_settled(workflow.parser.get())),
+            "segmentation": hash_files(segmenters.files, segmentation) if segments else None,
+            "settings": {
+                "bundle": bundle.resolve().name,
+                "segmentation": segmentation.resolve().name,
+                "abstain": options.abstain,
+                "overrides": without_folders(options.overrides),
+            },
+        }
+        same = [
+            mrn_components.__version__,
+            options.abstain,
+            *(self.description[key] for key in _NUMBERS),
+        ]
+        self._identity = hash_content(same)
+        self._identity_with_masks = hash_content([*same, self.description["segmentation"]])
+
+    def _load_segmenters(self, images: Sequence[Image], segmenters: Segmenters) -> bool:
+        """Build the segmenters that are needed; whether any is.
+
+        Raises:
+            ValueError: if one cannot be built though every subject needs one.
+        """
+        without = [
+            {i.name for i in images if i.name in subject and i.mask_name not in subject}
+            for subject in self.found.subjects
+        ]
+        try:
+            for image in images:
+                if any(image.name in names for names in without):
+                    segmenters.load(image)
+        except ValueError:
+            if all(without):
+                raise  # else it is the error of those subjects
+        return any(without)
+
+    def predict(self, subjects: Sequence[Subject]) -> None:
+        """Predict subjects, and write the records of those that files can be named after."""
+        subjects = [subject for subject in subjects if self._is_named(subject)]
+        if self.options.resume:
+            subjects = self._left(subjects)
+        for subject in subjects:
+            images = self.pipeline.classifier.masked_images
+            clear_subject(self.output_dir, subject["subject"], images)
+        preparation = self.pipeline.preparation
+        ready = in_order(
+            preparation,
+            [(subject, self.found.of(subject["subject"])) for subject in subjects],
+            workers=min(self.pipeline.classifier.num_workers, len(subjects) // _SUBJECTS_A_WORKER),
+            lost=preparation.lost,
+        )
+        bar = tqdm(
+            ready,
+            total=len(subjects),
+            desc="Subjects",
+            unit="subject",
+            disable=idist.get_rank() > 0,
+        )
+        for prepared in bar:
+            record = self.pipeline.predict(prepared)
+            record["run"] = self._identity_of(record)
+            write_record(self.output_dir, record)
+
+    def _is_named(self, subject: Subject) -> bool:
+        return all(finding.id != "subject-id" for finding in self.found.of(subject["subject"]))
+
+    def _left(self, subjects: Sequence[Subject]) -> list[Subject]:
+        """The subjects that are not done yet."""
+        reasons = [self._why_again(subject) for subject in subjects]
+        counts = Counter(reason for reason in reasons if reason is not None)
+        again = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none"
+        print(f"resume: {reasons.count(None)} subjects are done; left: {again}", flush=True)
+        return [subject for subject, reason in zip(subjects, reasons, strict=True) if reason]
+
+    def finish(self) -> Path:
+        """Write the tables and the manifest, and say how it ended.
+
+        Returns:
+            The path of ``predictions.csv``.
+
+        Raises:
+            FailedSubjectsError: if subjects failed.
+        """
+        records = [self._read(subject) for subject in self.found.subjects]
+        classifier = self.pipeline.classifier
+        table = write_tables(self.output_dir, records, classifier.target, classifier.images)
+        write_manifest(self.output_dir, self.description, records, classifier.device)
+        if self.options.further is not None:
+            self.options.further(records, self.found, classifier)
+        if self.options.report:
+            print(f"report: {write_reports(self.output_dir, self.found.root)}", flush=True)
+        counts = Counter(record["status"] for record in records)
+        flagged = sum(bool(record["flags"]) for record in records)
+        ended = (
+            f"{counts['ok']} predicted, {counts['abstained']} abstained, {counts['failed']} failed"
+        )
+        print(f"{ended}; {flagged} have flags (research use only)", flush=True)
+        for record in records:
+            if record["status"] == "abstained":
+                print(f"  {record['subject']}: {'; '.join(record['flags'])}")
+        failed = [record for record in records if record["status"] == "failed"]
+        if failed:
+            lines = "\n".join(f"  {record['subject']}: {record['error']}" for record in failed)
+            raise FailedSubjectsError(
+                f"{len(failed)} of {len(records)} subjects failed; mend them and add --resume True "
+                f"to predict only these. The others are in {table}.\n{lines}"
+            )
+        return table
+
+    def _read(self, subject: Subject) -> Record:
+        name, target = subject["subject"], self.pipeline.classifier.target
+        if not self._is_named(subject):
+            error = self.pipeline.preparation.shown(self.found.problems[name], subject)
+            return empty_record(name, target) | {"error": error}
+        record = read_record(self.output_dir, name)
+        if record is None or record["run"] != self._identity_of(record):
+            error = "not predicted: its process ended early; add --resume True to go on."
+            return empty_record(name, target) | {"error": error}
+        return record
+
+    def _why_again(self, subject: Subject) -> str | None:
+        """Why a subject is predicted (again); None if it is done."""
+        record = read_record(self.output_dir, subject["subject"])
+        if record is None:
+            return "new"
+        if record["status"] == "failed":
+            return "failed before"
+        if record["run"] != self._identity_of(record):
+            return "with other weights or settings"
+        if lacking := self._lacking(record):
+            return f"without {lacking}"
+        known = {key: file["sha256"] for key, file in record["inputs"].items()}
+        files = {k: file_hash(path) for k, path in files_of(subject).items() if path.is_file()}
+        return None if files == known else "with other files"
+
+    def _lacking(self, record: Record) -> str | None:
+        """What a record is without that is asked for; None if nothing."""
+        folder = subject_folder(self.output_dir, record["subject"])
+        images = self.pipeline.classifier.images
+        for name, source in record["mask_source"].items():
+            mask = mask_file(self.output_dir, record["subject"], images[name])
+            if source == "segmented" and not mask.is_file():
+                return "their masks"
+        if self.options.report and needs_explanation(record, folder):
+            return "what --report shows"
+        asked, known = self.options.states, record.get("states", {}).get("mask_mode")
+        return "these states" if asked not in (None, known) and record["status"] == "ok" else None
+
+    def _identity_of(self, record: Record) -> str:
+        """Hash of all but the files that the record depends on."""
+        segmented = "segmented" in record["mask_source"].values()
+        return self._identity_with_masks if segmented else self._identity
+
+
+def _settled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without what changes no number: where things are, and how many workers read."""
+    places = {*OWN_KEYS, "_meta_", "cache_dir", "ckpt_path", "device", "num_workers"}
+    return {key: value for key, value in config.items() if key not in places}
