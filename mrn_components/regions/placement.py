@@ -1,6 +1,5 @@
 """Where the ROIs of a subject lie: around their nuclei, or around what stands in for lost ones."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -20,7 +19,6 @@ from mrn_components.images.image import SIDES
 from mrn_components.regions.population import USUAL_SPACING_MM, UsualBox, usual_box
 from mrn_components.regions.roi import ROI, images_of
 
-_logger = logging.getLogger(__name__)
 _SIZE_RANGE = (0.5, 2.0)  # times the usual; phantoms 0.7 to 1.3
 _MAX_DISTANCE_MM = 15.0  # from where the other nuclei put it; phantoms up to 7
 _UNKNOWN = BoxMm(np.zeros(3), np.full(3, 10.0))  # of an ROI whose usual size is not known
@@ -61,7 +59,7 @@ class ROIPlacer:
 
     Args:
         rois: the regions of interest by name.
-        missing: "error" refuses an ROI without any nucleus, and makes do with those it has.
+        missing: "error" makes do with the nuclei that there are, and estimates none.
 
     Raises:
         ValueError: for another ``missing``.
@@ -86,33 +84,15 @@ class ROIPlacer:
         Args:
             data: volumes (1, X, Y, Z) of the ROIs' images and masks, as loaded; "fallback" can do
                 without any of them.
-
-        Raises:
-            ValueError: with "error", for a mask with none of an ROI's nuclei.
         """
-        if self.missing == "error":
-            return self._place_strictly(data)
         seen = self._seen_nuclei(data)
         found = {
             nucleus: box.to_mm(data[f"mask_{nucleus[0]}"].affine.numpy())
             for nucleus, box in seen.items()
-            if nucleus in self.usual
+            if self.missing == "fallback" and nucleus in self.usual
         }
         head = _Head(found, self.usual)
         return {name: self._place(roi, data, seen, head) for name, roi in self.rois.items()}
-
-    def _place_strictly(self, data: Mapping[Any, Any]) -> dict[str, Placement]:
-        """Place the ROIs around those of their nuclei that the masks have."""
-        needed = {roi.image.mask_name for roi in self.rois.values() if roi.nuclei}
-        boxes = {mask: _boxes_of(data[mask]) for mask in needed}
-        placements = {}
-        for name, roi in self.rois.items():
-            if roi.nuclei:
-                mask = roi.image.mask_name
-                placements[name] = _place_strictly(name, roi, boxes[mask], data[mask])
-            else:
-                placements[name] = Placement(box=_whole(data[roi.image.name]))
-        return placements
 
     def _seen_nuclei(self, data: Mapping[Any, Any]) -> dict[Nucleus, Box]:
         """Boxes of the nuclei in a subject's masks."""
@@ -149,7 +129,8 @@ class ROIPlacer:
                 if box is not None:
                     boxes[nucleus] = box.to_voxels(affine)
         if not boxes:
-            fault = f"has no place: no nucleus in {f'the {image}' if seen else 'any'} mask"
+            where = f"{' or '.join(roi.nuclei)} in the {image}" if seen else "nucleus in any"
+            fault = f"has no place: no {where} mask"
             return Placement(box=None, fault=fault, shape=shape)
         texts = [
             f"the {image} mask lacks {', '.join(map(_text, nuclei))} ({source})"
@@ -298,22 +279,3 @@ def _whole(volume: MetaTensor) -> Box:
 
 def _roi_box(boxes: Sequence[Box], roi: ROI, affine: np.ndarray) -> Box:
     return enclosing_box(boxes, roi.margin_voxels(voxel_spacing(affine).tolist()))
-
-
-def _place_strictly(name: str, roi: ROI, boxes: Mapping[int, Box], mask: MetaTensor) -> Placement:
-    """Place an ROI around those of its nuclei that the mask has."""
-    found = [boxes[number] for number in roi.ids if number in boxes]
-    lacking = [
-        _text(nucleus)
-        for nucleus, number in zip(_nuclei(roi), roi.ids, strict=True)
-        if number not in boxes
-    ]
-    path = mask.meta.get("filename_or_obj", "the volume")
-    if not found:
-        raise ValueError(
-            f"{path} has none of the nuclei {list(roi.nuclei)} of ROI {name!r}; complete "
-            f"the mask, or leave the ROI out (--rois#{name}#_disabled_ True)."
-        )
-    if lacking:
-        _logger.warning("%s lacks %s.", path, ", ".join(lacking))
-    return Placement(box=_roi_box(found, roi, mask.affine.numpy()))

@@ -78,20 +78,18 @@ class ROICropd(Transform):
                 fault = _fault(data[roi.image.name], place.box, roi.image)
             if fault is not None and self.placer.missing == "error":
                 raise ValueError(
-                    f"ROI {name!r} {fault} ({_file(data[roi.image.name])}); check the image and "
-                    f"its units, or leave the ROI out (--rois#{name}#_disabled_ True)."
+                    f"ROI {name!r} {fault} ({_file(data[roi.image.name])}); mend the image, its "
+                    f"units or its mask, or leave the ROI out (--rois#{name}#_disabled_ True)."
                 )
             if place.box is None or fault is not None:
                 d[name], d[f"mask_{name}"] = (torch.zeros(1, *place.shape) for _ in range(2))
             else:
                 d[name], d[f"mask_{name}"] = self._crops(data, roi, place.box)
             _note(report, name, roi, place, fault)
-        if self.placer.missing == "fallback":
-            report["flags"] = [*data.get("flags", []), *report["flags"]]
-            for text in report["flags"]:
-                _logger.warning("%s: %s.", data.get("subject", "a subject"), text)
-            d |= report
-        return d
+        report["flags"] = [*data.get("flags", []), *report["flags"]]
+        for text in report["flags"]:
+            _logger.warning("%s: %s.", data.get("subject", "a subject"), text)
+        return d | report if self.placer.missing == "fallback" else d
 
     def _crops(
         self, data: Mapping[Hashable, Any], roi: ROI, box: Box

@@ -280,7 +280,7 @@ def test_a_nucleus_that_no_table_knows_is_neither_estimated_nor_doubted(phantoms
     assert half["lc"].box.start[0] > whole["lc"].box.start[0]  # around the left one alone
     assert (none["lc"].box, none["lc"].fault) == (
         None,
-        "has no place: no nucleus in the R2STAR mask",
+        "has no place: no LC in the R2STAR mask",
     )
     assert min(none["lc"].shape) > 1
     assert none["odd"].box is not None  # its SN are there

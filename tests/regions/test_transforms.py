@@ -165,8 +165,8 @@ def test_a_mask_without_some_nuclei_is_a_warning_and_without_all_an_error(caplog
     mask[10:12, 10:12, 5] = 11  # right SN
     with caplog.at_level(logging.WARNING):
         ROICropd(rois={"midbrain": roi})(make_volumes(mask, "qsm"))
-    assert "lacks left SN, right RN, left RN" in caplog.text
-    with pytest.raises(ValueError, match=r"none of the nuclei \['DN'\].*rois#dn#_disabled_ True"):
+    assert "S0: midbrain: the QSM mask lacks left SN, right RN, left RN" in caplog.text
+    with pytest.raises(ValueError, match=r"'dn' .*no DN in the QSM mask .*rois#dn#_disabled_ True"):
         ROICropd(rois={"dn": ROI(image="qsm", nuclei=["DN"])})(make_volumes(mask, "qsm"))
 
 
