@@ -19,14 +19,12 @@ from mrn_components.data.predictions import (
     read_any_labels,
     read_predictions,
 )
+from mrn_components.data.target import HC_PD, Score, Target, describe, read_target
 from mrn_components.metrics import (
     CONFIDENCE,
     NUM_RESAMPLES,
     THRESHOLD,
     Comparison,
-    compare_diagnoses,
-    confusion_counts,
-    diagnosis_metrics,
     format_comparison,
     format_metrics,
 )
@@ -51,6 +49,9 @@ def evaluate(
     as .png and .svg, and ``report.html`` with all of it. ``metrics.json`` holds the metrics of
     PREDICTIONS under the names of ``diagnosis_metrics``, and beside them what they rest on: counts,
     settings, files and versions. Files name no time, so that the same input gives the same bytes.
+    Where a ``target.json`` beside the predictions names more classes, the metrics are those of
+    ``class_metrics`` and there is no reliability; of a score they are those of ``score_metrics``,
+    and the only figure is ``scatter``.
 
     Args:
         predictions: ``predictions.csv``, or the folder that holds it.
@@ -73,33 +74,34 @@ def evaluate(
     files = [predictions_file(path) for path in (predictions, against) if path is not None]
     truth_file = labels_file(labels, files[0])
     model_names = _names(files, names)
-    truth_of = read_any_labels(truth_file)
-    prob_of = [read_predictions(file) for file in files]
+    target = _target(files)
+    truth_of = read_any_labels(truth_file, target)
+    prob_of = [read_predictions(file, target) for file in files]
     tables = dict(zip(files, prob_of, strict=True)) | {truth_file: truth_of}
     subjects, left_out = _common_subjects(tables, partial=partial)
 
     truth = np.array([truth_of[subject] for subject in subjects])
     models = [
-        _scored(name, np.array([table[subject] for subject in subjects]), truth, seed)
+        _scored(name, np.array([table[subject] for subject in subjects]), truth, target, seed)
         for name, table in zip(model_names, prob_of, strict=True)
     ]
     comparison = None
     if against is not None:
-        comparison = compare_diagnoses(models[0].prob, models[1].prob, truth)
+        comparison = target.compare(models[0].prob, models[1].prob, truth)
     report = _reports(models, files, comparison) | {
         "labels": _file(truth_file),
         "n": len(truth),
-        "prevalence": float(truth.mean()),
+        **_cohort(truth, target),
         "left_out": left_out,
-        "threshold": THRESHOLD,
+        **({"threshold": THRESHOLD} if target.is_binary else {}),
         "confidence": CONFIDENCE,
         "bootstrap": {"seed": seed, "resamples": NUM_RESAMPLES},
         "versions": _versions(),
         "note": "Research use only.",
     }
     output_dir = files[0].parent / "evaluation" if output is None else Path(output)
-    write_figures(models, truth, output_dir)
-    write_text(output_dir / "metrics.txt", _text(models, truth, left_out, comparison))
+    write_figures(models, truth, output_dir, target)
+    write_text(output_dir / "metrics.txt", _text(models, truth, target, left_out, comparison))
     write_text(output_dir / "metrics.json", json.dumps(report, indent=2) + "\n")
     write_cohort_report(output_dir)
     return output_dir
@@ -138,9 +140,27 @@ def _common_subjects(
     return sorted(common), sorted(everyone - common)
 
 
-def _scored(name: str, prob: np.ndarray, truth: np.ndarray, seed: int) -> Scored:
-    metrics = diagnosis_metrics(prob, truth, seed=seed)
-    return Scored(name, prob, metrics, confusion_counts(prob, truth))
+def _target(files: Sequence[Path]) -> Target:
+    """What the tables hold; one that does not say it holds what the other does."""
+    found = {read_target(file.parent) for file in files} - {HC_PD}
+    if len(found) > 1:
+        raise ValueError(f"{files[0]} and {files[1]} predict different things: {list(found)}.")
+    return found.pop() if found else HC_PD
+
+
+def _cohort(truth: np.ndarray, target: Target) -> dict[str, Any]:
+    """What ``metrics.json`` says of the subjects; of other targets than HC and PD also which."""
+    facts = {} if target == HC_PD else {"target": describe(target)}
+    if isinstance(target, Score):
+        return facts
+    if target.is_binary:
+        return facts | {"prevalence": float(np.mean(truth == target.number))}
+    return facts | {"classes": dict(zip(target.names, target.counts(truth), strict=True))}
+
+
+def _scored(name: str, prob: np.ndarray, truth: np.ndarray, target: Target, seed: int) -> Scored:
+    confusion = {} if isinstance(target, Score) else target.confusion(prob, truth)
+    return Scored(name, prob, target.metrics(prob, truth, seed), confusion)
 
 
 def _reports(
@@ -152,7 +172,7 @@ def _reports(
             **model.metrics,
             "name": model.name,
             "predictions": _file(file),
-            "confusion": model.confusion,
+            **({"confusion": model.confusion} if model.confusion else {}),
         }
         for model, file in zip(models, files, strict=True)
     )
@@ -162,15 +182,16 @@ def _reports(
 def _text(
     models: Sequence[Scored],
     truth: np.ndarray,
+    target: Target,
     left_out: Sequence[str],
     comparison: Comparison | None,
 ) -> str:
-    lines = [f"{len(truth)} subjects, {int(truth.sum())} of them PD; research use only"]
+    lines = [f"{target.cohort(truth, ' of them')}; research use only"]
     if left_out:
         lines.append(f"{len(left_out)} subjects are left out, since not every table names them")
     for model in models:
         counts = ", ".join(f"{name} {count}" for name, count in model.confusion.items())
-        lines += ["", model.name, format_metrics(model.metrics), counts]
+        lines += ["", model.name, format_metrics(model.metrics), *([counts] if counts else [])]
     if comparison is not None:
         lines += ["", format_comparison(comparison, [model.name for model in models])]
     return "\n".join(lines) + "\n"

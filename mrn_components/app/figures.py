@@ -1,10 +1,10 @@
-"""Figures of an evaluation: ROC, reliability and confusion, as PNG and SVG.
+"""Figures of an evaluation: ROC, reliability, confusion and scatter, as PNG and SVG.
 
 Colours are of Okabe and Ito's colour-blind safe set; lines and markers differ as well, so that
 the figures can be read in grey.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,17 @@ from matplotlib.figure import Figure
 from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import ConfusionMatrixDisplay, RocCurveDisplay, roc_curve
 
+from mrn_components.data.target import HC_PD, Classes, Score, Target
 from mrn_components.metrics import CONFIDENCE, NUM_BINS, Metric, reliability_bins, wilson_interval
 from mrn_components.system.files import replacing
 
 _STYLES: list[dict[str, Any]] = [
     {"color": "#0072B2", "linestyle": "-", "marker": "o"},
     {"color": "#E69F00", "linestyle": "--", "marker": "s"},
+    {"color": "#009E73", "linestyle": "-.", "marker": "^"},
+    {"color": "#CC79A7", "linestyle": ":", "marker": "v"},
 ]
+FIGURES = ("roc", "reliability", "confusion", "scatter")
 _LONGEST_NAME = 24
 
 
@@ -31,9 +35,9 @@ class Scored:
 
     Args:
         name: for the legends.
-        prob: P(PD) of each subject.
-        metrics: what ``diagnosis_metrics`` returns.
-        confusion: what ``confusion_counts`` returns.
+        prob: P(PD) or the score of each subject, or (N, K) of more than two classes.
+        metrics: what the target's ``metrics`` returns.
+        confusion: what its ``confusion`` returns; empty of a score.
     """
 
     name: str
@@ -49,20 +53,28 @@ class Scored:
         return name.replace("$", r"\$")
 
 
-def write_figures(models: list[Scored], truth: np.ndarray, output_dir: Path) -> None:
-    """Write roc, reliability and confusion as .png and .svg, the same bytes for the same input.
+def write_figures(
+    models: list[Scored], truth: np.ndarray, output_dir: Path, target: Target = HC_PD
+) -> None:
+    """Write the figures as .png and .svg, the same bytes for the same input.
+
+    They are roc, reliability and confusion; of more than two classes roc, a curve a class, and
+    confusion; of a score scatter. Other figures of an earlier evaluation are removed.
 
     Args:
         models: one or two.
-        truth: label of each subject, 0 or 1.
+        truth: label of each subject.
         output_dir: folder of the files; each appears whole or not at all.
+        target: what is predicted.
     """
-    subjects = f"{len(truth)} subjects, {int(truth.sum())} PD"
-    figures = {
-        "roc": _roc(models, truth, subjects),
-        "reliability": _reliability(models, truth, subjects),
-        "confusion": _confusion(models, subjects),
-    }
+    subjects = target.cohort(truth)
+    if isinstance(target, Score):
+        figures = {"scatter": _scatter(models, truth, target, subjects)}
+    else:
+        figures = {"roc": _roc(models, truth, target, subjects)}
+        if target.is_binary:
+            figures["reliability"] = _reliability(models, truth, target, subjects)
+        figures["confusion"] = _confusion(models, target.names, subjects)
     for name, figure in figures.items():
         figure.text(0.995, 0.008, "Research use only", ha="right", va="bottom", fontsize=7)
         for suffix, metadata in {".png": {"Software": None}, ".svg": {"Date": None}}.items():
@@ -71,45 +83,93 @@ def write_figures(models: list[Scored], truth: np.ndarray, output_dir: Path) -> 
                 replacing(output_dir / f"{name}{suffix}") as temporary,
             ):
                 figure.savefig(temporary, dpi=150, metadata=metadata)
+    for name in set(FIGURES) - set(figures):
+        for suffix in (".png", ".svg"):
+            (output_dir / f"{name}{suffix}").unlink(missing_ok=True)
 
 
-def _roc(models: list[Scored], truth: np.ndarray, subjects: str) -> Figure:
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    axes = figure.subplots()
-    if len(set(truth.tolist())) < 2:
-        axes.text(0.5, 0.5, "Undefined: the subjects are of one class", ha="center")
+def _roc(models: list[Scored], truth: np.ndarray, target: Classes, subjects: str) -> Figure:
+    """A panel with a curve a model; of more than two classes a panel a model, a curve a class."""
+    if target.is_binary:
+        own = truth == target.number
+        curves = [(_auc_label(m.label, m.metrics["roc_auc"]), own, m.prob) for m in models]
+        panels = [(f"ROC, {subjects}", curves)]
     else:
-        for model, style in zip(models, _STYLES, strict=False):
-            rates = roc_curve(truth, model.prob, drop_intermediate=False)
-            line = {key: style[key] for key in ("color", "linestyle")} | {"linewidth": 2}
-            line["label"] = _auc_label(model)
-            RocCurveDisplay(fpr=rates[0], tpr=rates[1]).plot(axes, curve_kwargs=line)
+        panels = []
+        for model in models:
+            curves = [
+                (
+                    _auc_label(
+                        f"{name} against the rest", model.metrics[f"roc_auc_{name.lower()}"]
+                    ),
+                    truth == number,
+                    model.prob[:, number],
+                )
+                for number, name in enumerate(target.names)
+            ]
+            panels.append((f"ROC of {model.label}, {subjects}", curves))
+    figure = Figure(figsize=(5 * len(panels), 5), layout="constrained")
+    for axes, (title, curves) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+    ):
+        _draw_curves(axes, title, curves)
+    return figure
+
+
+def _draw_curves(
+    axes: Any, title: str, curves: Sequence[tuple[str, np.ndarray, np.ndarray]]
+) -> None:
+    for number, (label, own, prob) in enumerate(curves):
+        if own.all() or not own.any():
+            continue
+        rates = roc_curve(own, prob, drop_intermediate=False)
+        style = _STYLES[number % len(_STYLES)]
+        line = {key: style[key] for key in ("color", "linestyle")} | {"linewidth": 2}
+        line["label"] = label
+        RocCurveDisplay(fpr=rates[0], tpr=rates[1]).plot(axes, curve_kwargs=line)
+    if axes.lines:
         axes.plot((0, 1), (0, 1), color="grey", linestyle=":", label="Chance: AUC 0.5")
         axes.legend(loc="lower right", fontsize=8)
+    else:
+        axes.text(0.5, 0.5, "Undefined: the subjects are of one class", ha="center")
     axes.set(
-        title=f"ROC, {subjects}",
+        title=title,
         xlabel="1 − specificity (false positive rate)",
         ylabel="Sensitivity (true positive rate)",
         xlim=(-0.01, 1.01),
         ylim=(-0.01, 1.01),
         aspect="equal",
     )
-    return figure
 
 
-def _auc_label(model: Scored) -> str:
-    auc = model.metrics["roc_auc"]
-    label = f"{model.label}: AUC {auc['value']:.3f}"
+def _auc_label(name: str, auc: Metric) -> str:
+    value = "undefined" if auc["value"] is None else f"{auc['value']:.3f}"
+    label = f"{name}: AUC {value}"
     if auc["low"] is None:
         return label
     return f"{label} (DeLong {CONFIDENCE:.0%}: {auc['low']:.3f} to {auc['high']:.3f})"
 
 
-def _reliability(models: list[Scored], truth: np.ndarray, subjects: str) -> Figure:
+def _scatter(models: list[Scored], truth: np.ndarray, target: Score, subjects: str) -> Figure:
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    for model, style in zip(models, _STYLES, strict=False):
+        shown = {name: model.metrics[name]["value"] for name in ("pearson", "mae")}
+        r = "undefined" if shown["pearson"] is None else f"{shown['pearson']:.3f}"
+        label = f"{model.label}: r {r}, mean error {shown['mae']:.3g}"
+        axes.scatter(truth, model.prob, color=style["color"], marker=style["marker"], label=label)
+    axes.plot(target.span, target.span, color="grey", linestyle=":", label="As labelled")
+    axes.legend(loc="best", fontsize=8)
+    axes.set(title=subjects, xlabel=f"{target.title}, label", ylabel="Prediction", aspect="equal")
+    return figure
+
+
+def _reliability(models: list[Scored], truth: np.ndarray, target: Classes, subjects: str) -> Figure:
+    own = (truth == target.number).astype(int)
     figure = Figure(figsize=(5, 6), layout="constrained")
     axes, counts = figure.subplots(2, height_ratios=(4, 1), sharex=True)
     for number, (model, style) in enumerate(zip(models, _STYLES, strict=False)):
-        bins = reliability_bins(model.prob, truth)
+        bins = reliability_bins(model.prob, own)
         share = np.array([part.diseased / part.subjects for part in bins])
         mean = np.array([part.mean_prob for part in bins])
         wilson = [wilson_interval(part.diseased, part.subjects) for part in bins]
@@ -137,26 +197,22 @@ def _reliability(models: list[Scored], truth: np.ndarray, subjects: str) -> Figu
     axes.set(
         title=f"Reliability, {subjects}",
         xlabel="",
-        ylabel=f"Share of PD (bars: Wilson {CONFIDENCE:.0%})",
+        ylabel=f"Share of {target.positive} (bars: Wilson {CONFIDENCE:.0%})",
         xlim=(-0.02, 1.02),
         ylim=(-0.02, 1.02),
     )
-    counts.set(xlabel="P(PD), mean of the bin", ylabel="Subjects")
+    counts.set(xlabel=f"{target.title}, mean of the bin", ylabel="Subjects")
     return figure
 
 
-def _confusion(models: list[Scored], subjects: str) -> Figure:
-    figure = Figure(figsize=(1 + 3.5 * len(models), 4), layout="constrained")
+def _confusion(models: list[Scored], names: Sequence[str], subjects: str) -> Figure:
+    side = 1.5 + len(names)  # inches
+    figure = Figure(figsize=(1 + side * len(models), side + 0.5), layout="constrained")
     for axes, model in zip(figure.subplots(1, len(models), squeeze=False)[0], models, strict=True):
-        counts = np.array(
-            [
-                [model.confusion["true_hc"], model.confusion["false_pd"]],
-                [model.confusion["false_hc"], model.confusion["true_pd"]],
-            ]
-        )
+        counts = np.array(list(model.confusion.values())).reshape(len(names), -1)
         totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
         shares = counts / totals  # of each label's subjects
-        display = ConfusionMatrixDisplay(shares, display_labels=["HC", "PD"])
+        display = ConfusionMatrixDisplay(shares, display_labels=names)
         display.plot(ax=axes, cmap="Blues", colorbar=False, im_kw={"vmin": 0, "vmax": 1})
         for text, count, share in zip(display.text_.flat, counts.flat, shares.flat, strict=True):
             text.set(text=f"{count}\n{share:.0%}", fontsize=13)

@@ -150,7 +150,7 @@ def read_predictions(table: Path, target: Target = HC_PD) -> dict[str, Any]:
     for where, row in read_rows(table, target.columns):
         if row.get("status", "") not in ("", "ok"):
             continue
-        values = [_number(row[column], column, target, where) for column in target.columns]
+        values = [read_number(row[column], column, target, where) for column in target.columns]
         predicted[row["subject"]] = values if len(values) > 1 else values[0]
         if row.get("trained_on", "").lower() not in _NOT_TRAINED_ON:
             trained_on.append(row["subject"])
@@ -252,7 +252,12 @@ def read_rows(table: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[st
         raise ValueError(f"{table} has no subjects below its header.")
 
 
-def _number(text: str, column: str, target: Target, where: str) -> float:
+def read_number(text: str, column: str, target: Target, where: str) -> float:
+    """Read a cell of a target's column.
+
+    Raises:
+        ValueError: naming the place ``where``, if it holds no number of the target's span.
+    """
     low, high = target.span
     try:
         value = float(text)

@@ -59,7 +59,8 @@ class Classes:
         object.__setattr__(self, "names", names)
 
     main_metrics = ("accuracy", "roc_auc", "f1_macro")  # the paper's (section 4.1.3)
-    span = (0.0, 1.0)  # of a probability
+    noun = "probability"
+    span = (0.0, 1.0)
 
     @property
     def is_binary(self) -> bool:
@@ -170,6 +171,17 @@ class Classes:
                 counts[key] = int(np.sum((np.asarray(labels) == label) & (found == decision)))
         return counts
 
+    def counts(self, labels: Any) -> list[int]:
+        """Count the subjects of each class."""
+        return [int(np.sum(np.asarray(labels) == number)) for number in range(len(self.names))]
+
+    def cohort(self, labels: Any, of_them: str = "") -> str:
+        """Say of how many subjects and classes a cohort is."""
+        shown = [self.number] if self.is_binary else range(len(self.names))
+        counts = self.counts(labels)
+        parts = [f"{counts[number]}{of_them} {self.names[number]}" for number in shown]
+        return ", ".join([f"{len(labels)} subjects", *parts])
+
     def against_rest(self) -> "Classes":
         """Return the positive class against all others as one."""
         return (
@@ -210,6 +222,7 @@ class Score:
         object.__setattr__(self, "range", tuple(map(float, self.range)))
 
     main_metrics = ("pearson", "spearman", "mae")
+    noun = "score"
     num_outputs = 1
     num_categories = _NUM_PARTS
     is_binary = False
@@ -293,6 +306,10 @@ class Score:
 
         return metrics.compare_scores(a, b, labels)
 
+    def cohort(self, labels: Any, _of_them: str = "") -> str:
+        """Say of how many subjects a cohort is."""
+        return f"{len(labels)} subjects"
+
     def against_rest(self) -> "Score":
         """Return itself: a score has no classes."""
         return self
@@ -303,13 +320,31 @@ Target: TypeAlias = Classes | Score
 HC_PD = Classes()  # of verbs without a bundle, and of tables that say nothing
 
 
+def describe(target: Target) -> dict[str, Any]:
+    """Return what ``make_target`` makes a target of."""
+    return {"kind": type(target).__name__, **asdict(target)}
+
+
+def make_target(content: Mapping[str, Any]) -> Target:
+    """Make a target of what ``describe`` returned.
+
+    Raises:
+        ValueError: if it names none.
+    """
+    kinds: dict[Any, type[Classes] | type[Score]] = {"Classes": Classes, "Score": Score}
+    try:
+        arguments = dict(content)
+        return kinds[arguments.pop("kind")](**arguments)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{content} names no target: {error}.") from error
+
+
 def write_target(folder: Path, target: Target) -> None:
     """Write ``target.json`` beside tables, which tells what they hold; of HC and PD none."""
     if target == HC_PD:
         (folder / _FILE).unlink(missing_ok=True)  # of an earlier run
         return
-    content = {"kind": type(target).__name__, **asdict(target)}
-    write_text(folder / _FILE, json.dumps(content, indent=2) + "\n")
+    write_text(folder / _FILE, json.dumps(describe(target), indent=2) + "\n")
 
 
 def read_target(folder: Path) -> Target:
@@ -321,9 +356,7 @@ def read_target(folder: Path) -> Target:
     path = folder / _FILE
     if not path.is_file():
         return HC_PD
-    kinds: dict[str, type[Classes] | type[Score]] = {"Classes": Classes, "Score": Score}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return kinds[content.pop("kind")](**content)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} names no target: {error}; predict the subjects again.") from error
+        return make_target(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error} Predict the subjects again.") from error

@@ -7,6 +7,7 @@ from typing import Any
 
 import mrn_components
 from mrn_components.app.report.pages import decision, write_page
+from mrn_components.data.target import HC_PD, Target
 from mrn_components.metrics import THRESHOLD
 
 _HEIGHTS_PX = (28, 21, 35, 14, 42)  # of the dots, so that near ones do not hide each other
@@ -14,18 +15,17 @@ _MAX_BYTES = 4.5 * 1024**2  # of a page: beyond, later subjects have no thumbnai
 _BYTES_PER_SUBJECT = 1000  # of markup, without flags and thumbnails
 
 
-def write_index(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+def write_index(path: Path, records: Sequence[Mapping[str, Any]], target: Target = HC_PD) -> None:
     """Write the page of all subjects.
 
     Args:
         path: of the page.
         records: of each subject ``prediction.json``, and "page" (address of its page, or None) and
             "thumbs", a list of {"name", "roi", "uri"}, as ``write_reports`` makes them.
+        target: what is predicted.
     """
-    rows = _within_size([_row(record) for record in records])
-    scored = sorted(
-        (row for row in rows if row["prob_pd"] is not None), key=lambda row: row["prob_pd"]
-    )
+    rows = _within_size([_row(record, target) for record in records])
+    scored = sorted((row for row in rows if row["value"] is not None), key=lambda row: row["value"])
     for index, row in enumerate(scored):
         row["height"] = _HEIGHTS_PX[index % len(_HEIGHTS_PX)]
     found = Counter(row["status"] for row in rows)
@@ -38,14 +38,15 @@ def write_index(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         rows=rows,
         without_thumbs=sum("thumbs_left_out" in row for row in rows),
         scored=scored,
-        above=sum(row["prob_pd"] > THRESHOLD for row in scored),
+        above=sum(row["value"] > THRESHOLD for row in scored),
+        target=target,
         counts=counts,
         statuses=sorted(found),
     )
 
 
-def _row(record: Mapping[str, Any]) -> dict[str, Any]:
-    folds = record.get("prob_pd_folds") or []
+def _row(record: Mapping[str, Any], target: Target) -> dict[str, Any]:
+    folds = record.get(f"{target.lead}_folds") or []
     agreement = record.get("fold_agreement")
     reasons = [record["error"]] if record.get("error") else []
     if record.get("trained_on") == 1:
@@ -53,8 +54,8 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "subject": record["subject"],
         "status": record["status"],
-        "prob_pd": record.get("prob_pd"),
-        "side": decision(record),
+        "value": record.get(target.lead),
+        "side": decision(record, target),
         "fold_std": record.get("fold_std"),
         "agreement": f"{round(agreement * len(folds))} of {len(folds)} agree"
         if folds and agreement is not None

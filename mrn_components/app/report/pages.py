@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mrn_components.metrics import THRESHOLD
+from mrn_components.data.target import Score, Target
 from mrn_components.system.files import write_text
 
 NUM_SHOWN_HASH = 12  # characters
@@ -42,16 +42,33 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     found.filters |= {"fixed": _fixed, "signed": _signed, "short": short}
-    found.globals |= {"asset": _asset, "script_hash": _script_hash}
+    found.globals |= {"asset": _asset, "at": at, "ends": ends, "script_hash": _script_hash}
     return found
 
 
-def decision(record: Mapping[str, Any]) -> str:
-    """The class of a subject as style sheets call it: hc or pd; none where no class is given."""
-    prob_pd = record.get("prob_pd")
-    if prob_pd is None or record["status"] == "abstained":
+def decision(record: Mapping[str, Any], target: Target) -> str:
+    """The class of a subject as style sheets call it: pd for the positive one, hc for others.
+
+    None where no class is given, and of a score.
+    """
+    values: dict[str, Any] = {column: record.get(column) for column in target.columns}
+    if isinstance(target, Score) or None in values.values() or record["status"] == "abstained":
         return "none"
-    return "pd" if prob_pd > THRESHOLD else "hc"
+    return "pd" if target.decide(values)["class"] in (target.positive, target.number) else "hc"
+
+
+def ends(target: Target) -> tuple[str, str]:
+    """What the low and the high end of the scale of ``target.lead`` stand for."""
+    if isinstance(target, Score):
+        return "lower", "higher"
+    other = target.names[1 - target.number] if target.is_binary else "the others"
+    return other, target.positive
+
+
+def at(value: float, target: Target) -> float:
+    """Where a value lies on the scale of ``target.lead``, in percent."""
+    low, high = target.span
+    return 100 * (value - low) / (high - low)
 
 
 def data_uri(content: bytes, kind: str) -> str:

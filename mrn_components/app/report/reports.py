@@ -1,6 +1,5 @@
 """``mrn report``: the pages of a folder of predictions."""
 
-import csv
 import json
 import logging
 from collections.abc import Mapping
@@ -12,7 +11,8 @@ from mrn_components.app.report.explanation import UNEXPLAINED
 from mrn_components.app.report.images import read_images
 from mrn_components.app.report.index import write_index
 from mrn_components.app.report.subject import write_subject_report
-from mrn_components.data.predictions import predictions_file
+from mrn_components.data.predictions import predictions_file, read_number, read_rows
+from mrn_components.data.target import Target, read_target
 
 _logger = logging.getLogger(__name__)
 
@@ -48,19 +48,18 @@ def write_reports(
     manifest = _read_json(output / "manifest.json") or {}
     records = []
     lacking = 0
-    with predictions_file(output).open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
+    target = read_target(output)
+    for where, row in read_rows(predictions_file(output), target.columns):
         folder = output / "subjects" / row["subject"]
         inside = folder.resolve().parent == (output / "subjects").resolve()
         record = _read_json(folder / "prediction.json") if inside else None
         if record is None:
-            records.append(_of_row(row))
+            records.append(_of_row(row, target, where))
         else:
-            records.append(_report(record, folder, root, manifest))
+            records.append(_report(record, folder, root, manifest, target))
             lacking += needs_explanation(record, folder)
     path = output / "index.html"
-    write_index(path, records)
+    write_index(path, records, target)
     if lacking:
         _logger.warning(
             "%d of %d pages lack Shapley values and occlusion maps, which need the network: "
@@ -74,7 +73,11 @@ def write_reports(
 
 
 def _report(
-    record: Mapping[str, Any], folder: Path, root: Path, manifest: Mapping[str, Any]
+    record: Mapping[str, Any],
+    folder: Path,
+    root: Path,
+    manifest: Mapping[str, Any],
+    target: Target,
 ) -> dict[str, Any]:
     """Write a subject's page; what the index shows of it."""
     files, unread = {}, []
@@ -95,6 +98,7 @@ def _report(
         images,
         explanation=_read_json(folder / EXPLANATION),
         manifest=manifest,
+        target=target,
     )
     thumbs = [image.thumbnail(record.get("boxes") or {}) for image in images.values()]
     return {**record, "page": f"subjects/{quote(folder.name)}/{PAGE}", "thumbs": thumbs}
@@ -111,13 +115,16 @@ def needs_explanation(record: Mapping[str, Any], folder: Path) -> bool:
     return record["status"] == "ok" and not impossible and not (folder / EXPLANATION).is_file()
 
 
-def _of_row(row: Mapping[str, str]) -> dict[str, Any]:
+def _of_row(row: Mapping[str, str], target: Target, where: str) -> dict[str, Any]:
     """A record of a subject that has only its row in ``predictions.csv``."""
-    prob_pd = row.get("prob_pd") or None
+    values = {
+        column: read_number(row[column], column, target, where) if row[column] else None
+        for column in target.columns
+    }
     return {
         "subject": row["subject"],
         "status": row.get("status") or "ok",
-        "prob_pd": None if prob_pd is None else float(prob_pd),
+        **values,
         "trained_on": int(row.get("trained_on") or 0),
         "error": row.get("error") or None,
         "flags": [flag for flag in (row.get("flags") or "").split("; ") if flag],

@@ -9,9 +9,10 @@ import numpy as np
 import mrn_components
 from mrn_components.app.report.explanation import UNEXPLAINED, Explanation
 from mrn_components.app.report.images import SubjectImage
-from mrn_components.app.report.pages import decision, short, write_page
+from mrn_components.app.report.pages import at, decision, ends, short, write_page
 from mrn_components.app.report.slices import Picture, roi_slices
 from mrn_components.app.report.strips import biomarker_rows
+from mrn_components.data.target import HC_PD, Classes, Score, Target
 
 NUCLEUS_NAMES = {
     "CN": "caudate nucleus",
@@ -25,7 +26,7 @@ NUCLEUS_NAMES = {
 }
 STATUS_TEXTS = {"ok": "complete", "abstained": "abstained", "failed": "failed"}
 
-_LEAST_SCALE = 0.01  # of P(PD): smaller effects are not blown up to full colour
+_LEAST_SHARE = 0.01  # of the scale: smaller effects are not blown up to full colour
 _STRONGEST_OPACITY = 0.7
 
 
@@ -36,6 +37,7 @@ def write_subject_report(
     *,
     explanation: Explanation | None = None,
     manifest: Mapping[str, Any] | None = None,
+    target: Target = HC_PD,
 ) -> None:
     """Write the page of one subject.
 
@@ -47,9 +49,10 @@ def write_subject_report(
         images: what ``read_images`` returns.
         explanation: what ``explain_subject`` returned.
         manifest: of the predictions, for the provenance.
+        target: what is predicted.
     """
     rois = [_roi(name, box, images, record) for name, box in record.get("boxes", {}).items()]
-    scale = _add_occlusion(rois, explanation) if explanation else None
+    scale = _add_occlusion(rois, explanation, target) if explanation else None
     measured = record.get("biomarkers") or {}
     biomarkers = biomarker_rows(measured) if any(v is not None for v in measured.values()) else {}
     write_page(
@@ -58,10 +61,12 @@ def write_subject_report(
         version=mrn_components.__version__,
         record={"error": None, **record},
         status_text=STATUS_TEXTS.get(record["status"], record["status"]),
-        prob_pd=record.get("prob_pd"),
-        decision=decision(record),
-        folds=record.get("prob_pd_folds") or [],
-        facts=_facts(record),
+        target=target,
+        value=record.get(target.lead),
+        decision=decision(record, target),
+        verdict=_verdict(record, target),
+        folds=record.get(f"{target.lead}_folds") or [],
+        facts=_facts(record, target),
         trained_on=record.get("trained_on") == 1,
         flags=record.get("flags") or [],
         overviews={name: image.overview(record.get("boxes", {})) for name, image in images.items()},
@@ -72,8 +77,8 @@ def write_subject_report(
         biomarkers=biomarkers,
         nucleus_names=NUCLEUS_NAMES,
         sources=sorted({row.published for rows in biomarkers.values() for row in rows} - {""}),
-        shapley=_shapley(explanation, record) if explanation else None,
-        unexplained="" if explanation else _why_unexplained(record),
+        shapley=_shapley(explanation, record, target) if explanation else None,
+        unexplained="" if explanation else _why_unexplained(record, target),
         made_with=_made_with(manifest or {}),
         inputs=_inputs(record),
         timings=list((record.get("timings_s") or {}).items()),
@@ -122,12 +127,28 @@ def _roi(
     }
 
 
-def _add_occlusion(rois: Sequence[dict[str, Any]], explanation: Explanation) -> float | None:
+def _verdict(record: Mapping[str, Any], target: Target) -> str:
+    """What follows from the value that the page shows first."""
+    low, high = target.span
+    if record["status"] == "abstained":
+        return "The system abstains: no class is given."
+    if isinstance(target, Score):
+        return f"on a scale from {low:g} to {high:g}"
+    if not target.is_binary:
+        return f"the most probable class is {record.get('class')}"
+    above = decision(record, target) == "pd"
+    return f"{'' if above else 'not '}above the threshold 0.5: class {ends(target)[above]}"
+
+
+def _add_occlusion(
+    rois: Sequence[dict[str, Any]], explanation: Explanation, target: Target
+) -> float | None:
     """Lay the maps over the ROIs' boxes; the effect of the full colour, the same in all maps."""
     maps = {roi: np.array(effects) for roi, effects in explanation["occlusion"].items()}
     if not maps:
         return None
-    scale = max(_LEAST_SCALE, *(float(np.abs(effects).max()) for effects in maps.values()))
+    least = _LEAST_SHARE * (target.span[1] - target.span[0])
+    scale = max(least, *(float(np.abs(effects).max()) for effects in maps.values()))
     for roi in rois:
         effects = maps.get(roi["name"])
         if effects is None or roi["missing"] or not roi["pictures"]:
@@ -149,12 +170,12 @@ def _add_occlusion(rois: Sequence[dict[str, Any]], explanation: Explanation) -> 
     return scale
 
 
-def _why_unexplained(record: Mapping[str, Any]) -> str:
+def _why_unexplained(record: Mapping[str, Any], target: Target) -> str:
     """Why there are no Shapley values and maps."""
     if record["status"] == "failed":
         return "the prediction failed."
-    if record.get("prob_pd") is None:
-        return "the system gives no probability."
+    if record.get(target.lead) is None:
+        return f"the system gives no {target.noun}."
     if any(flag.startswith(UNEXPLAINED) for flag in record.get("flags") or []):
         return "the flags say why."
     return (
@@ -183,30 +204,33 @@ def _made_with(manifest: Mapping[str, Any]) -> list[str]:
     return [f"{name} {text}" for name, text in parts.items() if text]
 
 
-def _shapley(explanation: Explanation, record: Mapping[str, Any]) -> dict[str, Any]:
-    prob_pd = record.get("prob_pd")
+def _shapley(explanation: Explanation, record: Mapping[str, Any], target: Target) -> dict[str, Any]:
+    value, shown = record.get(target.lead), explanation[target.lead]
     boxes = record.get("boxes") or {}
     values = explanation["shapley"]
     largest = max((abs(value) for value in values.values()), default=0) or 1
     bars = []
-    for name, value in values.items():
-        width = round(50 * abs(value) / largest, 2)
-        left = 50 if value > 0 else 50 - width
+    for name, part in values.items():
+        width = round(50 * abs(part) / largest, 2)
+        left = 50 if part > 0 else 50 - width
         nuclei = ", ".join(boxes.get(name, {}).get("nuclei") or [])
-        bars.append({"name": name, "nuclei": nuclei, "value": value, "left": left, "width": width})
-    differs = prob_pd is not None and abs(prob_pd - explanation["prob_pd"]) > 0.005
+        bars.append({"name": name, "nuclei": nuclei, "value": part, "left": left, "width": width})
+    differs = value is not None and abs(at(value, target) - at(shown, target)) > 0.5
     return {
         "baseline": explanation["baseline"],
-        "prob_pd": explanation["prob_pd"],
+        "value": shown,
         "bars": bars,
         "differs": differs,
     }
 
 
-def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Pairs below the scale: folds, views, masks."""
+def _facts(record: Mapping[str, Any], target: Target) -> list[tuple[str, str]]:
+    """Pairs below the scale: other classes, folds, views, masks."""
     facts = []
-    folds = record.get("prob_pd_folds") or []
+    if isinstance(target, Classes) and not target.is_binary and record.get(target.lead) is not None:
+        for name, column in zip(target.names, target.columns, strict=True):
+            facts.append((f"P({name})", f"{record[column]:.2f}"))
+    folds = record.get(f"{target.lead}_folds") or []
     if folds:
         facts.append(("Folds", f"{min(folds):.2f} to {max(folds):.2f}"))
     if folds and record.get("fold_agreement") is not None:
