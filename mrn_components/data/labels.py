@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from mrn_components.data.case import Case, fault
-from mrn_components.data.tables import LabelsError, find_labels, parse_label, read_table
+from mrn_components.data.tables import find_labels, parse_label, read_table
 from mrn_components.data.target import Target
 from mrn_components.images.finding import Finding
 
@@ -49,11 +49,8 @@ def give_labels(
         names = ", ".join(path.name for path in tables) or "no csv"
         faulty = tables or need == "all"
         return [fault("labels-file", data, f"no labels: {names}")] if faulty else []
-    try:
-        rows, findings = read_table(tables[0], target), []
-    except LabelsError as error:
-        rows = error.rows
-        findings = [fault("labels-line", tables[0], text) for text in error.faults]
+    rows, faults = read_table(tables[0], target)
+    findings = [fault("labels-line", tables[0], text) for text in faults]
     for case in cases:
         case.fields.pop("label", None)
         case.fields |= rows.get(case.subject) or rows.get(str(case.fields.get("person"))) or {}

@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,8 @@ from mrn_components.data.target import HC_PD, Target
 Subject = dict[str, Any]  # {"subject", "nm", "qsm", "mask_nm", "mask_qsm", "label"[, "person"]}
 
 _MAX_LISTED = 20  # faulty lines in one message
+_COLUMNS = ("subject", "label", "person")
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # files are named after subjects
-
-
-class LabelsError(ValueError):
-    """A table or datalist with faulty lines.
-
-    Args:
-        faults: a message for each faulty line.
-        rows: what the other lines say, {subject: fields}.
-    """
-
-    def __init__(self, faults: Sequence[str], rows: Mapping[str, Subject]) -> None:
-        more = [f"... and {len(faults) - _MAX_LISTED} more."] if len(faults) > _MAX_LISTED else []
-        super().__init__("\n".join([*faults[:_MAX_LISTED], *more]))
-        self.faults = list(faults)
-        self.rows = dict(rows)
 
 
 def files_of(subject: Subject, *, masks: bool = True) -> dict[str, Path]:
@@ -76,66 +62,71 @@ def read_labels(table: str | Path, target: Target = HC_PD) -> dict[str, float]:
         FileNotFoundError: if there is no such file.
         ValueError: for a faulty table or datalist, with the line or entry.
     """
-    rows = read_table(Path(table), target)
-    if not rows:
-        raise ValueError(f"{table} has no line `case_id,label`.")
+    rows, faults = read_table(Path(table), target)
+    if len(faults) > _MAX_LISTED:
+        faults[_MAX_LISTED:] = [f"... and {len(faults) - _MAX_LISTED} more."]
+    if faults or not rows:
+        raise ValueError("\n".join(faults) or f"{table} has no line `case_id,label`.")
     return {subject: fields["label"] for subject, fields in rows.items()}
 
 
-def read_table(table: Path, target: Target) -> dict[str, Subject]:
-    """Read the rows ``case_id,label[,person]`` of a csv, or a JSON datalist: {subject: fields}.
+def read_table(table: Path, target: Target) -> tuple[dict[str, Subject], list[str]]:
+    """Read labels and persons of a csv with rows ``case_id,label[,person]``, or a JSON datalist.
 
     Args:
         table: the csv or datalist.
         target: what a label may be.
 
+    Returns:
+        What the sound lines say, ``{subject: {"label", "person"}}``, and a message for each other.
+
     Raises:
         FileNotFoundError: if there is no such file.
-        LabelsError: for faulty lines, with what the others say.
     """
-    if table.suffix == ".json":
-        return read_datalist(table, target)
+    rows: dict[str, Subject] = {}
+    faults: list[str] = []
+    places: dict[str, str] = {}  # by lower-case id
+    for place, entry in _entries(table) if table.suffix == ".json" else _lines(table):
+        where = f"{table} {place}"
+        try:
+            if not isinstance(entry, dict) or not {"subject", "label"} <= entry.keys():
+                raise ValueError(
+                    f"{where}: expected case_id,label on every line, or case_id,label,person on "
+                    f"every line (in JSON, dicts with subject and label), got {entry!r}."
+                )
+            name, person = entry["subject"], entry.get("person")
+            check_id(name, where)
+            if (first := places.setdefault(name.lower(), place)) != place:
+                raise ValueError(
+                    f"{where}: subject {name!r} stands already on {first}; ids must differ by more "
+                    "than case."
+                )
+            label = {"label": parse_label(entry["label"], target, where)}
+            rows[name] = label if person is None else label | {"person": str(person)}
+        except ValueError as fault:
+            faults.append(f"{fault}{' The table has no header.' if place == 'line 1' else ''}")
+    return rows, faults
+
+
+def _lines(table: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the lines of a csv: dicts, or their text where they are none."""
     if not table.is_file():
         raise FileNotFoundError(
             f"labels {str(table)!r} does not exist; name the csv with --labels."
         )
-    rows: dict[str, Subject] = {}
-    lines: dict[str, int] = {}  # by lower-case id
-    faults = []
     width = 0
     with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:  # drops a BOM
-        for line, row in enumerate(csv.reader(file), start=1):
+        for number, row in enumerate(csv.reader(file), start=1):
             cells = [cell.strip() for cell in row]
-            if not any(cells):
-                continue
-            width = width or len(cells)
-            where = f"{table} line {line}"
-            try:
-                _check_row(cells, width, lines, line, where)
-                label = parse_label(cells[1], target, where)
-            except ValueError as fault:
-                header = " The table has no header." if line == 1 else ""
-                faults.append(f"{fault}{header}")
-                continue
-            rows[cells[0]] = dict(zip(("label", "person"), (label, *cells[2:]), strict=False))
-    if faults:
-        raise LabelsError(faults, rows)
-    return rows
+            width = width or (len(cells) if any(cells) else 0)
+            if len(cells) == width in (2, 3) and all(cells):
+                yield f"line {number}", dict(zip(_COLUMNS, cells, strict=False))
+            elif any(cells):
+                yield f"line {number}", ",".join(cells)
 
 
-def _check_row(cells: list[str], width: int, lines: dict[str, int], line: int, where: str) -> None:
-    if len(cells) != width or width not in (2, 3) or not all(cells):
-        raise ValueError(
-            f"{where}: expected case_id,label on every line, or case_id,label,person on "
-            f"every line, got {','.join(cells)!r}."
-        )
-    check_id(cells[0], where)
-    first = lines.setdefault(cells[0].lower(), line)
-    if first != line:
-        raise ValueError(
-            f"{where}: subject {cells[0]!r} stands already on line {first}; ids must "
-            "differ by more than case."
-        )
+def _entries(table: Path) -> Iterator[tuple[str, Any]]:
+    return ((f"entry {number}", entry) for number, entry in enumerate(read_entries(table), 1))
 
 
 def read_entries(table: Path) -> list[Any]:
@@ -155,38 +146,6 @@ def read_entries(table: Path) -> list[Any]:
     if not isinstance(entries, list) or not entries:
         raise ValueError(f'{table}: expected a list of subjects, or {{"training": [...]}}.')
     return entries
-
-
-def read_datalist(table: Path, target: Target) -> dict[str, Subject]:
-    """Read the labels of a JSON datalist: {subject: fields}, as ``read_table`` does.
-
-    Args:
-        table: the datalist.
-        target: what a label may be.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        LabelsError: for faulty entries, with what the others say.
-    """
-    rows: dict[str, Subject] = {}
-    faults = []
-    for number, entry in enumerate(read_entries(table), start=1):
-        where = f"{table} entry {number}"
-        try:
-            if not isinstance(entry, dict) or not {"subject", "label"} <= entry.keys():
-                raise ValueError(f"{where}: expected a dict with the keys subject and label.")
-            check_id(entry["subject"], where)
-            if entry["subject"].lower() in (name.lower() for name in rows):
-                raise ValueError(f"{where}: subject {entry['subject']!r} stands there twice.")
-            fields = {"label": parse_label(entry["label"], target, where)}
-        except ValueError as fault:
-            faults.append(str(fault))
-            continue
-        person = entry.get("person")
-        rows[entry["subject"]] = fields if person is None else fields | {"person": str(person)}
-    if faults:
-        raise LabelsError(faults, rows)
-    return rows
 
 
 def parse_label(value: Any, target: Target, where: str) -> int | float:
