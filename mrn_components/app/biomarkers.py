@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mrn_components.app.check import images_and_rois
+from mrn_components.app.check import parts_of
 from mrn_components.biomarkers import measure_nuclei, write_biomarkers
 from mrn_components.data.layouts import Need, find_subjects
 from mrn_components.data.tables import files_of
@@ -40,7 +40,7 @@ def measure_subjects(
         FailedSubjectsError: at the end, if subjects failed; names them and the reasons.
     """
     need = Need(images="given", masks="some", labels="none")
-    images, _ = images_and_rois(bundle)
+    images, _, _ = parts_of(bundle)
     found = find_subjects(input, images, need=need, masks=masks)
     found.require_some()
     found.refuse_output(output)

@@ -15,6 +15,7 @@ from mrn_components.app.segment import save_mask
 from mrn_components.checks import FaultyFileError
 from mrn_components.data import Subject
 from mrn_components.data.layouts import Need, find_subjects
+from mrn_components.data.target import read_target
 from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.images.volume import Volume, read_volume
 from mrn_components.system.errors import FailedSubjectsError
@@ -95,6 +96,12 @@ def challenge(
                 masks=masks,
                 abstain=False,
                 **overrides,
+            )
+        target = read_target(Path(scratch))
+        if not target.is_binary:
+            raise ValueError(
+                f"the challenge asks for one of two classes, and {bundle} predicts "
+                f"{', '.join(target.columns)}; name a bundle of two classes."
             )
         answers = {
             subject["subject"]: _answer(Path(scratch), subject, found.problems)

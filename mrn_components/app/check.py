@@ -17,6 +17,7 @@ from mrn_components.checks.confounds import Confounds, confound_baseline, confou
 from mrn_components.checks.masks import REGIONS
 from mrn_components.data.layouts import Found, Need, find_subjects
 from mrn_components.data.subjects import needed_images
+from mrn_components.data.target import HC_PD, Classes, Target
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.regions.roi import ROI
 from mrn_components.system.files import write_text
@@ -35,12 +36,14 @@ class Report:
         subjects: its subjects.
         findings: the faults, errors first.
         confounds: what headers and tables tell of the labels; None without labels.
+        target: what the labels are.
     """
 
     data: str
     subjects: list[dict[str, Any]]
     findings: list[Finding]
     confounds: Confounds | None
+    target: Target = HC_PD
 
     @property
     def exit_code(self) -> int:
@@ -55,11 +58,14 @@ class Report:
         names = [subject["subject"] for subject in self.subjects]
         return {
             "subjects": len(labels),
-            "HC": labels.count(0),
-            "PD": labels.count(1),
+            **{name: labels.count(number) for number, name in enumerate(self._classes)},
             "unlabelled": labels.count(None),
             "with_errors": sum(name in faulty for name in names),
         }
+
+    @property
+    def _classes(self) -> Sequence[str]:
+        return self.target.names if isinstance(self.target, Classes) else ()
 
     def to_json(self) -> str:
         """The whole report for machines."""
@@ -91,9 +97,10 @@ class Report:
     def _summary(self) -> list[str]:
         counts = self.counts
         errors = sum(finding.severity == "error" for finding in self.findings)
-        classes = f"{counts['HC']} HC, {counts['PD']} PD, {counts['unlabelled']} without a label"
+        classes = [f"{counts[name]} {name}" for name in self._classes]
+        classes.append(f"{counts['unlabelled']} without a label")
         lines = [
-            f"subjects:  {counts['subjects']} ({classes})",
+            f"subjects:  {counts['subjects']} ({', '.join(classes)})",
             f"usable:    {counts['subjects'] - counts['with_errors']}",
             f"faults:    {errors} errors, {len(self.findings) - errors} warnings",
         ]
@@ -121,7 +128,7 @@ def check(
             and labels are optional.
         labels: csv or JSON datalist of the diagnoses, as typed or relative to ``data``.
         masks: folder of the masks, where they do not lie beside the images.
-        bundle: check the images of this bundle's regions instead of the challenge's two.
+        bundle: check this bundle's images and labels instead of the challenge's.
         json: file for the report, for machines.
         workers: processes; None for one a CPU where there are enough subjects.
 
@@ -132,8 +139,8 @@ def check(
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be >= 1 or None for one a CPU, got {workers}.")
     need = Need(masks="alike", labels="given")
-    images, rois = images_and_rois(bundle)
-    found = find_subjects(data, images, need=need, labels=labels, masks=masks)
+    images, rois, target = parts_of(bundle)
+    found = find_subjects(data, images, need=need, labels=labels, masks=masks, target=target)
     examinations = _examine(found.subjects, images, rois, workers)
     labelled = [subject for subject in found.subjects if "label" in subject]
     people = {s["subject"]: str(s.get("person", s["subject"])) for s in found.subjects}
@@ -141,29 +148,37 @@ def check(
         *found.findings,
         *(finding for examination in examinations for finding in examination.findings),
         *duplicate_findings(examinations, people),
-        *class_findings(labelled),
     ]
     confounds = None
     if labelled:
         fields = _fields(found, examinations)
-        truth = [subject["label"] for subject in labelled]
-        confounds = confound_baseline([fields[s["subject"]] for s in labelled], truth)
-        findings += confound_findings(confounds, truth)
+        # Of a score, two classes: its lower and its higher half.
+        names, groups = target.groups([subject["label"] for subject in labelled], 2)
+        persons = (people[subject["subject"]] for subject in labelled)
+        findings += class_findings(zip(persons, groups.tolist(), strict=True), names)
+        confounds = confound_baseline([fields[s["subject"]] for s in labelled], groups.tolist())
+        findings += confound_findings(confounds, groups.tolist())
     findings.sort(key=lambda finding: (finding.severity, finding.id))  # stable; "error" first
-    report = Report(data=str(data), subjects=found.subjects, findings=findings, confounds=confounds)
+    report = Report(
+        data=str(data),
+        subjects=found.subjects,
+        findings=findings,
+        confounds=confounds,
+        target=target,
+    )
     if json is not None:
         write_text(Path(json), report.to_json())
     return report
 
 
-def images_and_rois(bundle: str | None) -> tuple[Mapping[str, Image], Mapping[str, ROI]]:
-    """Return the images and regions of a bundle; None for the challenge's."""
+def parts_of(bundle: str | None) -> tuple[Mapping[str, Image], Mapping[str, ROI], Target]:
+    """Return the images, the regions and the target of a bundle; None for the challenge's."""
     if bundle is None:
-        return CHALLENGE_IMAGES, REGIONS
-    from mrn_components.app.predict.workflow import bundle_rois  # waits for torch
+        return CHALLENGE_IMAGES, REGIONS, HC_PD
+    from mrn_components.app.predict.workflow import bundle_parts  # waits for torch
 
-    rois = bundle_rois(bundle)
-    return needed_images(rois), rois
+    rois, target = bundle_parts(bundle)
+    return needed_images(rois), rois, target
 
 
 def _examine(

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from mrn_components.checks.subject import Examination
 from mrn_components.images.finding import Finding
@@ -37,15 +36,19 @@ def duplicate_findings(
                 reported.add((image, *names))
 
 
-def class_findings(subjects: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Check that both classes have enough people.
+def class_findings(
+    people: Iterable[tuple[str, int]], names: Sequence[str] = ("HC", "PD")
+) -> Iterator[Finding]:
+    """Check that every class has enough people.
 
     Args:
-        subjects: those with a ``label``.
+        people: the person of each labelled subject, and the number of the class.
+        names: of the classes.
     """
-    people = {(str(s.get("person", s["subject"])), s["label"]) for s in subjects}
-    counts = [sum(label == wanted for _, label in people) for wanted in (0, 1)]
-    found = f"{counts[0]} people with HC and {counts[1]} with PD"
+    people = set(people)
+    counts = [sum(label == wanted for _, label in people) for wanted in range(len(names))]
+    first, *others, last = [f"{n} with {name}" for n, name in zip(counts, names, strict=True)]
+    found = f"{', '.join([first.replace(' with', ' people with', 1), *others])} and {last}"
     if people and min(counts) < _MIN_CLASS:
         one = min(counts) == 0
         yield Finding(

@@ -42,10 +42,12 @@ def confound_baseline(
 
     Args:
         fields: of each subject, {"nm spacing x": 0.667, "site": "A", ...}.
-        labels: 0 healthy, 1 Parkinson's disease.
+        labels: number of each one's class. Of more than two the AUC is the mean of each class
+            against the rest.
     """
     truth = np.array(labels)
-    if min(np.sum(truth == 0), np.sum(truth == 1)) < _NUM_FOLDS:
+    counts = np.unique(truth, return_counts=True)[1]
+    if len(counts) < 2 or min(counts) < _NUM_FOLDS:
         return Confounds(auc=None, fields={}, reason=f"fewer than {_NUM_FOLDS} of a class")
     vectorizer = DictVectorizer(sparse=False)
     table = vectorizer.fit_transform([dict(row) for row in fields])
@@ -56,14 +58,21 @@ def confound_baseline(
         return Confounds(auc=0.5, fields={}, reason="the headers are alike")
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     folds = StratifiedKFold(_NUM_FOLDS, shuffle=True, random_state=1)
-    scores = cross_val_predict(model, table, truth, cv=folds, method="predict_proba")[:, 1]
-    alone = [max(auc, 1 - auc) for auc in (roc_auc_score(truth, column) for column in table.T)]
+    scores = cross_val_predict(model, table, truth, cv=folds, method="predict_proba")
+    scores = scores[:, 1] if len(counts) == 2 else scores
+    alone = [_alone(truth, column) for column in table.T]
     best = sorted(zip(alone, names, strict=True), key=lambda pair: (-pair[0], pair[1]))
     return Confounds(
-        auc=float(roc_auc_score(truth, scores)),
+        auc=float(roc_auc_score(truth, scores, multi_class="ovr")),
         fields={str(name): round(float(auc), 3) for auc, name in best[:_NUM_NAMED]},
         reason=f"{len(names)} fields that differ between subjects",
     )
+
+
+def _alone(truth: np.ndarray, column: np.ndarray) -> float:
+    """The AUC of a field for the class that it tells best, in either direction."""
+    aucs = [roc_auc_score(truth == number, column) for number in np.unique(truth)[1:]]
+    return max(max(auc, 1 - auc) for auc in aucs)
 
 
 def confound_findings(confounds: Confounds, labels: Sequence[int]) -> Iterator[Finding]:
@@ -73,10 +82,10 @@ def confound_findings(confounds: Confounds, labels: Sequence[int]) -> Iterator[F
         confounds: what ``confound_baseline`` returns.
         labels: as given to it.
     """
-    positives = sum(labels)
-    negatives = len(labels) - positives
     if confounds.auc is None:
         return
+    positives = int(min(np.unique(labels, return_counts=True)[1]))  # of the rarest class
+    negatives = len(labels) - positives
     # Deviation of the AUC of scores that know nothing (Mann-Whitney).
     chance = math.sqrt((positives + negatives + 1) / (12 * positives * negatives))
     if confounds.auc > max(MAX_AUC, 0.5 + _Z * chance):

@@ -10,12 +10,12 @@ from monai.bundle import ConfigWorkflow
 from monai.networks.utils import eval_mode
 from monai.utils import ensure_tuple
 
+from mrn_components.app.predict.workflow import target_of
 from mrn_components.app.report.explanation import Explanation, explain_subject, masked_values
 from mrn_components.data import Subject
 from mrn_components.data.dataset import collate_subjects
 from mrn_components.data.predictions import prediction
 from mrn_components.data.subjects import needed_images
-from mrn_components.data.target import HC_PD, Target
 from mrn_components.images.image import Image
 from mrn_components.networks.masking import MaskMode
 from mrn_components.regions.roi import volume_keys
@@ -49,8 +49,7 @@ class Classifier:
                 f"the inference config has no {missing}, of which `mrn predict` is made; add what "
                 "the bundle mrn has in configs/inference.yaml."
             )
-        known = "target" in parser.get()  # runs of earlier versions name none
-        self.target: Target = parser.get_parsed_content("target") if known else HC_PD
+        self.target = target_of(parser)
         self.rois = dict(parser.get_parsed_content("rois"))
         self.images = dict(sorted(needed_images(self.rois).items()))
         self.keys = volume_keys(self.rois)

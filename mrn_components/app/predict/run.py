@@ -8,7 +8,7 @@ from monai.bundle import ConfigWorkflow
 
 from mrn_components.app.predict.cohort import OWN_KEYS, Cohort, Options
 from mrn_components.app.predict.processes import joined_processes, with_own_device
-from mrn_components.app.predict.workflow import inference_workflow
+from mrn_components.app.predict.workflow import inference_workflow, target_of
 from mrn_components.data.layouts import Found, Need, find_subjects
 from mrn_components.data.subjects import needed_images
 from mrn_components.system.files import locked
@@ -132,7 +132,7 @@ def _find(workflow: ConfigWorkflow, input_dir: str | Path, options: Options) -> 
         images,
         need=Need(images="some", masks="given", labels="all" if labelled else "none"),
         labels=options.labels,
-        target=parser.get_parsed_content("target") if "target" in parser.get() else None,
+        target=target_of(parser),
         masks=options.masks,
         filters={} if options.nm_filter is None else dict.fromkeys(of_nm, options.nm_filter),
     )

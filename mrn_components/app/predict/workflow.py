@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from mrn_components.app.inspect import open_bundle
+from mrn_components.data.target import HC_PD, Target
 from mrn_components.regions.roi import ROI
 from mrn_components.system.keys import check_device
 
@@ -41,8 +42,8 @@ def inference_workflow(
     return workflow
 
 
-def bundle_rois(bundle: str) -> dict[str, ROI]:
-    """Return the regions of a bundle, whose images a verb without a network may want.
+def bundle_parts(bundle: str) -> tuple[dict[str, ROI], Target]:
+    """Return the regions and the target of a bundle, for verbs without a network.
 
     Args:
         bundle: folder of a bundle, or of a training run.
@@ -52,4 +53,9 @@ def bundle_rois(bundle: str) -> dict[str, ROI]:
         UntrustedBundleError: if more than the bundle's data differ from the installed one.
     """
     parser = inference_workflow(".", ".", bundle=bundle).parser
-    return dict(parser.get_parsed_content("rois"))
+    return dict(parser.get_parsed_content("rois")), target_of(parser)
+
+
+def target_of(parser: ConfigParser) -> Target:
+    """Return what a bundle predicts; those of earlier versions do not say, and have HC and PD."""
+    return parser.get_parsed_content("target") if "target" in parser.get() else HC_PD
