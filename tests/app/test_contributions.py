@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -119,7 +120,7 @@ def test_it_is_a_prediction_with_states(run, tmp_path, capsys):
             mask.unlink()
     (tmp_path / "few" / "S1" / "QSM.nii.gz").write_bytes(b"nothing")
     out = tmp_path / "out"
-    options = {"bundle": str(run), "segmentation": segmentation}
+    options = {"bundle": str(run), "segmentation": segmentation, "abstain": False}
     with pytest.raises(FailedSubjectsError, match="1 of 3 subjects failed"):
         predict(tmp_path / "few", out, **options)
     with pytest.raises(FailedSubjectsError, match="1 of 3 subjects failed"):
@@ -130,6 +131,7 @@ def test_it_is_a_prediction_with_states(run, tmp_path, capsys):
     record = read_record(out, "S0")
     assert record["mask_source"] == {"nm": "segmented", "qsm": "segmented"}
     assert record["states"]["prob_pd"][0] == pytest.approx(record["prob_pd"], abs=1e-6)
+    shutil.rmtree(tmp_path / "few" / "S1")
     make_subject(tmp_path / "few" / "S1", 1, 1)
     contributions(tmp_path / "few", out, resume=True, **options)
     assert "resume: 2 subjects are done; left: 1 failed before" in capsys.readouterr().out
