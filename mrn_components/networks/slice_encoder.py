@@ -194,8 +194,8 @@ def _create(name: str, weights: str | None, args: dict[str, Any]) -> Any:
     """The timm model ``name`` with its weights, or an error that says what to type."""
     if not timm.is_model(name):
         raise ValueError(
-            f"SliceEncoder got {name!r}, which timm has not."
-            f"{did_you_mean(nearest(name, timm.list_models()))} timm.list_models() has them all."
+            f"SliceEncoder: name {name!r} is no model of timm."
+            f"{did_you_mean(nearest(name, timm.list_models()))} timm.list_models() lists them."
         )
     if weights in (None, "none"):  # a word too, because MONAI ignores None as an override
         return timm.create_model(name, **args)

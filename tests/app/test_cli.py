@@ -19,7 +19,7 @@ from mrn_components.app.commands import flags
 from mrn_components.system.values import parse_value
 
 ROOT = Path(__file__).parent.parent.parent
-ENCODER = "network_def#res#encoder"
+NO_WEIGHTS = ["--encoder_weights", "none"]
 TABLE = "train_cases.csv"
 
 
@@ -288,14 +288,14 @@ def test_inspect_passes_our_bundle_and_ends_with_3_for_another(mrn, capsys, tmp_
     [
         (
             ["mrn", "predict", "COHORT", "out", "--bundle", "nothing"],
-            "error: nothing is no bundle: it has no configs/*.yaml or .json. Name a bundle",
+            "error: nothing is no bundle: it has no configs/inference.yaml or .json. Name a bundle",
         ),
         (
             ["mrn", "evaluate", "nowhere.csv", "labels.csv"],
             "error: nowhere.csv is not there; `mrn predict INPUT OUTPUT` writes",
         ),
         (
-            ["run", "bundles/mrn/configs/train.yaml", "--dataset_dir", "nowhere"],
+            ["run", "bundles/mrn/configs/train.yaml", "--dataset_dir", "nowhere", *NO_WEIGHTS],
             "mrn phantom",
         ),
         (
@@ -327,8 +327,13 @@ def test_inspect_passes_our_bundle_and_ends_with_3_for_another(mrn, capsys, tmp_
             "error: --resume: 'false' is text to monai.bundle; type False.",
         ),
         (
-            ["run", "bundles/mrn/configs/train.yaml", f"--{ENCODER}#name", "vit_smal_patch14"],
-            f"error: {ENCODER}: SliceEncoder got 'vit_smal_patch14', which timm has not. Did you ",
+            [
+                "run",
+                "bundles/mrn/configs/train.yaml",
+                "--network_def#res#encoder#name",
+                "vit_smal_patch14",
+            ],
+            "error: SliceEncoder: name 'vit_smal_patch14' is no model of timm. Did you mean vit_",
         ),
         (
             ["run", "bundles/mrn/configs/train.yaml", "--loss", "{'_target_': 'my_lab.X'}"],
@@ -336,11 +341,23 @@ def test_inspect_passes_our_bundle_and_ends_with_3_for_another(mrn, capsys, tmp_
             "`mrn components` lists ours; the folder of your own must be on PYTHONPATH.",
         ),
         (
-            ["run", "bundles/mrn/configs/train.yaml", "--network_def#dropout", "@dropuot"],
+            [
+                "run",
+                "bundles/mrn/configs/train.yaml",
+                "--network_def#dropout",
+                "@dropuot",
+                *NO_WEIGHTS,
+            ],
             "error: network_def: ValueError: the referring item `@dropuot` is not defined",
         ),
         (
-            ["run", "bundles/mrn/configs/train.yaml", "--network_def#dropout", "$1 / 0"],
+            [
+                "run",
+                "bundles/mrn/configs/train.yaml",
+                "--network_def#dropout",
+                "$1 / 0",
+                *NO_WEIGHTS,
+            ],
             "error: network_def#dropout: ZeroDivisionError: division by zero",
         ),
     ],
