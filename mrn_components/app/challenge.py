@@ -119,7 +119,7 @@ def challenge(
 
 def _answer(scratch: Path, subject: Subject, problems: Mapping[str, str]) -> _Answer:
     name = subject["subject"]
-    record = None if name in problems else read_record(scratch, name)
+    record = None if name in problems else read_record(scratch, name, read_target(scratch))
     if record is None:
         return _Answer(subject, _UNKNOWN, problems.get(name, "it was not predicted."))
     if record["class"] is None:

@@ -195,7 +195,8 @@ class Classes:
 class Score:
     """A number on a scale, such as a UPDRS sum.
 
-    The network gives it scaled to its range. The contrastive loss takes thirds of the range for
+    The network gives its distance from the middle of the range, in units of the range, so that an
+    untrained one predicts the middle. The contrastive loss takes thirds of the range for
     classes, so that the range should be that of the cohort, not of the scale.
 
     Args:
@@ -287,7 +288,7 @@ class Score:
     def values(self, outputs: Any) -> dict[str, Any]:
         """Return the scores (...) that outputs (..., 1) say, by column."""
         low, high = self.range
-        value = low + (high - low) * outputs[..., 0].float()
+        value = low + (high - low) * (0.5 + outputs[..., 0].float())
         return {self.name: value.clamp(low, high) + 0 * value}  # what is not finite stays so
 
     def decide(self, _values: Mapping[str, float]) -> dict[str, int | str]:

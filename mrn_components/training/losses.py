@@ -119,7 +119,8 @@ class ScoreLoss(nn.Module):
 
     def forward(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the scalar loss of outputs (B, 1) and labels (B,)."""
-        return functional.smooth_l1_loss(outputs[:, 0], self.target.scaled(labels), beta=0.1)
+        from_middle = self.target.scaled(labels) - 0.5
+        return functional.smooth_l1_loss(outputs[:, 0], from_middle, beta=0.1)
 
 
 class MRNLoss(nn.Module):

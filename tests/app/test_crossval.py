@@ -10,16 +10,20 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_bundles import BUNDLES, TINY
 from tiny_run import read_rows
 
+from mrn_components import Classes, Score
 from mrn_components.app import crossval as module
 from mrn_components.app.bundle_run import BundleRun
 from mrn_components.app.crossval import crossval, plan_folds, run_here, submit
+from mrn_components.app.evaluate import evaluate
 from mrn_components.app.out_of_fold import write_results
 from mrn_components.app.predict import predict
 from mrn_components.data import DataLeakageError, load_subjects
+from mrn_components.data.predictions import write_predictions as write_table
 from mrn_components.system import files
 
 BUNDLE = BUNDLES / "mrn"
@@ -292,6 +296,51 @@ def test_predictions_by_a_network_that_saw_the_subject_are_refused(cohort, tmp_p
     write_predictions(runs, dict.fromkeys((s["subject"] for s in subjects), 0.5), trained_on="1")
     with pytest.raises(DataLeakageError, match=r"fold 0: .* trained on .*SUBJ_"):
         write_results(runs, subjects, tmp_path)
+
+
+def runs_of(tmp_path, tables, target):
+    """Runs of folds that have predicted: a table each."""
+    runs = []
+    for fold, rows in enumerate(tables):
+        path = tmp_path / f"fold{fold}" / "predictions.csv"
+        write_table(path, rows, target)
+        command = {"train": (), "predict": ()}
+        runs.append(BundleRun(f"fold {fold}", path.parent, 1, predictions=path, **command))
+    return runs
+
+
+def test_results_of_several_classes_and_of_scores_have_their_own_columns_and_metrics(tmp_path):
+    names = [f"S{number:02d}" for number in range(12)]
+    three = Classes(names=["HC", "PD", "MSA"])
+    rng = np.random.default_rng(2)
+    prob = dict(zip(names, rng.dirichlet([1, 1, 1], 12).tolist(), strict=True))
+    rows = [
+        {"subject": name, **dict(zip(three.columns, prob[name], strict=True)), "trained_on": 0}
+        for name in names
+    ]
+    rows = [row | three.decide(row) for row in rows]
+    subjects = [{"subject": name, "label": number % 3} for number, name in enumerate(names)]
+    table = write_results(runs_of(tmp_path, [rows[:6], rows[6:]], three), subjects, tmp_path)
+    lines = list(csv.DictReader((tmp_path / "out_of_fold.csv").open()))
+    columns = ["subject", "fold", "prob_hc", "prob_pd", "prob_msa", "class", "label"]
+    assert list(lines[0]) == columns
+    assert [line["label"] for line in lines[:3]] == ["HC", "PD", "MSA"]
+    content = json.loads((tmp_path / "crossval.json").read_text())
+    assert content["overall"]["roc_auc_msa"]["value"] is not None
+    assert "roc_auc" in table
+
+    updrs = Score(name="updrs", range=[0, 60])
+    rows = [{"subject": s, "updrs": 4.0 * n, "trained_on": 0} for n, s in enumerate(names)]
+    subjects = [{"subject": name, "label": 5.0 * number} for number, name in enumerate(names)]
+    runs = runs_of(tmp_path, [rows[:6], rows[6:]], updrs)
+    table = write_results(runs, subjects, tmp_path)
+    assert json.loads((tmp_path / "crossval.json").read_text())["overall"]["pearson"]["value"] == 1
+    assert "mae" in table
+    assert evaluate(*[tmp_path / "out_of_fold.csv"] * 2, output=tmp_path / "evaluation").is_dir()
+
+    rows[3] = {"subject": "S03", "status": "failed", "error": "updrs is nan", "trained_on": 0}
+    with pytest.raises(ValueError, match="S03 has no prediction: updrs is nan"):
+        write_results(runs_of(tmp_path, [rows[:6], rows[6:]], updrs), subjects, tmp_path)
 
 
 # ---- end to end

@@ -11,12 +11,14 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from tiny_cohort import make_subject, write_nifti
 from tiny_run import make_datalist, make_run, read_rows
 from tiny_segmentation import make_segmentation_bundle
 
 from mrn_components.app import cli
+from mrn_components.app.contributions import contributions
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.predict import inference_workflow, predict
 from mrn_components.app.predict.pipeline import find_near
@@ -509,3 +511,23 @@ def test_a_damaged_record_is_predicted_again_and_stops_nothing(run, few, tmp_pat
         predict(few, tmp_path / "out", bundle=run, resume=True)
         assert (tmp_path / "out" / "predictions.csv").read_bytes() == whole
     assert [path.name for path in folder.iterdir()] == ["prediction.json"]
+
+
+def test_damaged_weights_fail_the_subjects_and_name_the_cause(few, tmp_path, capsys):
+    """What is no finite number is no probability: in prediction and in contributions."""
+    run = make_run(tmp_path / "run", 0)
+    weights = torch.load(run / "models" / "model.pt", weights_only=True)
+    last = [name for name in weights if name.startswith("classifier.")][-1]
+    weights[last] = torch.full_like(weights[last], float("nan"))
+    torch.save(weights, run / "models" / "model.pt")
+    for verb in (predict, contributions):
+        out = tmp_path / verb.__name__
+        with pytest.raises(
+            FailedSubjectsError, match=r"3 of 3 .*\n.*S0: P\(PD\) is nan: .*damaged"
+        ):
+            verb(few, out, bundle=str(run))
+        rows = read_rows(out / "predictions.csv")
+        assert {(row["status"], row["prob_pd"], row["class"]) for row in rows} == {
+            ("failed", "", "")
+        }
+        assert "diverged" in read_record(out, "S0")["error"]

@@ -18,6 +18,7 @@ from monai.bundle import ConfigParser
 
 from mrn_components.app.check import check
 from mrn_components.checks import check_headers, check_subject, examine_subject
+from mrn_components.checks.cohort import class_findings
 from mrn_components.checks.confounds import confound_baseline, confound_findings
 from mrn_components.checks.masks import REGIONS
 from mrn_components.data import load_subjects
@@ -225,3 +226,19 @@ def test_checks_need_no_torch():
     code = "import sys, mrn_components.checks; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+    def test_of_several_classes_each_is_told_from_the_rest(self):
+        labels = tuple(n % 3 for n in range(45))
+        fields = [{"site": "ABC"[label], "age": 60.0 + n} for n, label in enumerate(labels)]
+        confounds = confound_baseline(fields, labels)
+        assert confounds.auc == 1.0
+        assert len(list(confound_findings(confounds, labels))) == 1
+
+
+def test_classes_are_counted_by_their_names():
+    people = [(f"P{number}", number % 3) for number in range(10)]
+    (finding,) = class_findings(people, ("HC", "PD", "MSA"))
+    assert finding.id == "few-people"
+    assert finding.found == "4 people with HC, 3 with PD and 3 with MSA"
+    (finding,) = class_findings([(name, 1) for name, _ in people])
+    assert (finding.id, finding.found) == ("one-class", "0 people with HC and 10 with PD")

@@ -43,7 +43,7 @@ def test_three_classes_have_a_probability_each_of_folds_too():
 
 
 def test_a_score_is_in_its_unit_and_its_range_and_nothing_hides_that_it_is_no_number():
-    outputs = torch.tensor([[0.25], [-0.1], [1.3], [float("nan")], [float("inf")]])
+    outputs = torch.tensor([[-0.25], [-0.6], [0.8], [float("nan")], [float("inf")]])
     d = DiagnosisOutputd(target=Score(name="updrs", range=[20, 60]))({"pred": outputs})
     assert d["updrs"][:3].tolist() == [30, 20, 60]
     assert d["updrs"][3:].isnan().all()
@@ -87,8 +87,8 @@ def test_metrics_of_classes_are_those_of_scikit_learn(target):
 
 def test_metrics_of_a_score_are_those_of_scipy():
     labels = torch.linspace(0, 100, 24)
-    outputs = labels[:, None] / 200 + 0.1 * torch.rand(24, 1)
-    values = 100 * outputs[:, 0].numpy()
+    outputs = labels[:, None] / 200 + 0.1 * torch.rand(24, 1) - 0.4
+    values = 100 * (0.5 + outputs[:, 0].numpy())
     metrics = validate(UPDRS, outputs, labels)
     assert metrics["pearson"] == pytest.approx(pearsonr(values, labels.numpy())[0], abs=1e-4)
     assert metrics["mae"] == pytest.approx(np.abs(values - labels.numpy()).mean(), rel=1e-5)

@@ -227,7 +227,7 @@ class Cohort:
         if not self._is_named(subject):
             error = self.pipeline.preparation.shown(self.found.problems[name], subject)
             return empty_record(name, target) | {"error": error}
-        record = read_record(self.output_dir, name)
+        record = read_record(self.output_dir, name, target)
         if record is None or record["run"] != self._identity_of(record):
             error = "not predicted: its process ended early; add --resume True to go on."
             return empty_record(name, target) | {"error": error}
@@ -235,7 +235,8 @@ class Cohort:
 
     def _why_again(self, subject: Subject) -> str | None:
         """Why a subject is predicted (again); None if it is done."""
-        record = read_record(self.output_dir, subject["subject"])
+        target = self.pipeline.classifier.target
+        record = read_record(self.output_dir, subject["subject"], target)
         if record is None:
             return "new"
         if record["status"] == "failed":

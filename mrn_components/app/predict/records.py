@@ -68,7 +68,7 @@ def write_record(output_dir: Path, record: Record) -> None:
     write_text(path, json.dumps(record, indent=2) + "\n")
 
 
-def read_record(output_dir: Path, subject: str) -> Record | None:
+def read_record(output_dir: Path, subject: str, target: Target = HC_PD) -> Record | None:
     """Read ``prediction.json`` of a subject; None if there is none, or a damaged one."""
     path = subject_folder(output_dir, subject) / RECORD
     if not path.is_file():
@@ -77,7 +77,8 @@ def read_record(output_dir: Path, subject: str) -> Record | None:
         record = json.loads(path.read_bytes())
     except ValueError:
         return None
-    return record if isinstance(record, dict) and record.keys() >= empty_record("").keys() else None
+    whole = isinstance(record, dict) and record.keys() >= empty_record("", target).keys()
+    return record if whole else None
 
 
 def write_tables(
