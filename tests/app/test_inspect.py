@@ -357,6 +357,16 @@ def test_overrides_are_walked():
             open_bundle(BUNDLE, {key: value})
 
 
+@pytest.mark.parametrize("tree", ["network_def", "rois", "preprocessing"])
+def test_overrides_of_what_a_bundle_brings_are_walked(tree, tmp_path):
+    """The bundle's own tree is not changed by the override that it is compared with."""
+    theirs = ConfigParser.load_config_file(str(BUNDLE / "configs" / "inference.yaml"))[tree]
+    bundle = changed_bundle(tmp_path / "b", {tree: {**theirs, "_disabled_": False}})
+    key = "rois#nm#_target_" if tree == "rois" else f"{tree}#_target_"
+    with pytest.raises(UntrustedBundleError, match=f"--: {key}: 'os.system': no part"):
+        open_bundle(bundle, {key: "os.system"})
+
+
 def test_the_user_names_files_and_settings(tmp_path):
     overrides = {"ckpt_path": "/tmp/x.pt", "cache_dir": str(tmp_path), "encoder_weights": "/x.pth"}
     overrides |= {"network_def#dropout": 0.1, "rois#qsm3#_disabled_": True}

@@ -20,7 +20,7 @@ ENCODER_WEIGHTS = "encoder_weights"
 _FILE_ARGUMENTS = frozenset(["plan", "weights"])
 
 _OURS = (
-    *("locate_bundle", "Image", "ROI", "Classes", "Score"),
+    *("Image", "ROI", "Classes", "Score"),
     *("MRN", "RES", "FFA", "SFA", "DPTHead", "SERes10", "VolumeViT"),
     *("CheckVolumesd", "ScaleImagesd", "ROICropd", "MergeSidesd", "ROIMaskChannelsd"),
 )
