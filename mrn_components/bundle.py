@@ -12,6 +12,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ class RunArguments:
         for key, value in self.overrides.items():
             check_key(key, parser.get(), source, readers)
             overrides[key] = typed_value(key, value, parser.get(), source)
-            merge_kv(parser, key, overrides[key])
+            merge_kv(parser, key, deepcopy(overrides[key]))  # a later override may change it
         return {k: value for k, value in parser.get().items() if k != "_meta_"}, overrides
 
 

@@ -86,6 +86,12 @@ def test_a_change_that_is_no_data_is_found(name, tmp_path):
     assert keys & {*changes} or keys == {""}
 
 
+def test_a_name_that_a_bundle_brings_leads_to_no_part(tmp_path):
+    for value in ("@evaluator", {"_target_": "mrn_components.MRN"}):
+        bundle = changed_bundle(tmp_path / "b", {"x": value, "network_def": "@x"})
+        assert {found.where for found in refused(bundle)} == {"network_def"}
+
+
 @pytest.mark.parametrize("kind", ["seres10", "segmentation"])
 def test_a_change_of_another_bundle_is_found(kind, tmp_path):
     bundle = changed_bundle(tmp_path / "b", {"precision": "$print()"}, name=kind)
@@ -262,6 +268,7 @@ def test_a_clean_copy_passes(tmp_path):
             "seres10",
         ),
         ({"precision": "fp32", "image": "nm"}, "segmentation"),
+        ({"size": 28, "rois": {"nm": {"_target_": "mrn_components.ROI", "size": "@size"}}}, "mrn"),
     ],
 )
 def test_data_pass_and_count(changes, kind, tmp_path):
@@ -273,6 +280,12 @@ def test_data_pass_and_count(changes, kind, tmp_path):
     assert settings == {k: v for k, v in changes.items() if k not in users} | {
         "bundle_root": str(bundle)
     }
+
+
+def test_data_of_a_bundle_do_not_stay_for_the_next(tmp_path):
+    changed = changed_bundle(tmp_path / "b", {"image_size": 56, "rois": {}})
+    open_bundle(changed, {"rois": {"x": {"_target_": "mrn_components.ROI", "image": "@images#nm"}}})
+    assert open_bundle(BUNDLE, {})[1] == {"bundle_root": str(BUNDLE)}
 
 
 def test_wiring_of_another_version_gives_way_to_ours(tmp_path):
@@ -342,6 +355,16 @@ def test_overrides_are_walked():
     }.items():
         with pytest.raises(UntrustedBundleError, match=rf"(?s)--: {key}.*--trust_bundle True"):
             open_bundle(BUNDLE, {key: value})
+
+
+@pytest.mark.parametrize("tree", ["network_def", "rois", "preprocessing"])
+def test_overrides_of_what_a_bundle_brings_are_walked(tree, tmp_path):
+    """The bundle's own tree is not changed by the override that it is compared with."""
+    theirs = ConfigParser.load_config_file(str(BUNDLE / "configs" / "inference.yaml"))[tree]
+    bundle = changed_bundle(tmp_path / "b", {tree: {**theirs, "_disabled_": False}})
+    key = "rois#nm#_target_" if tree == "rois" else f"{tree}#_target_"
+    with pytest.raises(UntrustedBundleError, match=f"--: {key}: 'os.system': no part"):
+        open_bundle(bundle, {key: "os.system"})
 
 
 def test_the_user_names_files_and_settings(tmp_path):

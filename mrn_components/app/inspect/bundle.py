@@ -100,7 +100,7 @@ def open_bundle(
         bundle, config, result = _closest(read_plain(file))
         file = bundle_config(bundle, "inference")
         installed = read_plain(file)
-        config |= result.settings
+        config = {**config, **result.settings}
         settings = {key: value for key, value in config.items() if value != installed.get(key)}
     given = RunArguments((file,), {**settings, **overrides}).typed().overrides
     overrides = {key: given[key] for key in overrides}  # no is False

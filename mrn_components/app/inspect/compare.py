@@ -50,6 +50,8 @@ def compare(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Comparison:
         ours: the same.
     """
     result = Comparison()
+    brought = _brought_literals(theirs, ours)
+    ours = {**brought, **ours}
     if "network_def" not in theirs:
         result.found.append(("", "it has no network_def: it predicts nothing", "refused"))
     for key, value in theirs.items():
@@ -59,9 +61,20 @@ def compare(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Comparison:
             )
         elif value != ours.get(key, ...):
             result.found += _compare_key(key, value, ours, result.settings)
+    result.settings |= brought
     for key in sorted(ours.keys() - theirs.keys() - {"network_def"}):
         result.found.append((key, f"not there, ours {shown(ours[key])}", "ours is used"))
     return result
+
+
+def _brought_literals(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the literals that ours lacks and trees refer to: an overlay of training adds some."""
+    text = str([theirs.get(key) for key in _TREES])
+    return {
+        key: value
+        for key, value in theirs.items()
+        if key not in ours and is_literal(value) and re.search(rf"@{re.escape(str(key))}\b", text)
+    }
 
 
 def strange_words(

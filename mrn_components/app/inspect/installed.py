@@ -1,6 +1,7 @@
 """The bundles that come with this package: what a foreign one is compared with."""
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def counterparts(theirs: Mapping[str, Any]) -> Iterator[tuple[Path, dict[str, An
     name = root.get("name") if isinstance(root, Mapping) else None
     bundles = installed_bundles()
     for bundle in [path for path in bundles if path.name == name] or bundles:
-        ours = _inference(bundle)
+        ours = deepcopy(_inference(bundle))  # else one bundle's data would stay for the next
         network, paths = theirs.get("network"), theirs.get("ckpt_path")
         of_folds = isinstance(network, Mapping) and "num_folds" in network
         if of_folds and isinstance(paths, list) and {"network", "checkpoint"} <= ours.keys():

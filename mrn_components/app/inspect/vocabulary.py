@@ -76,7 +76,6 @@ class Vocabulary:
         self.paths = paths
         self.texts: set[str] = set()  # expressions and references
         self.switches: set[tuple[str, str]] = set()  # _mode_ and the like, with their values
-        self.names: set[str] = set()  # keys at any depth
         self.files = {"none", f"@{ENCODER_WEIGHTS}"}  # what arguments that name files may be
         self.parts: dict[str, set[str] | None] = {}
         for node in ours:
@@ -88,7 +87,6 @@ class Vocabulary:
             self.texts.add(node)
         if isinstance(node, Mapping):
             self.files |= {node[key] for key in _FILE_ARGUMENTS & node.keys()}
-            self.names |= {_last(key) for key in node}
             self.switches |= {(_last(k), repr(v)) for k, v in node.items() if _last(k)[:1] == "_"}
             if isinstance(target := node.get("_target_"), str):
                 self.parts[target] = (self.parts.get(target) or set()) | set(node)
@@ -131,15 +129,13 @@ class Vocabulary:
             elif name.startswith("_") or not _KEY.fullmatch(str(key)):
                 yield inner if _KEY.fullmatch(inner) else shown(inner), "no key of ours"
             elif not self._knows_argument(key, value, arguments):
-                yield inner, f"{shown(value)}: {target or 'an overlay'} may not have it in a bundle"
+                yield inner, f"{shown(value)}: {target} may not have it in a bundle"
             else:
                 yield from self.strange(value, inner)
 
     def _knows_argument(self, key: Any, value: Any, arguments: Collection[str] | None) -> bool:
         name = _last(key)
         if arguments is not None and key not in arguments:
-            return False
-        if name != key and name not in self.names:  # an overlay's, of a part that is elsewhere
             return False
         if name in _FILE_ARGUMENTS and not self.paths:
             return value is None or (isinstance(value, str) and value in self.files)
