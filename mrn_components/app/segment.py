@@ -71,7 +71,7 @@ class NucleiSegmenter:
             raise FileNotFoundError(
                 f"the segmentation bundle {bundle} has no weights for {image} ({weights}); train "
                 "them (configs/train.yaml), name a trained run with --segmentation DIR, or give "
-                f"every subject its {image.upper()}_mask.nii.gz."
+                f"every subject its mask of {image}."
             )
         self.weights = weights
         self.ledgers = read_ledgers(weights)

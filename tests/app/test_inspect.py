@@ -417,12 +417,12 @@ def test_the_package_in_a_packed_bundle_is_known_byte_by_byte(tmp_path):
     copy = shutil.copytree(package, bundle / "mrn_components", ignore=compiled)
     assert inspect_bundle(bundle) == []
     template = next(path for path in copy.rglob("*.html*"))
-    for file in (copy / "images" / "labels.py", template, copy / "py.typed"):
+    for file in (copy / "images" / "boxes.py", template, copy / "py.typed"):
         with file.open("a") as opened:
             opened.write("import os\n")
     for name in ("os.py", "new.yaml"):
         (copy / name).touch()
-    names = {"images/labels.py", template.relative_to(copy).as_posix(), "py.typed"}
+    names = {"images/boxes.py", template.relative_to(copy).as_posix(), "py.typed"}
     found = {difference.file for difference in refused(bundle)}
     assert found == {f"mrn_components/{name}" for name in {*names, "os.py", "new.yaml"}}
 

@@ -71,7 +71,7 @@ def test_a_mask_takes_the_images_geometry_and_nothing_else(cohort, tmp_path):
 
 
 def test_missing_weights_say_what_to_do(bundle):
-    with pytest.raises(FileNotFoundError, match=r"no weights for nm .* every subject its NM_mask"):
+    with pytest.raises(FileNotFoundError, match=r"no weights for nm .* every subject its mask of nm"):
         NucleiSegmenter(bundle, "nm", ckpt_path="nowhere.pt")
     with pytest.raises(ValueError, match="has no 'precisoin'"):
         NucleiSegmenter(bundle, "nm", precisoin="fp32")
