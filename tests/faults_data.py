@@ -91,6 +91,38 @@ def flip_a_bit(root: Path, position: int | None = None) -> None:
     path(root).write_bytes(content)
 
 
+def plain_files(root: Path) -> None:
+    """All files of the subject as .nii: allowed."""
+    for name in NAMES:
+        file = path(root, name)
+        file.with_name(f"{name}.nii").write_bytes(gzip.decompress(file.read_bytes()))
+        file.unlink()
+
+
+def _other_format(root: Path, name: str, content: bytes) -> None:
+    (root / FIRST / name).write_bytes(content)
+    (root / "list.json").write_text(json.dumps(_entries(root, nm=name)))
+
+
+def freesurfer(root: Path) -> None:
+    _other_format(root, "NM.mgz", gzip.compress(b"\0\0\0\1\0\0\0\x18" + bytes(500)))
+
+
+def nrrd(root: Path) -> None:
+    _other_format(root, "NM.nrrd", b"NRRD0004\ntype: short\n" + bytes(500))
+
+
+def dicom(root: Path) -> None:
+    _other_format(root, "IM0001", bytes(128) + b"DICM" + bytes(500))
+
+
+def dicom_folder(root: Path) -> None:
+    dicom(root)
+    (root / FIRST / "series").mkdir()
+    (root / FIRST / "IM0001").rename(root / FIRST / "series" / "IM0001")
+    (root / "list.json").write_text(json.dumps(_entries(root, nm="series")))
+
+
 def empty_file(root: Path) -> None:
     path(root).write_bytes(b"")
 
@@ -139,6 +171,21 @@ def four_dimensions(root: Path) -> None:
 
 def last_axis_of_one(root: Path) -> None:
     write(root, read(root)[..., None])
+
+
+def last_axes_of_one(root: Path) -> None:
+    write(root, read(root)[..., None, None])
+
+
+def unknown_type(root: Path) -> None:
+    _with_header(root, "QSM", datatype=37)
+
+
+def voxels_from_the_first_byte(root: Path) -> None:
+    """nibabel would read the header as voxels."""
+    content = bytearray(gzip.decompress(path(root).read_bytes()))
+    content[108:112] = bytes(4)  # vox_offset
+    path(root).write_bytes(gzip.compress(bytes(content)))
 
 
 def two_dimensions(root: Path) -> None:
@@ -225,6 +272,18 @@ def forms_disagree(root: Path) -> None:
     moved[0, 3] = 3
     image.set_qform(moved, 1)
     path(root).write_bytes(gzip.compress(image.to_bytes()))
+
+
+def invalid_sform_code(root: Path) -> None:
+    """The sform 3 mm away, with a code that NIfTI does not have: the qform counts, for all."""
+    moved = AFFINE.copy()
+    moved[0, 3] = 3
+    image = nibabel.load(path(root))
+    image.set_sform(moved, 1)
+    image.set_qform(AFFINE, 1)
+    content = bytearray(image.to_bytes())
+    content[254:256] = (77).to_bytes(2, "little")  # sform_code
+    path(root).write_bytes(gzip.compress(bytes(content)))
 
 
 def no_forms(root: Path) -> None:

@@ -1,9 +1,7 @@
 """The segmentation bundle as a function: from an image file to the mask of its nuclei."""
 
 import gzip
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,23 +16,11 @@ from nibabel.affines import apply_affine
 from mrn_components.app.inspect import open_bundle
 from mrn_components.bundle import RunArguments
 from mrn_components.data.ledger import read_ledgers
+from mrn_components.images.boxes import nonzero_box
 from mrn_components.images.volume import Volume
 from mrn_components.system.files import check_digest, replacing
 
 _MARGIN_MM = 15.0  # NM and QSM of a subject lie up to 3 mm apart
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """The nuclei of an image.
-
-    Args:
-        mask: label ids (X, Y, Z), uint8, on the axes of the file.
-        seconds: computing time.
-    """
-
-    mask: np.ndarray
-    seconds: float
 
 
 class NucleiSegmenter:
@@ -90,23 +76,24 @@ class NucleiSegmenter:
 
     def __call__(
         self, source: Volume | str | Path, near: tuple[Volume, Sequence[int]] | None = None
-    ) -> Segmentation:
+    ) -> np.ndarray:
         """Segment an image.
 
         Args:
             source: the image, or its file.
             near: mask of another image of the subject, and the ids in it that tell where to look:
                 a subject's images share a frame.
+
+        Returns:
+            The mask (X, Y, Z) on the axes of the image, ids in uint8.
         """
-        start = time.perf_counter()
         data = self.preprocessing({"image": source})
         image = data["image"]
         where = {} if near is None else _near(*near, image)
         with torch.no_grad():
             labels = self.inferer(image[None].to(self.device), self.network, **where)
         data["pred"] = labels[0].cpu()
-        mask = self.postprocessing(data)["pred"][0].numpy().astype(np.uint8)
-        return Segmentation(mask, time.perf_counter() - start)
+        return self.postprocessing(data)["pred"][0].numpy().astype(np.uint8)
 
 
 def save_mask(path: Path, mask: np.ndarray, like: Volume) -> None:
@@ -121,7 +108,7 @@ def save_mask(path: Path, mask: np.ndarray, like: Volume) -> None:
     for kind in ("qform", "sform"):
         affine, code = getattr(like.header, f"get_{kind}")(coded=True)
         getattr(volume, f"set_{kind}")(affine, int(code))
-    volume.header.set_xyzt_units(*like.header.get_xyzt_units())
+    volume.header["xyzt_units"] = like.header["xyzt_units"]
     with replacing(path) as temporary:
         temporary.write_bytes(_gzip(volume.to_bytes()))
 
@@ -133,11 +120,10 @@ def _gzip(content: bytes) -> bytes:
 
 def _near(mask: Volume, ids: Sequence[int], image: Any) -> dict[str, Any]:
     """Region about some ids of a mask, in an image of the same frame."""
-    voxels = np.argwhere(np.isin(mask.ids, ids))
-    if not len(voxels):
+    box = nonzero_box(np.isin(mask.ids, ids))
+    if box[0].start == box[0].stop:
         return {}
-    corners = np.array([voxels.min(axis=0), voxels.max(axis=0) + 1]).T
-    corners_mm = apply_affine(mask.affine, np.array(list(product(*corners))))
+    corners_mm = apply_affine(mask.affine, list(product(*((a.start, a.stop) for a in box))))
     inside = apply_affine(np.linalg.inv(image.affine.numpy()), corners_mm)
     low, high = inside.min(axis=0), inside.max(axis=0)
     spacing = np.linalg.norm(image.affine.numpy()[:3, :3], axis=0)

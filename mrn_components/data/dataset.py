@@ -1,6 +1,5 @@
 """The cached data set and its batches: a subject's regions of interest, ready for the network."""
 
-import hashlib
 import mmap
 import os
 import sys
@@ -17,6 +16,7 @@ from monai.transforms import Compose
 from torch.utils.data import get_worker_info
 
 from mrn_components.data.tables import Subject, files_of
+from mrn_components.system.files import file_hash, remembered_hash
 
 _MAX_WORKERS = 256
 
@@ -72,7 +72,8 @@ class ROIDataset(PersistentDataset):
     def _hash_subject(self, subject: Subject) -> bytes:
         assert self.cache_dir is not None
         memo_dir = self.cache_dir / "digests"
-        hashes = {key: _hash_file(path, memo_dir) for key, path in files_of(subject).items()}
+        files = files_of(subject).items()
+        hashes = {key: remembered_hash(path, memo_dir, file_hash, "") for key, path in files}
         return pickle_hashing({**subject, **hashes})
 
     def _cachecheck(self, item_transformed: Subject) -> Subject:
@@ -117,20 +118,6 @@ def collate_subjects(batch: Sequence[Subject]) -> dict[str, Any]:
     if "label" in collated:
         collated["label"] = torch.tensor(collated["label"])
     return collated
-
-
-def _hash_file(path: Path, memo_dir: Path) -> str:
-    """Hash a file's bytes, remembered on disk so that an unchanged file is not read again."""
-    stat = path.stat()
-    identity = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-    memo = memo_dir / hashlib.sha256(identity.encode()).hexdigest()
-    digest = memo.read_text(encoding="utf-8") if memo.is_file() else ""
-    if len(digest) != 64:  # none yet, or a process died while it wrote
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        memo_dir.mkdir(exist_ok=True)
-        memo.write_text(digest, encoding="utf-8")
-    return digest
 
 
 def _hash_transforms(transforms: Sequence[Any]) -> bytes:

@@ -1,16 +1,14 @@
 """What tells that two subjects are one person (their folds must not differ)."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from mrn_components.data.tables import Subject, files_of
 from mrn_components.images.finding import FaultyFileError
 from mrn_components.images.volume import Volume, read_volume
-from mrn_components.system.files import write_text
+from mrn_components.system.files import file_hash, remembered_hash
 
 Identities = Mapping[str, frozenset[str]]  # subject: {"id SUBJ_000", "image 9f86d0...", ...}
 
@@ -29,7 +27,7 @@ def identify_subjects(
     as it is.
 
     Args:
-        subjects: what ``load_subjects`` returns; volumes may stand for files.
+        subjects: what ``load_subjects`` returns; volumes that were read may stand for paths.
         cache_dir: folder that remembers the hashes of unchanged files; None reads every image.
 
     Returns:
@@ -40,7 +38,7 @@ def identify_subjects(
     for subject in tqdm(subjects, desc="Identities", unit="subject", delay=2, leave=False):
         ids = {f"id {subject['subject']}", f"id {subject.get('person', subject['subject'])}"}
         keys = files_of(subject, masks=False)
-        images = {f"image {_hash_voxels(subject[key], memo_dir)}" for key in keys}
+        images = {f"image {_voxel_hash(subject[key], memo_dir)}" for key in keys}
         identities[subject["subject"]] = frozenset(ids | images)
     return identities
 
@@ -78,24 +76,16 @@ def marks_of(names: Iterable[str], identities: Identities) -> frozenset[str]:
     return frozenset[str]().union(*(identities[name] for name in names))
 
 
-def _hash_voxels(source: Any, memo_dir: Path | None) -> str:
-    """Hash an image's voxels, remembered on disk so that an unchanged file is not read again."""
+def _voxel_hash(source: Volume | str | Path, memo_dir: Path | None) -> str:
     if isinstance(source, Volume):
         return source.voxel_hash
-    path = Path(source)
     if memo_dir is None:
-        return _read_and_hash(path)
-    stat = path.stat()
-    identity = f"turned voxels|{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-    memo = memo_dir / hashlib.sha256(identity.encode()).hexdigest()
-    if not memo.is_file():
-        write_text(memo, _read_and_hash(path))
-    return memo.read_text(encoding="utf-8")
+        return _read_and_hash(Path(source))
+    return remembered_hash(Path(source), memo_dir, _read_and_hash, "turned voxels|")
 
 
 def _read_and_hash(path: Path) -> str:
     try:
         return read_volume(path).voxel_hash
     except FaultyFileError:  # the transform that reads it says what is wrong with it
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_hash(path)

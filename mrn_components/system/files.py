@@ -10,7 +10,7 @@ import os
 import socket
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -76,7 +76,7 @@ def replacing_hashed(path: Path) -> Iterator[Path]:
     """
     with replacing(path) as temporary:
         yield temporary
-        digest = _sha256(temporary)
+        digest = file_hash(temporary)
         digest_path(path).unlink(missing_ok=True)
     write_text(digest_path(path), f"{digest}  {path.name}\n")
 
@@ -143,6 +143,31 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` as the whole of ``path`` (UTF-8)."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """Return the hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def remembered_hash(path: Path, memo_dir: Path, compute: Callable[[Path], str], what: str) -> str:
+    """Return a SHA-256, remembered on disk so that an unchanged file is not read again.
+
+    Args:
+        path: of the file.
+        memo_dir: folder of what is remembered.
+        compute: gives the hash of a file.
+        what: tells this hash of a file from others of it; "" for that of its bytes.
+    """
+    stat = path.stat()
+    identity = f"{what}{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    memo = memo_dir / hashlib.sha256(identity.encode()).hexdigest()
+    known = memo.read_text(encoding="utf-8") if memo.is_file() else ""
+    if len(known) != 64:  # none yet, or a process died while it wrote
+        known = compute(path)
+        write_text(memo, known)
+    return known
 
 
 def write_csv(
@@ -268,15 +293,10 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @lru_cache(maxsize=64)
 def _known_sha256(path: Path, _size: int, _changed_ns: int) -> str:
     """The SHA-256 of a file that may be asked for again: gigabytes take seconds."""
-    return _sha256(path)
+    return file_hash(path)
 
 
 @lru_cache(maxsize=64)

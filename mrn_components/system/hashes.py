@@ -4,24 +4,17 @@ Hashes inside a bundle show damage and half-done updates. They show no forgery, 
 file can change its hash: compare the bundle's own hash with one from its publisher for that.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from mrn_components.system.files import write_text
+from mrn_components.system.files import file_hash, write_text
 from mrn_components.system.plain_data import read_plain
 
 HASHES = "hashes.json"  # {"sha256": {path in the bundle: hash}}
 LARGE_FILES = "large_files.yml"  # MONAI's: files to download, with hashes
 _COMPLETE = ("configs", "models")  # folders to which nothing may be added
 _ALGORITHMS = ("md5", "sha1", "sha256", "sha512")  # those MONAI knows
-
-
-def file_hash(path: Path, algorithm: str = "sha256") -> str:
-    """Hash the bytes of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def write_hashes(folder: str | Path) -> Path:

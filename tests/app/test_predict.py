@@ -531,3 +531,32 @@ def test_damaged_weights_fail_the_subjects_and_name_the_cause(few, tmp_path, cap
             ("failed", "", "")
         }
         assert "diverged" in read_record(out, "S0")["error"]
+
+
+OPENS = """
+import collections, sys
+opened = collections.Counter()
+
+def note(event, arguments):
+    if event == "open" and str(arguments[0]).startswith(sys.argv[1]):
+        opened[str(arguments[0])] += str(arguments[0]).endswith((".nii", ".nii.gz"))
+
+sys.addaudithook(note)
+from mrn_components.app.predict import predict
+predict(*sys.argv[1:3], bundle=sys.argv[3], segmentation=sys.argv[4], report=True, num_workers=0)
+print(sorted(opened.values()), len(+opened))
+"""
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_every_image_and_mask_is_opened_once(run, segmentation, few, tmp_path, masks):
+    if not masks:
+        remove_masks(few)
+    arguments = [str(few), str(tmp_path / "out"), run, segmentation]
+    done = subprocess.run(
+        [sys.executable, "-c", OPENS, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    counts = sorted([1] * 3 * (4 if masks else 2))
+    assert done.stdout.splitlines()[-1] == f"{counts} {len(counts)}"
+    assert (tmp_path / "out" / "subjects" / "S0" / "report.html").stat().st_size > 10_000

@@ -18,7 +18,7 @@ from mrn_components.app import cli, crossval
 from mrn_components.app.evaluate import evaluate
 from mrn_components.app.report import index
 from mrn_components.app.report.cohort import write_cohort_report
-from mrn_components.app.report.images import read_images
+from mrn_components.app.report.images import take_images
 from mrn_components.app.report.pages import environment
 from mrn_components.app.report.reports import write_reports
 from mrn_components.app.report.slices import canonical_box, draw_slice, grey, radiological
@@ -351,9 +351,9 @@ def test_grey_survives_what_is_not_finite():
 
 def test_nuclei_of_a_box_lie_wholly_in_it(cohort):
     folder = cohort / "SUBJ_000"
-    image = read_images({"qsm": folder / "QSM.nii.gz", "mask_qsm": folder / "QSM_mask.nii.gz"})[
-        "qsm"
-    ]
+    files = {"qsm": "QSM.nii.gz", "mask_qsm": "QSM_mask.nii.gz"}
+    volumes = {key: read_volume(folder / name) for key, name in files.items()}
+    image = take_images(volumes)["qsm"]
     box = image.box(BOXES["qsm2"])
     mask = make_mask("qsm")
     assert set(image.nuclei_inside(box, None)) == {"STN", "SN", "RN"}

@@ -35,7 +35,7 @@ def test_orientation_does_not_matter(axes, image, bundle, cohort, tmp_path):
     segment = NucleiSegmenter(bundle, image, device="cpu", precision="fp32")
     original = cohort / "SUBJ_003" / f"{image.upper()}.nii.gz"
     turned = reoriented(original, tmp_path / "turned.nii.gz", axes)
-    expected, found = segment(original).mask, segment(turned).mask
+    expected, found = segment(read_volume(original)), segment(read_volume(turned))
     assert found.shape == nibabel.load(turned).shape
     assert len(np.unique(expected)) > 1
     np.testing.assert_array_equal(in_las(found, turned, tmp_path), expected)
@@ -49,7 +49,7 @@ def test_the_qsm_tells_where_the_nm_is_searched(bundle, cohort):
     )
     mask = read_volume(cohort / "SUBJ_003" / "QSM_mask.nii.gz")
     near = mask, CHALLENGE_IMAGES["qsm"].nuclei["SN"]
-    segment(cohort / "SUBJ_003" / "NM.nii.gz", near=near)
+    segment(read_volume(cohort / "SUBJ_003" / "NM.nii.gz"), near=near)
     # Boxes of the SN, [7, 17) x [8, 11) x [3, 6) on the axes x y z of a file of the same grid.
     np.testing.assert_allclose(seen[0]["centre"], [4.5, 9.5, 12], atol=0.6)
     np.testing.assert_allclose(seen[0]["region_mm"], [36, 32, 36.67], atol=0.1)
@@ -71,7 +71,9 @@ def test_a_mask_takes_the_images_geometry_and_nothing_else(cohort, tmp_path):
 
 
 def test_missing_weights_say_what_to_do(bundle):
-    with pytest.raises(FileNotFoundError, match=r"no weights for nm .* every subject its mask of nm"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no weights for nm .* every subject its mask of nm"
+    ):
         NucleiSegmenter(bundle, "nm", ckpt_path="nowhere.pt")
     with pytest.raises(ValueError, match="has no 'precisoin'"):
         NucleiSegmenter(bundle, "nm", precisoin="fp32")

@@ -35,6 +35,7 @@ from test_bundles import TINY
 
 from mrn_components.app.segment import NucleiSegmenter
 from mrn_components.images.image import CHALLENGE_IMAGES
+from mrn_components.images.volume import read_volume
 from mrn_components.system.hashes import verify_hashes
 
 ROOT = Path(__file__).parent.parents[1]
@@ -289,7 +290,7 @@ def parts_of(bundle):
 
 def own_mask(bundle, path):
     """The mask that ``mrn predict`` makes, which knows the package in the zip."""
-    return NucleiSegmenter(str(bundle), "qsm", device="cpu", precision="fp32")(path).mask
+    return NucleiSegmenter(str(bundle), "qsm", device="cpu", precision="fp32")(read_volume(path))
 
 
 @torch.no_grad()

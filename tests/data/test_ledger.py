@@ -172,7 +172,7 @@ def test_hashes_are_remembered_while_a_file_is_unchanged(copied, tmp_path, monke
     subjects = load_subjects(copied)[:2]
     first = identify_subjects(subjects, tmp_path / "cache")
     assert first == identify_subjects(subjects)
-    monkeypatch.setattr("nibabel.load", None)
+    monkeypatch.setattr("mrn_components.data.identities.read_volume", None)
     assert identify_subjects(subjects, tmp_path / "cache") == first
     monkeypatch.undo()
     edit_header(Path(subjects[0]["nm"]))

@@ -16,6 +16,7 @@ from mrn_components.app.segment import NucleiSegmenter
 from mrn_components.data import load_subjects, split_folds
 from mrn_components.data.ledger import read_ledger
 from mrn_components.images.image import CHALLENGE_IMAGES
+from mrn_components.images.volume import read_volume
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "bundles" / "segmentation" / "configs"
@@ -86,7 +87,7 @@ def test_inference_runs_from_the_run_folder(run, cohort, tmp_path):
         image = nibabel.load(folder / "NM.nii.gz")
         np.testing.assert_allclose(saved.affine, image.affine, atol=1e-5)
         np.testing.assert_array_equal(
-            np.asanyarray(saved.dataobj), segment(folder / "NM.nii.gz").mask
+            np.asanyarray(saved.dataobj), segment(read_volume(folder / "NM.nii.gz"))
         )
 
 

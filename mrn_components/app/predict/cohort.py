@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from mrn_components.app.predict.classifier import Classifier
 from mrn_components.app.predict.manifest import (
     hash_content,
     hash_files,
+    made_with,
     without_folders,
     write_manifest,
 )
@@ -31,7 +32,7 @@ from mrn_components.app.predict.records import (
     write_tables,
 )
 from mrn_components.app.predict.segmentation import Segmenters
-from mrn_components.app.report.reports import needs_explanation, write_reports
+from mrn_components.app.report.reports import complete_reports, needs_explanation, write_pages
 from mrn_components.data import Subject
 from mrn_components.data.layouts import Found
 from mrn_components.data.ledger import read_ledgers
@@ -105,6 +106,7 @@ class Cohort:
                 root=found.root,
                 output_dir=output_dir,
                 cache_dir=options.overrides.get("cache_dir"),
+                draws=options.report,
             ),
             abstain=options.abstain,
             states=options.states,
@@ -113,6 +115,7 @@ class Cohort:
         bundle, segmentation = Path(options.bundle), Path(options.segmentation)
         self.description = {
             "weights": hash_files(classifier.weights, bundle),
+            "images": {name: asdict(image) for name, image in classifier.images.items()},
             "config": hash_content(_settled(workflow.parser.get())),
             "segmentation": hash_files(segmenters.files, segmentation) if segments else None,
             "settings": {
@@ -175,6 +178,13 @@ class Cohort:
             record = self.pipeline.predict(prepared)
             record["run"] = self._identity_of(record)
             write_record(self.output_dir, record)
+            if self.options.report:
+                folder = subject_folder(self.output_dir, record["subject"])
+                target = self.pipeline.classifier.target
+                write_pages(folder, record, prepared.drawn, self._made_with(), target)
+
+    def _made_with(self) -> dict[str, Any]:
+        return made_with(self.description, self.pipeline.classifier.device)
 
     def _is_named(self, subject: Subject) -> bool:
         return all(finding.id != "subject-id" for finding in self.found.of(subject["subject"]))
@@ -199,11 +209,11 @@ class Cohort:
         records = [self._read(subject) for subject in self.found.subjects]
         classifier = self.pipeline.classifier
         table = write_tables(self.output_dir, records, classifier.target, classifier.images)
-        write_manifest(self.output_dir, self.description, records, classifier.device)
+        write_manifest(self.output_dir, self._made_with(), records)
         if self.options.further is not None:
             self.options.further(records, self.found, classifier)
         if self.options.report:
-            print(f"report: {write_reports(self.output_dir, self.found.root)}", flush=True)
+            print(f"report: {complete_reports(self.output_dir, self.found.root)}", flush=True)
         counts = Counter(record["status"] for record in records)
         flagged = sum(bool(record["flags"]) for record in records)
         ended = (

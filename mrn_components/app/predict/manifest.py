@@ -50,25 +50,34 @@ def without_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
     return shown(settings)
 
 
-def write_manifest(
-    output_dir: Path, run: Mapping[str, Any], records: Sequence[Record], device: torch.device
-) -> None:
+def made_with(run: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Say what a subject is predicted with, now.
+
+    Args:
+        run: hashes of weights and configs, and settings.
+        device: where the network computes.
+    """
+    return {
+        "research_use_only": True,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        **run,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "versions": _versions(),
+    }
+
+
+def write_manifest(output_dir: Path, made: Mapping[str, Any], records: Sequence[Record]) -> None:
     """Write ``manifest.json``.
 
     Args:
         output_dir: folder of the results.
-        run: hashes of weights and configs, and settings.
+        made: what ``made_with`` returns.
         records: the subjects'.
-        device: where the network computed.
     """
     statuses = [record["status"] for record in records]
     content = {
-        "research_use_only": True,
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        **made,
         "subjects": {status: statuses.count(status) for status in ("ok", "abstained", "failed")},
-        **run,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "versions": _versions(),
         "timings_s": _timings(records),
         "inputs": {
             record["subject"]: {key: file["sha256"] for key, file in record["inputs"].items()}

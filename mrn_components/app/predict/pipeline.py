@@ -82,10 +82,10 @@ class Pipeline:
             with timed(record, f"segment_{image.name}"):
                 segment = self.segmenters.load(image)
                 masks = {i.name: subject[i.mask_name] for i in images if i.mask_name in subject}
-                segmentation = segment(subject[image.name], find_near(image, images, masks))
+                mask = segment(subject[image.name], find_near(image, images, masks))
             with timed(record, "write"):
-                save_mask(path, segmentation.mask, like=subject[image.name])
-            subject[image.mask_name] = subject[image.name].with_voxels(segmentation.mask, path)
+                save_mask(path, mask, like=subject[image.name])
+            subject[image.mask_name] = subject[image.name].with_voxels(mask, path)
         with timed(record, "read"):
             self.preparation.mark(prepared, list(self._ledgers_of_segmenters(record)))
 

@@ -4,18 +4,21 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mrn_components.app.predict.classifier import Classifier
 from mrn_components.app.predict.records import Record, empty_record, unpredicted
+from mrn_components.app.report.images import Shown, draw_images
 from mrn_components.biomarkers import measure_nuclei
 from mrn_components.checks import Finding, examine_subject
 from mrn_components.data import Subject
 from mrn_components.data.ledger import Ledger, find_trained_on
 from mrn_components.data.tables import files_of
 from mrn_components.images.image import Image
+from mrn_components.images.volume import Volume
 from mrn_components.system.errors import user_message
 
 _logger = logging.getLogger(__name__)
@@ -29,11 +32,13 @@ class Prepared:
         subject: its id, and the files that there are; those that are read stand as volumes.
         record: what is known so far; with an error, the subject has failed.
         crops: of its ROIs; None while masks are lacking.
+        drawn: what its page shows of its images, if it is to have one.
     """
 
     subject: Subject
     record: Record
     crops: dict[str, Any] | None = None
+    drawn: dict[str, Shown] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +51,7 @@ class Preparation:
         root: folder that paths are told relative to, in records as in messages.
         output_dir: folder of the results.
         cache_dir: folder that remembers the hashes of images.
+        draws: draw what pages show, while the volumes are in memory.
     """
 
     classifier: Classifier
@@ -53,6 +59,7 @@ class Preparation:
     root: Path
     output_dir: Path
     cache_dir: str | None = None
+    draws: bool = False
 
     def __call__(self, case: tuple[Subject, Sequence[Finding]]) -> Prepared:
         """Read and check a subject, and crop its ROIs unless masks are lacking.
@@ -90,7 +97,7 @@ class Preparation:
             except Exception as error:  # whatever it is
                 record |= {"status": "failed", **unpredicted(self.classifier.target)}
                 record["error"] = self.shown(_message(error), prepared.subject)
-                _forget_volumes(prepared)
+                self._release(prepared)
                 if user_message(error) is None:
                     _logger.exception("subject %s failed", record["subject"])
         record["flags"] = [self.shown(text, prepared.subject) for text in record["flags"]]
@@ -112,7 +119,21 @@ class Preparation:
         with timed(record, "measure"):
             self._measure(prepared)
         prepared.crops = crops
-        _forget_volumes(prepared)
+        self._release(prepared)
+
+    def _release(self, prepared: Prepared) -> None:
+        """Draw the volumes, then keep their paths alone: they are large, and change processes."""
+        files = files_of(prepared.subject)
+        volumes = {key: prepared.subject[key] for key in files}
+        volumes = {key: v for key, v in volumes.items() if isinstance(v, Volume)}
+        if self.draws and not prepared.drawn:
+            draw = partial(draw_images, prepared.record, images=self.classifier.images)
+            try:
+                prepared.drawn = draw(volumes)
+            except Exception:  # a page without pictures is no reason to stop
+                _logger.exception("subject %s cannot be drawn", prepared.record["subject"])
+                prepared.drawn = draw({})
+        prepared.subject |= {key: str(path) for key, path in files.items()}
 
     def mark(self, prepared: Prepared, ledgers: Sequence[Ledger]) -> None:
         """Note whether some weights were trained on a subject."""
@@ -138,6 +159,7 @@ class Preparation:
             subject, self.classifier.images, self.classifier.rois, deep=False
         )
         volumes = examination.volumes
+        subject |= volumes
         record["inputs"] = {
             key: {
                 "path": self.shown(str(path), subject),
@@ -152,7 +174,6 @@ class Preparation:
             for name in masked
             if name in subject
         }
-        subject |= volumes
 
     def _measure(self, prepared: Prepared) -> None:
         """Measure the nuclei; that they cannot be measured is no reason against a prediction."""
@@ -172,11 +193,6 @@ def timed(record: Record, stage: str) -> Iterator[None]:
         yield
     finally:
         timings[stage] = round(timings.pop(stage, 0.0) + time.perf_counter() - start, 4)
-
-
-def _forget_volumes(prepared: Prepared) -> None:
-    """Keep the paths alone: volumes are large, and go from process to process."""
-    prepared.subject |= {key: str(path) for key, path in files_of(prepared.subject).items()}
 
 
 def _note(record: Record, findings: Sequence[Finding]) -> None:

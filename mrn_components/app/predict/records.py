@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrn_components.app.report.reports import EXPLANATION, PAGE
+from mrn_components.app.report.reports import EXPLANATION, PAGE, THUMBNAILS
 from mrn_components.biomarkers import write_biomarkers
 from mrn_components.data.predictions import PREDICTIONS, write_predictions
 from mrn_components.data.target import HC_PD, Score, Target
@@ -56,7 +56,7 @@ def mask_file(output_dir: Path, subject: str, image: Image) -> Path:
 def clear_subject(output_dir: Path, subject: str, images: Iterable[Image]) -> None:
     """Remove the files of an earlier prediction of a subject, with its masks of some images."""
     folder = subject_folder(output_dir, subject)
-    files = [folder / name for name in (RECORD, EXPLANATION, PAGE)]
+    files = [folder / name for name in (RECORD, EXPLANATION, PAGE, THUMBNAILS)]
     files += [mask_file(output_dir, subject, image) for image in images]
     for path in (*files, *folder.glob(".unfinished*")):
         path.unlink(missing_ok=True)
@@ -85,6 +85,12 @@ def write_tables(
     output_dir: Path, records: Sequence[Record], target: Target, images: Mapping[str, Image]
 ) -> Path:
     """Write ``predictions.csv`` and ``biomarkers.csv``, a row a subject of all those given.
+
+    Args:
+        output_dir: folder of the results.
+        records: the subjects'.
+        target: what is predicted.
+        images: what was measured.
 
     Returns:
         The path of ``predictions.csv``.

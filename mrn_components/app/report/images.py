@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,21 +11,43 @@ from scipy import ndimage
 from mrn_components.app.report.pages import data_uri
 from mrn_components.app.report.slices import (
     Box,
+    Picture,
     canonical_box,
     draw_slice,
     encode,
     grey,
     percentile_window,
     radiological,
+    roi_slices,
 )
 from mrn_components.images.finding import FaultyFileError
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.images.masks import check_mask
-from mrn_components.images.volume import Volume, read_volume
+from mrn_components.images.volume import Volume
 
 _EDGE_COLOUR = (230, 159, 0)  # Okabe and Ito's orange
+_UNREAD = "the image could not be read, see the flags."
 _THUMBNAIL_ZOOM = 2
 _LONGEST_THUMBNAIL = 90  # voxels, before the zoom
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What pages show of an image: drawn once, while its voxels are in memory.
+
+    Args:
+        image: what it is.
+        overview: the whole slice that most regions cross, for the template.
+        rois: pictures of each region in it, and the nuclei in them.
+        thumbnail: what the index shows.
+        problem: why voxels or mask are missing; "" if neither is.
+    """
+
+    image: Image
+    overview: dict[str, Any]
+    rois: dict[str, tuple[list[Picture], list[str]]]
+    thumbnail: dict[str, Any]
+    problem: str
 
 
 @dataclass(frozen=True)
@@ -57,6 +78,32 @@ class SubjectImage:
         """The boxes of the record that lie in this image."""
         own = {roi: self.box(box) for roi, box in boxes.items() if box["image"] == self.image.name}
         return {roi: box for roi, box in own.items() if box is not None}
+
+    def drawn(self, boxes: Mapping[str, Mapping[str, Any]]) -> Shown:
+        """Draw all that pages show of the image.
+
+        Args:
+            boxes: of the record.
+        """
+        own = {roi: box for roi, box in boxes.items() if box["image"] == self.image.name}
+        return Shown(
+            image=self.image,
+            overview=self.overview(boxes),
+            rois={roi: self._roi(roi, box) for roi, box in own.items()},
+            thumbnail=self.thumbnail(boxes),
+            problem=self.problem,
+        )
+
+    def _roi(self, name: str, box: Mapping[str, Any]) -> tuple[list[Picture], list[str]]:
+        found = self.box(box)
+        if self.volume is None or found is None:
+            return [], []
+        nuclei = self.nuclei_inside(found, box.get("nuclei"))
+        window = self.image.window
+        pictures = roi_slices(
+            self.volume, self.mask, name=name, nuclei=nuclei, box=found, window=window
+        )
+        return pictures, list(nuclei)
 
     def overview(self, boxes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """The whole slice that most boxes cross, for the template.
@@ -156,54 +203,45 @@ class SubjectImage:
         return data_uri(encode(colours, "WEBP", quality=70), "webp")
 
 
-def show_images(
-    volumes: Mapping[str, Volume],
-    problems: Mapping[str, str] | None = None,
-    images: Mapping[str, Image] = CHALLENGE_IMAGES,
+def take_images(
+    sources: Mapping[str, Volume | str], images: Mapping[str, Image] = CHALLENGE_IMAGES
 ) -> dict[str, SubjectImage]:
     """Take a subject's volumes for its page; a mask that does not fit is a ``problem``, no error.
 
     Args:
-        volumes: images and masks, by their keys; those there are.
-        problems: why an image or a mask is missing, by its key; "there is no image" by default.
+        sources: images and masks, by their keys, or why they cannot be shown; those there are.
         images: what a subject has.
     """
-    return {name: _show(image, volumes, problems or {}) for name, image in images.items()}
+    return {name: _take(image, sources) for name, image in images.items()}
 
 
-def _show(image: Image, volumes: Mapping[str, Volume], problems: Mapping[str, str]) -> SubjectImage:
-    volume, mask = volumes.get(image.name), volumes.get(image.mask_name)
-    if volume is None:
-        problem = problems.get(image.name, "there is no image.")
-        return SubjectImage(image, None, None, np.eye(4), problem)
-    problem = problems.get(image.mask_name, "")
-    turned = None if mask is None else mask.canonical
-    if turned is not None:
-        try:
-            check_mask(turned, image, volume.canonical)
-        except FaultyFileError as error:
-            turned, problem = None, str(error)
-    return SubjectImage(image, volume.canonical, turned, volume.affine, problem)
-
-
-def read_images(
-    files: Mapping[str, Path],
-    unread: Sequence[str] = (),
+def draw_images(
+    record: Mapping[str, Any],
+    sources: Mapping[str, Volume | str],
     images: Mapping[str, Image] = CHALLENGE_IMAGES,
-) -> dict[str, SubjectImage]:
-    """Read a subject's images; what cannot be read is a ``problem`` and no error.
+) -> dict[str, Shown]:
+    """Draw what pages show of a subject's images.
 
     Args:
-        files: of images and masks, by their keys; those there are.
-        unread: keys of files that there are, but that ``mrn predict`` could not read.
+        record: its ``prediction.json``, as far as it is known: the boxes, and what was read.
+        sources: images and masks, by their keys, or why they cannot be shown; those there are.
         images: what a subject has.
     """
-    volumes, problems = {}, dict.fromkeys(unread, "the image could not be read, see the flags.")
-    for key, path in files.items():
-        try:
-            volumes[key] = read_volume(path)
-        except FaultyFileError as error:
-            problems[key] = str(error)
-        except MemoryError:  # a page less is no reason to stop
-            problems[key] = "the image needs more memory than there is."
-    return show_images(volumes, problems, images)
+    inputs = (record.get("inputs") or {}).items()
+    unread = dict.fromkeys([key for key, file in inputs if file.get("sha256") is None], _UNREAD)
+    taken = take_images({**unread, **sources}, images)
+    return {name: image.drawn(record.get("boxes") or {}) for name, image in taken.items()}
+
+
+def _take(image: Image, sources: Mapping[str, Volume | str]) -> SubjectImage:
+    volume = sources.get(image.name, "there is no image.")
+    mask = sources.get(image.mask_name, "")
+    if isinstance(volume, str):
+        return SubjectImage(image, None, None, np.eye(4), volume)
+    if isinstance(mask, str):
+        return SubjectImage(image, volume.canonical, None, volume.affine, mask)
+    try:
+        check_mask(mask.canonical, image, volume.canonical)
+    except FaultyFileError as error:
+        return SubjectImage(image, volume.canonical, None, volume.affine, str(error))
+    return SubjectImage(image, volume.canonical, mask.canonical, volume.affine, "")

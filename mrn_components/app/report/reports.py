@@ -8,17 +8,21 @@ from typing import Any
 from urllib.parse import quote
 
 from mrn_components.app.report.explanation import UNEXPLAINED
-from mrn_components.app.report.images import read_images
+from mrn_components.app.report.images import Shown, draw_images
 from mrn_components.app.report.index import write_index
 from mrn_components.app.report.subject import write_subject_report
 from mrn_components.data.predictions import predictions_file, read_number, read_rows
 from mrn_components.data.target import Target, read_target
+from mrn_components.images.finding import FaultyFileError
+from mrn_components.images.image import CHALLENGE_IMAGES, Image
+from mrn_components.images.volume import Volume, read_volume
+from mrn_components.system.files import write_text
 
 _logger = logging.getLogger(__name__)
 
 EXPLANATION = "explanation.json"
 PAGE = "report.html"
-_MASKS = {"mask_nm": "NM_mask.nii.gz", "mask_qsm": "QSM_mask.nii.gz"}  # of segmentations
+THUMBNAILS = "thumbnails.json"  # of the index
 
 
 def write_reports(
@@ -43,7 +47,20 @@ def write_reports(
         FileNotFoundError: if there are no predictions.
         ValueError: for a record that is no JSON.
     """
-    output, source = Path(output), Path(input)
+    return complete_reports(Path(output), Path(input), again=True)
+
+
+def complete_reports(output: Path, source: Path, *, again: bool = False) -> Path:
+    """Write ``index.html``, and the pages that are not there.
+
+    Args:
+        output: folder of the predictions.
+        source: folder or datalist that was predicted.
+        again: write the pages that are there, too.
+
+    Returns:
+        The path of ``index.html``.
+    """
     root = source if source.is_dir() else source.parent
     manifest = _read_json(output / "manifest.json") or {}
     records = []
@@ -56,7 +73,12 @@ def write_reports(
         if record is None:
             records.append(_of_row(row, target, where))
         else:
-            records.append(_report(record, folder, root, manifest, target))
+            if again or not all((folder / name).is_file() for name in (PAGE, THUMBNAILS)):
+                images = images_of_manifest(manifest)
+                drawn = draw_images(record, _read_volumes(record, folder, root, images), images)
+                write_pages(folder, record, drawn, manifest, target)
+            page = f"subjects/{quote(folder.name)}/{PAGE}"
+            records.append({**record, "page": page, "thumbs": _read_json(folder / THUMBNAILS)})
             lacking += needs_explanation(record, folder)
     path = output / "index.html"
     write_index(path, records, target)
@@ -72,36 +94,58 @@ def write_reports(
     return path
 
 
-def _report(
-    record: Mapping[str, Any],
+def write_pages(
     folder: Path,
-    root: Path,
+    record: Mapping[str, Any],
+    images: Mapping[str, Shown],
     manifest: Mapping[str, Any],
     target: Target,
-) -> dict[str, Any]:
-    """Write a subject's page; what the index shows of it."""
-    files, unread = {}, []
-    for name, file in (record.get("inputs") or {}).items():
-        if file.get("sha256") is None:  # faulty: not for a second reader
-            unread.append(name)
-            continue
-        # INPUT may be the folder of one subject, whose paths start with its name.
-        places = [folder / file["path"] for folder in (root, root.absolute().parent)]
-        files[name] = next((place for place in places if place.is_file()), places[0])
-    for name, file_name in _MASKS.items():
-        if (folder / file_name).is_file():
-            files[name] = folder / file_name
-    images = read_images(files, unread)
+) -> None:
+    """Write a subject's page, and what the index shows of it.
+
+    Args:
+        folder: of the subject.
+        record: its ``prediction.json``.
+        images: what ``draw_images`` returns.
+        manifest: what it was predicted with.
+        target: what is predicted.
+    """
+    explanation = _read_json(folder / EXPLANATION)
     write_subject_report(
-        folder / PAGE,
-        record,
-        images,
-        explanation=_read_json(folder / EXPLANATION),
-        manifest=manifest,
-        target=target,
+        folder / PAGE, record, images, explanation=explanation, manifest=manifest, target=target
     )
-    thumbs = [image.thumbnail(record.get("boxes") or {}) for image in images.values()]
-    return {**record, "page": f"subjects/{quote(folder.name)}/{PAGE}", "thumbs": thumbs}
+    thumbs = [image.thumbnail for image in images.values()]
+    write_text(folder / THUMBNAILS, json.dumps(thumbs) + "\n")
+
+
+def images_of_manifest(manifest: Mapping[str, Any]) -> Mapping[str, Image]:
+    """Return the images that were predicted from; the challenge's if an old manifest names none."""
+    images = manifest.get("images") or {}
+    return {name: Image(**facts) for name, facts in images.items()} or CHALLENGE_IMAGES
+
+
+def _read_volumes(
+    record: Mapping[str, Any], folder: Path, root: Path, images: Mapping[str, Image]
+) -> dict[str, Volume | str]:
+    """Read a subject's files; a text says why one cannot be read."""
+    files = {}
+    for key, file in (record.get("inputs") or {}).items():
+        if file.get("sha256") is not None:  # else it is faulty: not for a second reader
+            # INPUT may be the folder of one subject, whose paths start with its name.
+            places = [folder / file["path"] for folder in (root, root.absolute().parent)]
+            files[key] = next((place for place in places if place.is_file()), places[0])
+    for image in images.values():
+        if (made := folder / f"{image.mask}.nii.gz").is_file():
+            files[image.mask_name] = made
+    sources: dict[str, Volume | str] = {}
+    for key, path in files.items():
+        try:
+            sources[key] = read_volume(path)
+        except FaultyFileError as error:
+            sources[key] = str(error)
+        except MemoryError:  # a page less is no reason to stop
+            sources[key] = "the image needs more memory than there is."
+    return sources
 
 
 def needs_explanation(record: Mapping[str, Any], folder: Path) -> bool:

@@ -8,9 +8,8 @@ import numpy as np
 
 import mrn_components
 from mrn_components.app.report.explanation import UNEXPLAINED, Explanation
-from mrn_components.app.report.images import SubjectImage
+from mrn_components.app.report.images import Shown
 from mrn_components.app.report.pages import at, decision, ends, short, write_page
-from mrn_components.app.report.slices import Picture, roi_slices
 from mrn_components.app.report.strips import biomarker_rows
 from mrn_components.data.target import HC_PD, Classes, Score, Target
 
@@ -33,7 +32,7 @@ _STRONGEST_OPACITY = 0.7
 def write_subject_report(
     path: Path,
     record: Mapping[str, Any],
-    images: Mapping[str, SubjectImage],
+    images: Mapping[str, Shown],
     *,
     explanation: Explanation | None = None,
     manifest: Mapping[str, Any] | None = None,
@@ -46,7 +45,7 @@ def write_subject_report(
     Args:
         path: of the page.
         record: the subject's ``prediction.json``.
-        images: what ``read_images`` returns.
+        images: what ``draw_images`` returns.
         explanation: what ``explain_subject`` returned.
         manifest: of the predictions, for the provenance.
         target: what is predicted.
@@ -54,7 +53,9 @@ def write_subject_report(
     rois = [_roi(name, box, images, record) for name, box in record.get("boxes", {}).items()]
     scale = _add_occlusion(rois, explanation, target) if explanation else None
     measured = record.get("biomarkers") or {}
-    biomarkers = biomarker_rows(measured) if any(v is not None for v in measured.values()) else {}
+    shown = {name: image.image for name, image in images.items()}
+    there = any(value is not None for value in measured.values())
+    biomarkers = biomarker_rows(measured, shown) if there else {}
     write_page(
         path,
         "subject.html.j2",
@@ -69,10 +70,10 @@ def write_subject_report(
         facts=_facts(record, target),
         trained_on=record.get("trained_on") == 1,
         flags=record.get("flags") or [],
-        overviews={name: image.overview(record.get("boxes", {})) for name, image in images.items()},
+        overviews={name: image.overview for name, image in images.items()},
         rois=rois,
         mask_text=_mask_text(record),
-        shown=[image.image for image in images.values()],
+        shown=list(shown.values()),
         occlusion_scale=scale,
         biomarkers=biomarkers,
         nucleus_names=NUCLEUS_NAMES,
@@ -102,22 +103,15 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str
 
 
 def _roi(
-    name: str, box: Mapping[str, Any], images: Mapping[str, SubjectImage], record: Mapping[str, Any]
+    name: str, box: Mapping[str, Any], images: Mapping[str, Shown], record: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What the page shows of one ROI."""
     image = images[box["image"]]
-    found = image.box(box)
-    pictures: list[Picture] = []
-    nuclei: dict[str, tuple[int, int]] = {}
-    if image.volume is not None and found is not None:
-        nuclei = image.nuclei_inside(found, box.get("nuclei"))
-        pictures = roi_slices(
-            image.volume, image.mask, name=name, nuclei=nuclei, box=found, window=image.image.window
-        )
+    pictures, nuclei = image.rois.get(name, ([], []))
     return {
         "name": name,
         "image_name": image.image.title,
-        "nuclei": [(nucleus, NUCLEUS_NAMES[nucleus]) for nucleus in nuclei],
+        "nuclei": [(nucleus, NUCLEUS_NAMES.get(nucleus, nucleus)) for nucleus in nuclei],
         "pictures": pictures,
         "problem": image.problem or "the box lies outside the image",
         "missing": name in (record.get("missing_rois") or []),
@@ -187,7 +181,8 @@ def _why_unexplained(record: Mapping[str, Any], target: Target) -> str:
 
 def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Rows of the manifest, without the other subjects: a page goes where they must not."""
-    return flatten({key: value for key, value in manifest.items() if key != "inputs"})
+    others = ("inputs", "subjects", "timings_s", "images")
+    return flatten({key: value for key, value in manifest.items() if key not in others})
 
 
 def _made_with(manifest: Mapping[str, Any]) -> list[str]:
