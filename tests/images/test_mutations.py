@@ -91,7 +91,6 @@ def test_mutations_of_a_header_are_named_or_change_nothing(tmp_path, rois):
             if not same:
                 assert_as_nibabel_reads_it(after)
         path.write_bytes(whole)
-    print(dict(ends))
     assert len(names) > 35, names  # nearly every field
     possible = {"scl_slope", "scl_inter", "srow_x", "srow_y", "srow_z"}  # no reader can know
     assert set(ends) <= {"refused", "unchanged", *(f"changed by {name}" for name in possible)}
