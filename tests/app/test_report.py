@@ -276,6 +276,17 @@ def test_images_that_are_gone_are_named(cohort, tmp_path):
     assert "NM.nii.gz: no such file; expected a NIfTI file." in words(page(folder, "SUBJ_000"))
 
 
+@pytest.mark.parametrize("path", ["../secret/NM.nii.gz", "/etc/NM.nii.gz"])
+def test_a_record_that_leads_out_of_the_input_is_refused(path, cohort, tmp_path):
+    folder = write_output(tmp_path / "out", [record(cohort, "SUBJ_000")])
+    file = folder / "subjects" / "SUBJ_000" / "prediction.json"
+    content = json.loads(file.read_text())
+    content["inputs"]["nm"]["path"] = path
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"SUBJ_000 names .* lies outside of INPUT"):
+        write_reports(folder, cohort)
+
+
 def test_a_broken_record_is_named(cohort, tmp_path):
     folder = write_output(tmp_path / "out", [record(cohort, "SUBJ_000")])
     (folder / "subjects" / "SUBJ_000" / "prediction.json").write_text("{")

@@ -132,7 +132,13 @@ def _read_volumes(
     for key, file in (record.get("inputs") or {}).items():
         if file.get("sha256") is not None:  # else it is faulty: not for a second reader
             # INPUT may be the folder of one subject, whose paths start with its name.
-            places = [folder / file["path"] for folder in (root, root.absolute().parent)]
+            inside = Path(file["path"])
+            if inside.is_absolute() or ".." in inside.parts:
+                raise ValueError(
+                    f"the record of {record['subject']} names {file['path']!r} as its {key}, which "
+                    "lies outside of INPUT; predict this subject again."
+                )
+            places = [folder / inside for folder in (root, root.absolute().parent)]
             files[key] = next((place for place in places if place.is_file()), places[0])
     for image in images.values():
         if (made := folder / f"{image.mask}.nii.gz").is_file():
