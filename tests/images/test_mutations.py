@@ -17,12 +17,15 @@ from mrn_components.regions.reading import ReadVolumesd
 from mrn_components.regions.transforms import ROICropd
 
 NUM_MUTATIONS = 400
+READ = ("dim", "datatype", "pixdim", "vox", "scl", "qform", "sform", "quatern", "srow", "magic")
 KEYS = {"NM": "nm", "QSM": "qsm", "NM_mask": "mask_nm", "QSM_mask": "mask_qsm"}
 
 
 def mutate(header, rng):
     """Give a field, or a part of one, one of its extremes or random bytes."""
     fields = list(header.dtype.fields.items())
+    if rng.random() < 0.5:  # half of them where a reader looks
+        fields = [field for field in fields if field[0].startswith(READ)]
     name, (kind, offset, *_) = fields[rng.integers(len(fields))]
     base = kind.base
     place = offset + base.itemsize * int(rng.integers(kind.itemsize // base.itemsize))
