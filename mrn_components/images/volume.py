@@ -105,9 +105,7 @@ class Volume:
     def voxel_hash(self) -> str:
         """Hash of the voxels, turned to right, anterior, superior, whatever axes the file has."""
         turned = apply_orientation(self.voxels, io_orientation(self.affine))
-        digest = hashlib.sha256(repr(turned.shape).encode())
-        digest.update(turned.tobytes())
-        return digest.hexdigest()
+        return hashlib.sha256(repr(turned.shape).encode() + turned.tobytes()).hexdigest()
 
     @cached_property
     def canonical(self) -> "Volume":
