@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
+from ignite.utils import manual_seed
 from monai.engines import SupervisedEvaluator
 from monai.handlers import TensorBoardStatsHandler
 from stand_in import StandIn, make_dataset, make_optimizer, make_trainer
@@ -38,11 +39,61 @@ def test_classification_joins_after_pretraining():
     @trainer.on(Events.ITERATION_COMPLETED)
     def note(engine):
         weights.append(loss.cls_weight)
-        moved.append(bool(engine.network.classifier.bias.grad.any()))
+        moved.append(engine.network.classifier.bias.grad is not None)
 
     trainer.run()
     assert weights == [0, 0, 0, 0, 0.7, 0.7, 0.7, 0.7]  # from the first step of the epoch on
     assert moved == [False] * 4 + [True] * 4
+
+
+@pytest.mark.parametrize("contrast", [True, False])
+def test_the_classifier_steps_like_that_of_a_fresh_optimiser_after_pretraining(contrast):
+    """For 40 steps; with a gradient of zeros in 40 steps before it moves three times as far."""
+
+    def way(fresh):
+        manual_seed(3)
+        network, loss = StandIn(), MRNLoss()
+        optimizer = make_optimizer(network)
+        head = list(network.classifier.parameters())
+        start = [p.detach().clone() for p in head]
+        handlers = [PretrainPhaseHandler(loss=loss, pretrain_epochs=20)]
+        if contrast:
+            handlers.append(MSupMoCoHandler(network=network, bank_size=5, projection_dim=8))
+        trainer = make_trainer(network, optimizer, handlers, loss=loss, epochs=40)
+        moved = []
+
+        @trainer.on(Events.EPOCH_STARTED(once=21))
+        def renew(_engine):
+            with torch.no_grad():
+                for parameter, value in zip(head, start, strict=True):
+                    assert fresh or torch.equal(parameter, value)  # it did not decay
+                    parameter.copy_(value)
+                    if fresh:
+                        optimizer.state.pop(parameter, None)
+
+        @trainer.on(Events.ITERATION_COMPLETED)
+        def note(_engine):
+            moved.append(sum((p - s).square().sum() for p, s in zip(head, start, strict=True)))
+
+        trainer.run()
+        return torch.stack(moved[40:]).sqrt()
+
+    expected = way(fresh=True)
+    assert len(expected) == 40
+    assert expected.min() > 0
+    torch.testing.assert_close(way(fresh=False), expected, rtol=0.1, atol=0)
+
+
+def test_a_gradient_of_zeros_counts_once_there_was_another():
+    """AdamW goes on with the moments that it has."""
+    loss = MRNLoss()
+    trainer = trainer_with(PretrainPhaseHandler(loss=loss, pretrain_epochs=0), loss=loss, epochs=2)
+    bias = trainer.network.classifier.bias
+    trainer.add_event_handler(
+        Events.EPOCH_STARTED(once=2), lambda _: setattr(trainer.loss_function, "cls_weight", 0.0)
+    )
+    trainer.run()
+    assert trainer.optimizer.state[bias]["step"] == 4
 
 
 @pytest.mark.parametrize(
