@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from monai.bundle import ConfigParser
-from tiny_cohort import make_subject
+from tiny_cohort import make_subject, read_biomarkers
 from tiny_run import make_run, read_rows
 from tiny_segmentation import make_segmentation_bundle
 
@@ -21,7 +21,6 @@ from mrn_components.app.contributions import contributions
 from mrn_components.app.crossval import plan_folds
 from mrn_components.app.evaluate_masks import evaluate_masks
 from mrn_components.app.predict import predict
-from mrn_components.biomarkers import read_biomarkers
 from mrn_components.bundle import RunArguments
 from mrn_components.system.errors import install_messages
 

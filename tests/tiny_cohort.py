@@ -1,5 +1,6 @@
 """A tiny hand-made cohort in the challenge layout."""
 
+import csv
 from itertools import permutations, product
 from pathlib import Path
 
@@ -56,3 +57,14 @@ def make_subject(folder: Path, label: int, seed: int) -> Path:
         write_nifti(folder / f"{image.upper()}.nii.gz", volume.astype(np.float32))
         write_nifti(folder / f"{image.upper()}_mask.nii.gz", mask)
     return folder
+
+
+def read_biomarkers(folder):
+    """Read biomarkers.csv of a folder: {subject: {column: value}}, without failed subjects."""
+    with (folder / "biomarkers.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row.pop("subject"): row for row in csv.DictReader(file)}
+    return {
+        subject: {column: float(cell) if cell else None for column, cell in row.items()}
+        for subject, row in rows.items()
+        if not row.pop("error")
+    }

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Literal
+
+import yaml
 
 from mrn_components.images.image import CHALLENGE_IMAGES, SIDES, Image
 
 NIGROSOME_BELOW_PPB = 70.0  # Kim 2018
 REFERENCE_MM = (2.0, 6.0)  # nearest and farthest tissue of the NM reference from the SN
 REFERENCE_CONE_DEGREES = 30.0  # about the anterolateral direction
-
-_ORGANISERS = "PDCADxFoundation organisers"
-_KIM = "Kim 2018, J Clin Neurol 14:90, 3 T (PMC5765262)"
 
 Kind = Literal["volume", "mean", "p95", "nigrosome", "contrast", "asymmetry"]
 
@@ -39,12 +40,7 @@ class Biomarker:
     source: str = "arithmetic"
 
     def column(self, nucleus: str, side: str = "") -> str:
-        """Return the name of a column.
-
-        Args:
-            nucleus: one of ``nuclei``.
-            side: right or left, where the pattern has sides.
-        """
+        """Return the name of a column; a pattern without sides needs none."""
         return self.pattern.format(nucleus=nucleus, side=side)
 
     @property
@@ -93,37 +89,31 @@ def biomarkers_of(images: Mapping[str, Image] = CHALLENGE_IMAGES) -> tuple[Bioma
 
 
 def columns_of(images: Mapping[str, Image] = CHALLENGE_IMAGES) -> tuple[str, ...]:
-    """List the columns of ``biomarkers_of`` some images.
-
-    Args:
-        images: what a subject has.
-    """
+    """List the columns of ``biomarkers_of`` some images."""
     return tuple(column for biomarker in biomarkers_of(images) for column in biomarker.columns)
 
 
 def _susceptibility(image: Image, prefix: str) -> list[Biomarker]:
-    nuclei, unit = tuple(image.nuclei), image.unit or image.facts.unit
+    unit = image.unit or image.facts.unit
     biomarkers = [
-        _volume(image, prefix, nuclei),
-        Biomarker(
+        _volume(image, prefix, tuple(image.nuclei)),
+        _of_nuclei(
+            image,
             "mean",
-            image.name,
-            f"{image.name}_mean_{unit}_{{nucleus}}_{{side}}",
-            nuclei,
+            f"{image.name}_mean_{unit}",
             unit,
             "Mean susceptibility over the nucleus' voxels; rises with iron.",
-            f"{_ORGANISERS}, dataset page",
+            source="PDCADxFoundation organisers, dataset page",
         ),
-        Biomarker(
+        _of_nuclei(
+            image,
             "p95",
-            image.name,
-            f"{image.name}_p95_{unit}_{{nucleus}}_{{side}}",
-            nuclei,
+            f"{image.name}_p95_{unit}",
             unit,
             "95th percentile of the susceptibility over the nucleus' voxels.",
         ),
     ]
-    if "SN" in nuclei and unit == "ppb":
+    if "SN" in image.nuclei and unit == "ppb":
         biomarkers.append(
             Biomarker(
                 "nigrosome",
@@ -133,7 +123,7 @@ def _susceptibility(image: Image, prefix: str) -> list[Biomarker]:
                 "share, 0 to 1",
                 f"Share of the voxels of the {image.title} mask's SN below "
                 f"{NIGROSOME_BELOW_PPB:.0f} ppb, a proxy of nigrosome-1, which holds little iron.",
-                _KIM,
+                "Kim 2018, J Clin Neurol 14:90, 3 T (PMC5765262)",
             )
         )
     return biomarkers
@@ -171,18 +161,16 @@ def _neuromelanin(image: Image, prefix: str) -> list[Biomarker]:
 
 
 def _general(image: Image, prefix: str) -> list[Biomarker]:
-    nuclei = tuple(image.nuclei)
-    return [
-        _volume(image, prefix, nuclei),
-        Biomarker(
-            "mean",
-            image.name,
-            f"{prefix}mean_{{nucleus}}_{{side}}",
-            nuclei,
-            image.unit or "arbitrary",
-            f"Mean of {image.title} over the nucleus' voxels.",
-        ),
-    ]
+    meaning = f"Mean of {image.title} over the nucleus' voxels."
+    mean = _of_nuclei(image, "mean", f"{prefix}mean", image.unit or "arbitrary", meaning)
+    return [_volume(image, prefix, tuple(image.nuclei)), mean]
+
+
+def _of_nuclei(
+    image: Image, kind: Kind, name: str, unit: str, meaning: str, *, source: str = "arithmetic"
+) -> Biomarker:
+    pattern = f"{name}_{{nucleus}}_{{side}}"
+    return Biomarker(kind, image.name, pattern, tuple(image.nuclei), unit, meaning, source)
 
 
 def _volume(image: Image, prefix: str, nuclei: tuple[str, ...]) -> Biomarker:
@@ -223,116 +211,10 @@ def _asymmetry(family: Biomarker, image: Image) -> list[Biomarker]:
     ]
 
 
-# Mean volume in mm3 (right, left) over 300 subjects of both classes; mean susceptibility in ppb of
-# (HC, PD), read off a chart, of the SN for each side.
-_VOLUMES = {
-    "CN": (3360, 2840),
-    "PUT": (3670, 3520),
-    "GP": (1850, 2100),
-    "TH": (4600, 4610),
-    "STN": (80, 90),
-    "SN": (470, 460),
-    "RN": (170, 170),
-    "DN": (660, 650),
-}
-_CHI = {
-    "CN": ((41, 40), (41, 40)),
-    "PUT": ((50, 48), (50, 48)),
-    "GP": ((121, 130), (121, 130)),
-    "TH": ((-11, -8), (-11, -8)),
-    "STN": ((100, 101), (100, 101)),
-    "SN": ((132, 149), (133, 154)),
-    "RN": ((112, 114), (112, 114)),
-    "DN": ((107, 102), (107, 102)),
-}
-
-
-def _references() -> dict[str, tuple[Reference, ...]]:
-    table: dict[str, tuple[Reference, ...]] = {}
-    for nucleus in _VOLUMES:
-        for index, side in enumerate(SIDES):
-            mean = f"{_VOLUMES[nucleus][index]}"
-            table[f"volume_mm3_{nucleus}_{side}"] = (
-                Reference(mean, mean, f"{_ORGANISERS}' table: mean of HC and PD together, n = 300"),
-            )
-            healthy, disease = _CHI[nucleus][index]
-            sides = "" if nucleus == "SN" else ", both sides"
-            table[f"qsm_mean_ppb_{nucleus}_{side}"] = (
-                Reference(
-                    f"{healthy}",
-                    f"{disease}",
-                    f"{_ORGANISERS}' chart: means{sides}, n = 300, no SD published",
-                ),
-            )
-    for side in SIDES:
-        table[f"qsm_mean_ppb_SN_{side}"] += (Reference("98.4 (SD 11.7)", "125.8 (SD 16.3)", _KIM),)
-        table[f"nigrosome_fraction_{side}"] = (
-            Reference("0.107 (quartiles 0.060, 0.216)", "0 (quartiles 0, 0.0023)", _KIM),
-        )
-        table[f"nm_volume_mm3_{side}"] = (
-            Reference(
-                "322 (SD 25)",
-                "",
-                f"masks that the {_ORGANISERS} published of 5 healthy subjects, 10 sides",
-            ),
-            Reference(
-                "96.0",
-                "79.1",
-                "doi:10.1186/s12883-020-01828-8: mean of both sides, 15 HC and 18 PD, drawn "
-                "smaller than the challenge's masks",
-            ),
-        )
-        table[f"nm_contrast_ratio_{side}"] = (
-            Reference(
-                "0.225",
-                "",
-                "two volunteers, 2D scans, SN with VTA against a drawn crus (KCL_Neuromelanin-MRI)",
-            ),
-        )
-    return table
-
-
-# {column: what was published, the challenge's own first}. Scanners, reconstructions and masks shift
-# these values: they are means of groups and no limits of the normal.
-REFERENCES = _references()
-
-
-def describe_biomarkers(images: Mapping[str, Image] = CHALLENGE_IMAGES) -> str:
-    """Explain every column and list what was published, as Markdown.
-
-    Args:
-        images: what a subject has.
-    """
-    titles = [image.title for image in images.values() if image.nuclei]
-    alone = f"{' and '.join(titles)} are each" if len(titles) > 1 else "The image is"
-    lines = [
-        "# Biomarkers",
-        "",
-        "Measurements of the deep nuclei from the images and their masks, without a network. "
-        "Research use only. A cell is empty where an image, a mask or the nucleus is missing. "
-        f"{alone} measured in the own mask, on the own grid. Right and left are the patient's.",
-        "",
-        "| column | unit | meaning | source of the definition |",
-        "|---|---|---|---|",
-    ]
-    for biomarker in biomarkers_of(images):
-        nuclei = f" ({', '.join(biomarker.nuclei)})" if "{nucleus}" in biomarker.pattern else ""
-        lines.append(
-            f"| `{biomarker.pattern}`{nuclei} | {biomarker.unit} | {biomarker.meaning} | "
-            f"{biomarker.source} |"
-        )
-    lines += [
-        "",
-        "## Published values",
-        "",
-        "Group means for orientation. Scanner, reconstruction and masks shift them; they are no "
-        "limits of the normal, and groups overlap widely.",
-        "",
-        "| column | HC | PD | source |",
-        "|---|---|---|---|",
-    ]
-    for column in columns_of(images):
-        for reference in REFERENCES.get(column, ()):
-            cells = (column, reference.healthy, reference.disease, reference.source)
-            lines.append(f"| {' | '.join(cell or '-' for cell in cells)} |")
-    return "\n".join(lines) + "\n"
+@cache
+def references() -> dict[str, tuple[Reference, ...]]:
+    """Return {column: what was published for it, the challenge's own first}."""
+    path = Path(__file__).with_name("references.yaml")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    del content["sources"]  # named there for the others
+    return {column: tuple(Reference(**one) for one in found) for column, found in content.items()}

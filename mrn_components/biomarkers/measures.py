@@ -1,6 +1,6 @@
 """Biomarkers of one subject, each image measured in its own mask."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -47,11 +47,9 @@ def measure_nuclei(
     for image in images.values():
         if image.mask_name in turned:
             check_mask(turned[image.mask_name], image, turned.get(image.name))
-    nuclei = {
-        (nucleus.image.name, nucleus.name, nucleus.side): nucleus
-        for image in images.values()
-        for nucleus in _nuclei(image, images, turned)
-    }
+    nuclei: dict[tuple[str, str, str], _Nucleus] = {}
+    for image in images.values():
+        nuclei |= _nuclei(image, images, turned)
     values: Measured = {}
     for biomarker in biomarkers_of(images):
         for name in biomarker.nuclei:
@@ -71,8 +69,7 @@ class _Nucleus:
     """One side of a nucleus, which is there.
 
     Args:
-        image: image whose mask holds it.
-        name: of the nucleus.
+        number: its id in the mask.
         side: right or left.
         volume: the image's voxels, on the axes closest to RAS+; None without them.
         mask: the image's mask.
@@ -80,31 +77,29 @@ class _Nucleus:
         box: of the nucleus in the mask.
     """
 
-    image: Image
-    name: str
+    number: int
     side: str
     volume: Volume | None
     mask: Volume
     others: Sequence[Volume]
     box: tuple[slice, ...]
 
-    @property
-    def number(self) -> int:
-        """Its id."""
-        return self.image.nuclei[self.name][SIDES.index(self.side)]
+    @cached_property
+    def inside(self) -> np.ndarray:
+        """Where in the box it is."""
+        return self.mask.ids[self.box] == self.number
 
     @cached_property
     def values(self) -> np.ndarray:
         """Finite values of the image in it."""
         if self.volume is None:
             return np.array([])
-        return _finite(self.volume.values(self.box)[self.mask.ids[self.box] == self.number])
+        return _finite(self.volume.values(self.box)[self.inside])
 
     def measure(self, kind: Kind) -> float | None:
         """Measure one thing; None if it cannot be measured."""
         if kind == "volume":
-            count = int((self.mask.ids[self.box] == self.number).sum())
-            return float(count * self.mask.voxel_mm3)
+            return float(int(self.inside.sum()) * self.mask.voxel_mm3)
         if not self.values.size:
             return None
         if kind == "contrast":
@@ -124,29 +119,31 @@ class _Nucleus:
 
 def _nuclei(
     image: Image, images: Mapping[str, Image], volumes: Mapping[str, Volume]
-) -> Iterator[_Nucleus]:
-    """Yield the nuclei that an image's mask has, each side."""
+) -> dict[tuple[str, str, str], _Nucleus]:
+    """Find the nuclei that an image's mask has: {(image, nucleus, side): it}."""
     mask = volumes.get(image.mask_name)
     if mask is None:
-        return
+        return {}
     others = [other.mask_name for other in images.values() if other != image]
     region = nonzero_box(mask.ids)
     boxes = ndimage.find_objects(mask.ids[region]) if mask.ids[region].size else []
-    for number, (name, side) in image.ids.items():
-        box = boxes[number - 1] if number <= len(boxes) else None
-        if box is not None:
-            yield _Nucleus(
-                image=image,
-                name=name,
-                side=side,
-                volume=volumes.get(image.name),
-                mask=mask,
-                others=[volumes[key] for key in others if key in volumes],
-                box=tuple(
-                    slice(outer.start + inner.start, outer.start + inner.stop)
-                    for outer, inner in zip(region, box, strict=True)
-                ),
-            )
+    nuclei = {}
+    for number, inner in enumerate(boxes, start=1):
+        if inner is None:
+            continue
+        name, side = image.ids[number]
+        nuclei[image.name, name, side] = _Nucleus(
+            number=number,
+            side=side,
+            volume=volumes.get(image.name),
+            mask=mask,
+            others=[volumes[key] for key in others if key in volumes],
+            box=tuple(
+                slice(outer.start + axis.start, outer.start + axis.stop)
+                for outer, axis in zip(region, inner, strict=True)
+            ),
+        )
+    return nuclei
 
 
 def _asymmetry(values: Measured, measure: str) -> float | None:
@@ -167,8 +164,7 @@ def _reference(nucleus: _Nucleus) -> tuple[np.ndarray, ...]:
     """
     near, far = REFERENCE_MM
     mask, number = nucleus.mask, nucleus.number
-    start = [axis.start for axis in nucleus.box]
-    nigra = np.argwhere(mask.ids[nucleus.box] == number) + start
+    nigra = np.argwhere(nucleus.inside) + [axis.start for axis in nucleus.box]
     reach = np.ceil(far / mask.spacing_mm).astype(int) + 1
     start = np.maximum(nigra.min(0) - reach, 0)
     box = tuple(slice(a, b) for a, b in zip(start, nigra.max(0) + reach + 1, strict=True))

@@ -1,14 +1,11 @@
 """``biomarkers.csv`` and the page that explains it."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from mrn_components.biomarkers.catalogue import columns_of, describe_biomarkers
+from mrn_components.biomarkers.catalogue import biomarkers_of, columns_of, references
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.system.files import write_csv, write_text
-
-TABLE = "biomarkers.csv"
 
 
 def write_biomarkers(
@@ -33,37 +30,48 @@ def write_biomarkers(
         {**measured.get(subject, {}), "subject": subject, "error": errors.get(subject)}
         for subject in sorted({*measured, *errors})
     ]
-    path = Path(folder) / TABLE
+    path = Path(folder) / "biomarkers.csv"
     write_csv(path, rows, ["subject", *columns_of(images), "error"], floats=".6g")
     write_text(path.with_suffix(".md"), describe_biomarkers(images))
     return path
 
 
-def read_biomarkers(table: str | Path) -> dict[str, dict[str, float | None]]:
-    """Read what ``write_biomarkers`` wrote: {subject: {column: value}}, without failed subjects.
+def describe_biomarkers(images: Mapping[str, Image] = CHALLENGE_IMAGES) -> str:
+    """Explain every column and list what was published, as Markdown.
 
     Args:
-        table: ``biomarkers.csv``, or the folder that holds it.
-
-    Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it is no such table.
+        images: what a subject has.
     """
-    path = Path(table) / TABLE if Path(table).is_dir() else Path(table)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is not there; `mrn biomarkers INPUT OUTPUT` writes OUTPUT/{TABLE}."
+    titles = [image.title for image in images.values() if image.nuclei]
+    alone = f"{' and '.join(titles)} are each" if len(titles) > 1 else "The image is"
+    lines = [
+        "# Biomarkers",
+        "",
+        "Measurements of the deep nuclei from the images and their masks, without a network. "
+        "Research use only. A cell is empty where an image, a mask or the nucleus is missing. "
+        f"{alone} measured in the own mask, on the own grid. Right and left are the patient's.",
+        "",
+        "| column | unit | meaning | source of the definition |",
+        "|---|---|---|---|",
+    ]
+    for biomarker in biomarkers_of(images):
+        nuclei = f" ({', '.join(biomarker.nuclei)})" if "{nucleus}" in biomarker.pattern else ""
+        lines.append(
+            f"| `{biomarker.pattern}`{nuclei} | {biomarker.unit} | {biomarker.meaning} | "
+            f"{biomarker.source} |"
         )
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        columns = [name for name in reader.fieldnames or () if name not in ("subject", "error")]
-        lacking = [name for name in ("subject", "error") if name not in (reader.fieldnames or ())]
-        if lacking:
-            raise ValueError(
-                f"{path} lacks the columns {lacking}; write it anew with `mrn biomarkers`."
-            )
-        return {
-            row["subject"]: {name: float(row[name]) if row[name] else None for name in columns}
-            for row in reader
-            if not row.get("error")
-        }
+    lines += [
+        "",
+        "## Published values",
+        "",
+        "Group means for orientation. Scanner, reconstruction and masks shift them; they are no "
+        "limits of the normal, and groups overlap widely.",
+        "",
+        "| column | HC | PD | source |",
+        "|---|---|---|---|",
+    ]
+    for column in columns_of(images):
+        for reference in references().get(column, ()):
+            cells = (column, reference.healthy, reference.disease, reference.source)
+            lines.append(f"| {' | '.join(cell or '-' for cell in cells)} |")
+    return "\n".join(lines) + "\n"

@@ -1,7 +1,7 @@
 """Subjects of a BIDS data set: raw images and derivatives, joined by subject, session and run."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -24,7 +24,7 @@ class BIDSCase(Case):
     """
 
     session: tuple[str, ...]
-    run: str | None = field(default=None)
+    run: str | None
 
 
 def is_bids(root: Path) -> bool:
@@ -55,9 +55,13 @@ def bids_cases(
         files = {n: _candidates(folders, image, globs[n]) for n, image in images.items()}
         runs = _runs(files) if any(files.values()) else []
         without += not runs
-        cases += [
-            _case(root, session, run, files=files, images=images, globs=globs) for run in runs
-        ]
+        for run in runs:
+            case = _case(root, session, run)
+            for name, paths in files.items():
+                chosen = [p for p in paths if run is None or _entities(p).get("run") == run]
+                case.take(name, chosen, case.source / "anat" / globs[name][0])
+            take_masks(case, images)
+            cases.append(case)
     layout = [
         f"{image.title} by {' or '.join(globs[name])}: "
         f"{sum(name in case.files for case in cases)} of {len(cases)}"
@@ -71,12 +75,7 @@ def take_masks(case: BIDSCase, images: Mapping[str, Image], root: Path | None = 
     """Give a case its label maps ``*_dseg``.
 
     A map belongs to the image that it names (``desc-NM``, ``seg-QSM``), or else to the one with the
-    same entities.
-
-    Args:
-        case: with its images.
-        images: of the case.
-        root: BIDS data set of the maps; None looks in the folder of each image.
+    same entities. Maps lie in the data set ``root``, or else in the folder of each image.
     """
     masked = {i.name: i for i in images.values() if i.mask and i.name in case.files}
     owned: dict[str, list[Path]] = {name: [] for name in masked}
@@ -133,23 +132,12 @@ def _runs(files: Mapping[str, Sequence[Path]]) -> list[str | None]:
     return [None]
 
 
-def _case(
-    root: Path,
-    session: tuple[str, ...],
-    run: str | None,
-    *,
-    files: Mapping[str, Sequence[Path]],
-    images: Mapping[str, Image],
-    globs: Mapping[str, Sequence[str]],
-) -> Case:
+def _case(root: Path, session: tuple[str, ...], run: str | None) -> BIDSCase:
     name = "_".join([*session, *([] if run is None else [f"run-{run}"])])
-    case = BIDSCase(subject=name, source=root.joinpath(*session), session=session, run=run)
+    folder = root.joinpath(*session)
+    case = BIDSCase(subject=name, source=folder, where=f"folder {folder}", session=session, run=run)
     if name != session[0]:
         case.fields["person"] = session[0]  # several scans of one person
-    for key in images:
-        chosen = [p for p in files[key] if run is None or _entities(p).get("run") == run]
-        case.take(key, chosen, root.joinpath(*session, "anat", globs[key][0]))
-    take_masks(case, images)
     return case
 
 

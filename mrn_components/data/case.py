@@ -2,18 +2,18 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mrn_components.data.tables import read_entries
-from mrn_components.images.finding import Finding, Severity
+from mrn_components.images.finding import Finding, Severity, error
 from mrn_components.images.image import Image
 
 SUFFIXES = (".nii.gz", ".nii")
 
 # What is expected, and how to mend it, by the kind of fault.
-FAULTS = {
+_FAULTS = {
     "datalist-entry": ("a dict with the keys subject, nm, qsm, ...", "Correct the entry"),
     "duplicate-id": ("ids that differ by more than case", "Rename one, or take it out"),
     "labels-file": ("one csv of rows case_id,label", "Name it with --labels FILE"),
@@ -41,7 +41,7 @@ class Case:
     Args:
         subject: its id.
         source: its folder, or the datalist.
-        entry: its number in the datalist.
+        where: folder or entry, for messages.
         files: those that were found, by key: nm, qsm, mask_nm, ...
         places: where the file of each key is looked for.
         fields: ``label`` and ``person``, where the layout tells them.
@@ -51,18 +51,12 @@ class Case:
 
     subject: str
     source: Path
-    entry: int | None = None
+    where: str
     files: dict[str, Path] = field(default_factory=dict)
     places: dict[str, Path] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
     covariates: dict[str, float | str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def where(self) -> str:
-        """Folder or entry, for messages."""
-        entry = self.entry
-        return f"folder {self.source}" if entry is None else f"{self.source} entry {entry}"
 
     def take(self, key: str, candidates: Sequence[Path], place: Path) -> None:
         """Take the one file of a key; several are a fault.
@@ -81,35 +75,16 @@ class Case:
             self.add("several-files", place, f"{len(candidates)} files ({', '.join(names)})")
             del self.places[key]  # it does not lack
 
-    def add(
-        self,
-        id: str,  # noqa: A002
-        file: Path,
-        found: str,
-        severity: Severity = "error",
-    ) -> None:
+    def add(self, kind: str, file: Path, found: str, severity: Severity = "error") -> None:
         """Note a fault of this subject."""
-        self.findings.append(fault(id, file, found, self.subject, severity))
+        finding = fault(kind, file, found)
+        self.findings.append(replace(finding, subject=self.subject, severity=severity))
 
 
-def fault(
-    id: str,  # noqa: A002
-    file: Path,
-    found: str,
-    subject: str = "",
-    severity: Severity = "error",
-) -> Finding:
-    """Return a finding of a kind that ``FAULTS`` names."""
-    expected, fix = FAULTS[id]
-    return Finding(
-        id=id,
-        severity=severity,
-        subject=subject,
-        file=str(file),
-        found=found,
-        expected=expected,
-        fix=fix,
-    )
+def fault(kind: str, file: Path, found: str) -> Finding:
+    """Return an error of a kind that is known here, with what is expected and how to mend it."""
+    expected, fix = _FAULTS[kind]
+    return error(kind, file, found=found, expected=expected, fix=fix)
 
 
 def file_stems(images: Mapping[str, Image]) -> dict[str, str]:
@@ -119,31 +94,22 @@ def file_stems(images: Mapping[str, Image]) -> dict[str, str]:
 
 
 def folder_case(folder: Path, images: Mapping[str, Image]) -> Case:
-    """Look for the files of a subject in its own folder; a linked folder has the link's name.
-
-    Args:
-        folder: of the subject.
-        images: what to look for.
-    """
+    """Look for the files of a subject in its own folder; a linked folder has the link's name."""
     name = folder.resolve().name if folder.name in ("", "..") else folder.name
-    case = Case(subject=name, source=folder)
+    case = Case(subject=name, source=folder, where=f"folder {folder}")
     for key, stem in file_stems(images).items():
-        case.take(key, existing(folder / stem), folder / f"{stem}.nii.gz")
+        case.take(key, existing(folder, [stem]), folder / f"{stem}.nii.gz")
     return case
 
 
-def existing(stem: Path) -> list[Path]:
-    """Return the volumes of this stem; a link that leads nowhere is one, so that it is told."""
-    paths = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES]
+def existing(folder: Path, stems: Sequence[str]) -> list[Path]:
+    """List the volumes of some stems; a link that leads nowhere is one, so that it is told."""
+    paths = [folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES]
     return [path for path in paths if os.path.lexists(path)]
 
 
 def datalist_cases(table: Path, images: Mapping[str, Image]) -> list[Case]:
     """List the subjects of a JSON datalist, whatever their entries lack.
-
-    Args:
-        table: the datalist.
-        images: what to look for.
 
     Raises:
         ValueError: for a file that is none.
@@ -159,20 +125,21 @@ def datalist_cases(table: Path, images: Mapping[str, Image]) -> list[Case]:
 
 def _entry_case(entry: Any, number: int, table: Path, images: Mapping[str, Image]) -> Case:
     name = entry.get("subject") if isinstance(entry, dict) else None
-    case = Case(subject=str(name or f"entry {number}"), source=table, entry=number)
+    where = f"{table} entry {number}"
+    case = Case(subject=str(name or f"entry {number}"), source=table, where=where)
     if not isinstance(name, str):
         case.add("datalist-entry", table, f"entry {number} has no subject")
         return case
-    for key in file_stems(images):
+    keys = list(file_stems(images))
+    for key in keys:
         path = entry.get(key)
         case.take(key, [table.parent / path] if path and isinstance(path, str) else [], table)
     case.fields = {key: entry[key] for key in ("label", "person") if entry.get(key) is not None}
     if "person" in case.fields:
         case.fields["person"] = str(case.fields["person"])
-    known = {"subject", "label", "person", *file_stems(images)}
     case.covariates = {
         key: value
         for key, value in entry.items()
-        if key not in known and isinstance(value, int | float | str)
+        if key not in ("subject", "label", "person", *keys) and isinstance(value, int | float | str)
     }
     return case

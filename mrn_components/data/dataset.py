@@ -5,7 +5,8 @@ import os
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,20 +87,15 @@ class ROIDataset(PersistentDataset):
         return super()._cachecheck(item_transformed)
 
     def _pre_transform(self, item_transformed: Subject) -> Subject:
-        try:
+        with _naming(item_transformed):
             return super()._pre_transform(item_transformed)
-        except RuntimeError as error:  # MONAI's, which names the transform but not the subject
-            cause = error.__cause__ or error
-            raise RuntimeError(f"subject {item_transformed['subject']}: {cause}") from cause
 
     def _post_transform(self, item_transformed: Subject) -> Subject:
         tracked = get_track_meta()
         set_track_meta(False)
         try:
-            return super()._post_transform(item_transformed)
-        except RuntimeError as error:
-            cause = error.__cause__ or error
-            raise RuntimeError(f"subject {item_transformed['subject']}: {cause}") from cause
+            with _naming(item_transformed):
+                return super()._post_transform(item_transformed)
         finally:
             set_track_meta(tracked)
 
@@ -118,6 +114,16 @@ def collate_subjects(batch: Sequence[Subject]) -> dict[str, Any]:
     if "label" in collated:
         collated["label"] = torch.tensor(collated["label"])
     return collated
+
+
+@contextmanager
+def _naming(subject: Subject) -> Iterator[None]:
+    """Put the subject before errors of MONAI, which name the transform only."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause = error.__cause__ or error
+        raise RuntimeError(f"subject {subject['subject']}: {cause}") from cause
 
 
 def _hash_transforms(transforms: Sequence[Any]) -> bytes:

@@ -50,13 +50,10 @@ def split_folds(
         return folds
     people = _people(subjects)
     labels = _strata([subject["label"] for subject in subjects], people, num_folds, target)
-    splitter: StratifiedGroupKFold | StratifiedKFold
-    if len(set(people)) < len(people):
-        splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
-        parts = [part for _, part in splitter.split(labels, labels, people)]
-    else:
-        splitter = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
-        parts = [part for _, part in splitter.split(labels, labels)]
+    groups = people if len(set(people)) < len(people) else None
+    splitter = StratifiedGroupKFold if groups else StratifiedKFold
+    split = splitter(num_folds, shuffle=True, random_state=seed).split(labels, labels, groups)
+    parts = [part for _, part in split]
     for number, part in enumerate(parts):
         if isinstance(target, Classes) and len(set(labels[part])) < len(target.names):
             raise ValueError(
@@ -93,19 +90,17 @@ def select_fold(
         raise ValueError(f"fold must be 0 to {len(lists) - 1}, got {fold}.")
     if part not in ("training", "validation"):
         raise ValueError(f"part must be 'training' or 'validation', got {part!r}.")
-    ids = {
-        "training": {i for number, members in enumerate(lists) if number != fold for i in members},
-        "validation": set(lists[fold]),
-    }
-    unknown = {subject["subject"] for subject in subjects} - ids["training"] - ids["validation"]
+    validation = set(lists[fold])
+    training = set().union(*lists[:fold], *lists[fold + 1 :])
+    unknown = {subject["subject"] for subject in subjects} - training - validation
     if unknown:
         raise ValueError(f"subjects {sorted(unknown)} are in none of the folds; split them again.")
     parts = {
         name: [subject for subject in subjects if subject["subject"] in members]
-        for name, members in ids.items()
+        for name, members in {"training": training, "validation": validation}.items()
     }
-    people = {name: set(_people(members)) for name, members in parts.items()}
-    shared = (ids["training"] & ids["validation"]) | (people["training"] & people["validation"])
+    people = [set(_people(members)) for members in parts.values()]
+    shared = (training & validation) | (people[0] & people[1])
     if shared:
         raise DataLeakageError(
             f"training and validation of fold {fold} share {sorted(shared)}; delete the file of "
@@ -117,11 +112,7 @@ def select_fold(
 def _strata(
     labels: Sequence[float], people: Sequence[str], num_folds: int, target: Target
 ) -> np.ndarray:
-    """Number the groups of subjects that every fold has its share of.
-
-    Raises:
-        ValueError: if a fold would lack one.
-    """
+    """Number the groups of subjects that every fold has its share of; refuse too few of one."""
     for parts in (4, 3, 2, 1):  # quantiles of a score; of classes the same each time
         names, strata = target.groups(labels, parts)
         counts = [

@@ -1,6 +1,6 @@
 """What tells that two subjects are one person (their folds must not differ)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -31,7 +31,7 @@ def identify_subjects(
         cache_dir: folder that remembers the hashes of unchanged files; None reads every image.
 
     Returns:
-        ``{subject: {"id SUBJ_000", "image 9f86d0...", ...}}``.
+        The marks of each subject.
     """
     memo_dir = None if cache_dir is None else Path(cache_dir) / "digests"
     identities = {}
@@ -44,12 +44,7 @@ def identify_subjects(
 
 
 def check_disjoint(folds: Sequence[Sequence[str]], identities: Identities, path: Path) -> None:
-    """Refuse folds that share a person.
-
-    Args:
-        folds: the subjects of each fold.
-        identities: what ``identify_subjects`` returns; subjects it lacks are not compared.
-        path: file of the folds, for the message.
+    """Refuse folds, lists of subjects, that share a person; the message names their file ``path``.
 
     Raises:
         DataLeakageError: naming the subjects, their folds and what to do.
@@ -69,11 +64,6 @@ def check_disjoint(folds: Sequence[Sequence[str]], identities: Identities, path:
             + "\nGive both subjects one name in a third column of the csv (case_id,label,person)"
             + (f", and delete {path} to split again." if path.is_file() else ".")
         )
-
-
-def marks_of(names: Iterable[str], identities: Identities) -> frozenset[str]:
-    """All marks of some subjects."""
-    return frozenset[str]().union(*(identities[name] for name in names))
 
 
 def _voxel_hash(source: Volume | str | Path, memo_dir: Path | None) -> str:

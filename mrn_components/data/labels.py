@@ -24,25 +24,17 @@ def give_labels(
     Args:
         cases: the subjects; faults of theirs are noted with them.
         data: folder or datalist that they are from.
-        labels: csv or JSON datalist, as typed or relative to ``data``; None takes a datalist's own,
-            or the only csv in the folder.
+        labels: what the user named; None takes a datalist's own, or the only csv in the folder.
         need: how many labels.
         target: what a label may be.
         alone: take a single subject's line from the table of a whole cohort.
 
     Returns:
         The faults of the table.
-
-    Raises:
-        FileNotFoundError: if there is no such table.
     """
-    if need == "none":
+    if need == "none" or (labels is None and data.is_file()):
         for case in cases:
-            case.fields.pop("label", None)
-        return []
-    if labels is None and data.is_file():
-        for case in cases:
-            _parse(case, target, required=need == "all")
+            _give_own(case, need, target)
         return []
     tables = [find_labels(labels, data)] if labels else sorted(data.glob("*.csv"))
     if len(tables) != 1:
@@ -64,13 +56,15 @@ def give_labels(
     ]
 
 
-def _parse(case: Case, target: Target, *, required: bool) -> None:
-    """Read the label of a datalist's entry."""
-    if "label" in case.fields:
+def _give_own(case: Case, need: str, target: Target) -> None:
+    """Read the label of a datalist's entry, if it is needed."""
+    label = case.fields.pop("label", None)
+    if need == "none":
+        return
+    if label is not None:
         try:
-            case.fields["label"] = parse_label(case.fields["label"], target, case.where)
+            case.fields["label"] = parse_label(label, target, case.where)
         except ValueError as error:
-            del case.fields["label"]
             case.add("labels-line", case.source, str(error))
-    elif required:
+    elif need == "all":
         case.add("no-label", case.source, "no label")

@@ -8,13 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from mrn_components.data.bids import BIDSCase, bids_cases, is_bids, take_masks
-from mrn_components.data.case import (
-    Case,
-    datalist_cases,
-    existing,
-    file_stems,
-    folder_case,
-)
+from mrn_components.data.case import Case, datalist_cases, existing, file_stems, folder_case
 from mrn_components.data.labels import give_labels
 from mrn_components.data.tables import Subject, check_id, files_of
 from mrn_components.data.target import Classes, Target
@@ -108,11 +102,8 @@ class Found:
     def refuse_output(self, output_dir: str | Path) -> None:
         """Refuse to write results between the images: their tables would be taken for labels.
 
-        Args:
-            output_dir: folder of the results.
-
         Raises:
-            ValueError: if it is the data set, or a folder that holds an image.
+            ValueError: if the folder is the data set, or holds an image.
         """
         files = [path for subject in self.subjects for path in files_of(subject).values()]
         folders = {path.parent.resolve() for path in files}
@@ -171,18 +162,17 @@ def find_subjects(
     _judge_files("missing-mask", need.masks, titles, cases)
     alone = layout == ONE_SUBJECT
     in_table = give_labels(cases, root, labels, need.labels, target or Classes(), alone=alone)
-    keys = list(file_stems(images))
     return Found(
         root=root if root.is_dir() else root.parent,
         layout=layout,
-        subjects=[_subject(case, keys) for case in cases],
+        subjects=[_subject(case, images) for case in cases],
         findings=[*in_table, *(finding for case in cases for finding in case.findings)],
         covariates={case.subject: case.covariates for case in cases if case.covariates},
     )
 
 
-def _subject(case: Case, keys: Sequence[str]) -> Subject:
-    files = {key: str(case.files[key]) for key in keys if key in case.files}
+def _subject(case: Case, images: Mapping[str, Image]) -> Subject:
+    files = {key: str(case.files[key]) for key in file_stems(images) if key in case.files}
     subject: Subject = {"subject": case.subject, **files}
     return subject | {key: case.fields[key] for key in ("label", "person") if key in case.fields}
 
@@ -220,9 +210,8 @@ def _cases(
     elif _is_subject(alone := folder_case(root, images), need):
         return ONE_SUBJECT, [alone]
     else:
-        found = [
-            folder_case(folder, images) for folder in sorted(root.iterdir()) if _visible(folder)
-        ]
+        folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
+        found = [folder_case(path, images) for path in folders if not path.name.startswith(".")]
         cases = [case for case in found if need.every_folder or _is_subject(case, need)]
     if not cases:
         names = ",".join(image.file for image in images.values())
@@ -233,16 +222,11 @@ def _cases(
     return "a folder of subjects", cases
 
 
-def _visible(folder: Path) -> bool:
-    return folder.is_dir() and not folder.name.startswith(".")
-
-
 def _is_subject(case: Case, need: Need) -> bool:
     """Whether a folder holds what makes it a subject: an image, where images matter."""
-    faulty = bool(case.findings)
-    if need.images in ("given", "none"):
-        return faulty or bool(case.files)
-    return faulty or any(not key.startswith("mask_") for key in case.files)
+    without_images = need.images in ("given", "none")
+    found = [key for key in case.files if without_images or not key.startswith("mask_")]
+    return bool(found or case.findings)
 
 
 # ---- masks that lie elsewhere --------------------------------------------------------------------
@@ -258,11 +242,11 @@ def _take_masks_elsewhere(root: Path, cases: Sequence[Case], images: Mapping[str
             take_masks(case, images, root)
             continue
         for image in masked:
-            stems = (image.mask, f"{image.file}_pred")
-            found = [path for stem in stems for path in existing(base / case.subject / f"{stem}")]
+            stems, folder = (f"{image.mask}", f"{image.file}_pred"), base / case.subject
+            found = existing(folder, stems)
             if len(cases) == 1 and not found:
-                found = [path for stem in stems for path in existing(base / f"{stem}")]
-            case.take(image.mask_name, found, base / case.subject / f"{image.mask}.nii.gz")
+                found = existing(base, stems)
+            case.take(image.mask_name, found, folder / f"{image.mask}.nii.gz")
     if not any(case.files.get(image.mask_name) for case in cases for image in masked):
         names = ",".join(f"{image.mask},{image.file}_pred" for image in masked)
         raise FileNotFoundError(
@@ -282,33 +266,26 @@ def _judge_names(cases: Iterable[Case]) -> None:
         groups[case.subject.lower()].append(case)
         try:
             check_id(case.subject, case.where)
-        except ValueError as fault:
-            case.add("subject-id", case.source, str(fault).removesuffix("."))
+        except ValueError as error:
+            case.add("subject-id", case.source, str(error).removesuffix("."))
     for group in groups.values():
         for case in group if len(group) > 1 else ():
             case.add("duplicate-id", Path(), f"the ids {', '.join(case.subject for case in group)}")
 
 
-def _judge_files(id: str, level: Level, titles: Mapping[str, str], cases: Sequence[Case]) -> None:  # noqa: A002
-    """Note the files that lack: named and not there, or needed.
-
-    Args:
-        id: of the fault.
-        level: how many of them are needed.
-        titles: {key: "NM mask"}, images or masks.
-        cases: the subjects.
-    """
+def _judge_files(kind: str, level: Level, titles: Mapping[str, str], cases: Sequence[Case]) -> None:
+    """Note the files that lack, images or masks by ``titles``: named and not there, or needed."""
     anywhere = {key for case in cases for key in titles if key in case.files}
+    needed = {"all": set(titles), "some": set(titles), "alike": anywhere}.get(level, set())
     for case in cases:
         if level == "none":
             case.files = {key: path for key, path in case.files.items() if key not in titles}
             continue
-        named = [key for key in titles if key in case.files and not lexists(case.files[key])]
-        for key in named:
-            case.add(id, case.files.pop(key), f"no {titles[key]}")
-        absent = [k for k in titles if k in case.places and k not in case.files and k not in named]
+        absent = [key for key in titles if key in case.places and key not in case.files]
+        for key in [key for key in titles if key in case.files and not lexists(case.files[key])]:
+            case.add(kind, case.files.pop(key), f"no {titles[key]}")
         enough = level == "some" and any(key in case.files for key in titles)
         for key in absent:
-            if level in ("all", "some") or (level == "alike" and key in anywhere):
+            if key in needed:
                 severity: Severity = "warning" if enough else "error"
-                case.add(id, case.places[key], f"no {titles[key]}", severity)
+                case.add(kind, case.places[key], f"no {titles[key]}", severity)

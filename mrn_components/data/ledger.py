@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mrn_components.data import DataLeakageError, Subject, identify_subjects
-from mrn_components.data.identities import Identities, marks_of
+from mrn_components.data.identities import Identities
 from mrn_components.system.files import existing_file
 
 _logger = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ class TrainingLedger:
     """
 
     def __init__(self, *, subjects: Sequence[Subject], identities: Identities) -> None:
-        self.marks = marks_of((subject["subject"] for subject in subjects), identities)
+        marks = (identities[subject["subject"]] for subject in subjects)
+        self.marks = frozenset[str]().union(*marks)
         self.salt = secrets.token_hex(16)
         self.hashes = _hash_marks(self.marks, self.salt)
 
@@ -72,33 +73,8 @@ def read_ledger(path: str | Path) -> Ledger | None:
     return None
 
 
-def trained_on(
-    subjects: Sequence[Subject],
-    ckpt_paths: str | Path | Sequence[str | Path],
-    cache_dir: str | Path | None = None,
-) -> set[str]:
-    """Find the subjects that any of some weight files was trained on.
-
-    Args:
-        subjects: what ``load_subjects`` returns.
-        ckpt_paths: one weight file or several. One without a ledger is warned of.
-        cache_dir: folder that remembers the hashes of images.
-
-    Returns:
-        Names of the subjects whose id, person or voxels of an image are in a ledger.
-
-    Raises:
-        FileNotFoundError: if a weight file is missing.
-    """
-    return find_trained_on(subjects, read_ledgers(ckpt_paths), cache_dir)
-
-
 def read_ledgers(ckpt_paths: str | Path | Sequence[str | Path]) -> list[Ledger]:
-    """Read the ledgers of one weight file or several; one without a ledger is warned of.
-
-    Raises:
-        FileNotFoundError: if a weight file is missing.
-    """
+    """Read the ledgers of one weight file or several; one without a ledger is warned of."""
     paths = [ckpt_paths] if isinstance(ckpt_paths, str | Path) else ckpt_paths
     hint = "Train first, or name the weights by --ckpt_path FILE."
     ledgers = {path: read_ledger(existing_file(path=str(path), hint=hint)) for path in paths}
@@ -114,12 +90,15 @@ def read_ledgers(ckpt_paths: str | Path | Sequence[str | Path]) -> list[Ledger]:
 def find_trained_on(
     subjects: Sequence[Subject], ledgers: Sequence[Ledger], cache_dir: str | Path | None = None
 ) -> set[str]:
-    """Find the subjects that are in any of some ledgers.
+    """Find the subjects whose id, person or voxels of an image are in any of some ledgers.
 
     Args:
-        subjects: as of ``trained_on``; an image may be missing.
+        subjects: what ``load_subjects`` returns; an image may be missing.
         ledgers: what ``read_ledgers`` returns.
-        cache_dir: as of ``trained_on``.
+        cache_dir: folder that remembers the hashes of images.
+
+    Returns:
+        Their names.
     """
     if not ledgers:
         return set()
@@ -143,18 +122,19 @@ def check_training_subjects(
 
     Args:
         subjects: what ``load_subjects`` returns.
-        ckpt_paths: one weight file or several.
+        ckpt_paths: one weight file or several. One without a ledger is warned of.
         evaluation: whether metrics are wanted, which training subjects would make too good.
         allow: evaluate on training subjects nevertheless.
         cache_dir: folder that remembers the hashes of images.
 
     Returns:
-        What ``trained_on`` returns.
+        Names of the subjects whose id, person or voxels of an image are in a ledger.
 
     Raises:
+        FileNotFoundError: if a weight file is missing.
         DataLeakageError: for an evaluation with training subjects in it, with their names.
     """
-    found = trained_on(subjects, ckpt_paths, cache_dir)
+    found = find_trained_on(subjects, read_ledgers(ckpt_paths), cache_dir)
     if found and evaluation:
         message = (
             f"these weights were trained on {len(found)} of the {len(subjects)} subjects, by id, "

@@ -15,14 +15,19 @@ The columns of ``predictions.csv``, those that there are, in this order:
 - ``label`` where known.
 """
 
-import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mrn_components.data.identities import DataLeakageError
-from mrn_components.data.tables import find_labels, read_labels
+from mrn_components.data.tables import (
+    csv_lines,
+    find_labels,
+    parse_label,
+    read_labels,
+    refuse_second,
+)
 from mrn_components.data.target import HC_PD, Target, write_target
 from mrn_components.system.files import write_csv
 
@@ -46,16 +51,12 @@ def prediction(target: Target, output: Mapping[str, Any], index: int) -> dict[st
     row: dict[str, Any] = {name: float(output[name][index]) for name in target.columns}
     check_finite(target, row.values())
     row |= target.decide(row)
-    folds = {
-        name: output[f"{name}_folds"][index] for name in target.columns if f"{name}_folds" in output
-    }
-    if folds:
-        row |= {f"{name}_folds": prob.tolist() for name, prob in folds.items()}
-        decisions = [
-            target.decide(dict(zip(folds, values, strict=True)))
-            for values in zip(*(prob.tolist() for prob in folds.values()), strict=True)
-        ]
+    if f"{target.lead}_folds" in output:
+        folds = {name: output[f"{name}_folds"][index] for name in target.columns}
+        row |= {f"{name}_folds": values.tolist() for name, values in folds.items()}
         if "class" in row:
+            by_fold = zip(*(row[f"{name}_folds"] for name in folds), strict=True)
+            decisions = [target.decide(dict(zip(folds, values, strict=True))) for values in by_fold]
             agree = [decision["class"] == row["class"] for decision in decisions]
             row["fold_agreement"] = sum(agree) / len(agree)
         row["fold_std"] = float(folds[target.lead].std(correction=0))
@@ -98,18 +99,17 @@ def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], target: Tar
 def _flat(row: Mapping[str, Any], target: Target) -> dict[str, Any]:
     """Return a row with a cell for each fold, and lists as texts."""
     flat = dict(row)
-    for fold, values in enumerate(
-        zip(*(row.get(f"{n}_folds", ()) for n in target.columns), strict=True)
-    ):
-        flat |= {f"{name}_fold{fold}": x for name, x in zip(target.columns, values, strict=True)}
+    by_fold = zip(*(row.get(f"{name}_folds", ()) for name in target.columns), strict=True)
+    for fold, values in enumerate(by_fold):
+        columns = [f"{name}_fold{fold}" for name in target.columns]
+        flat |= dict(zip(columns, values, strict=True))
     for key, separator in _SEPARATORS.items():
         if key in row:
             flat[key] = separator.join(row[key])
-    sources = row.get("mask_source", {})
-    if len(set(sources.values())) == 1:
-        flat["mask_source"] = next(iter(sources.values()))
-    elif "mask_source" in row:
-        flat["mask_source"] = ", ".join(f"{image} {source}" for image, source in sources.items())
+    if "mask_source" in row:
+        alike, sources = set(row["mask_source"].values()), row["mask_source"].items()
+        each = alike if len(alike) == 1 else [f"{image} {source}" for image, source in sources]
+        flat["mask_source"] = ", ".join(each)
     return flat
 
 
@@ -189,23 +189,11 @@ def read_any_labels(file: Path, target: Target = HC_PD) -> dict[str, float]:
     Raises:
         ValueError: for a faulty table or datalist, with the line or entry.
     """
-    if not _has_header(file):
+    header = [] if file.suffix == ".json" else next(csv_lines(file), (1, []))[1]
+    if "subject" not in header:
         return read_labels(file, target)
-    labels = {}
-    for where, row in read_rows(file, ["label"]):
-        try:
-            labels[row["subject"]] = target.parse(row["label"])
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
-    return labels
-
-
-def _has_header(file: Path) -> bool:
-    if file.suffix == ".json":
-        return False
-    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-        header = {cell.strip() for cell in next(csv.reader(lines), [])}
-    return "subject" in header
+    rows = read_rows(file, ["label"])
+    return {row["subject"]: parse_label(row["label"], target, where) for where, row in rows}
 
 
 def read_rows(table: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -218,37 +206,28 @@ def read_rows(table: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[st
     Raises:
         ValueError: for a faulty table, with its line.
     """
-    first: dict[str, int] = {}  # line of each subject, by lower-case id
-    with table.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-        reader = csv.reader(lines)
-        header = [cell.strip() for cell in next(reader, [])]
-        lacking = [name for name in ("subject", *needed) if name not in header]
-        if lacking:
+    places: dict[str, str] = {}
+    lines = csv_lines(table)
+    _, header = next(lines, (1, []))
+    lacking = [name for name in ("subject", *needed) if name not in header]
+    if lacking:
+        raise ValueError(
+            f"{table} line 1: expected a header with the columns subject and {', '.join(needed)}, "
+            f"separated by commas; {lacking} are missing in {','.join(header)[:200]!r}."
+        )
+    for number, cells in lines:
+        where = f"{table} line {number}"
+        if len(cells) != len(header):
             raise ValueError(
-                f"{table} line 1: expected a header with the columns subject and "
-                f"{', '.join(needed)}, separated by commas; {lacking} are missing in "
-                f"{','.join(header)[:200]!r}."
+                f"{where}: expected {len(header)} cells, as in the header, got {len(cells)}: "
+                f"{','.join(cells)[:200]!r}."
             )
-        for cells in reader:
-            if not any(map(str.strip, cells)):
-                continue
-            where = f"{table} line {reader.line_num}"
-            if len(cells) != len(header):
-                raise ValueError(
-                    f"{where}: expected {len(header)} cells, as in the header, got {len(cells)}: "
-                    f"{','.join(cells)[:200]!r}."
-                )
-            row = dict(zip(header, map(str.strip, cells), strict=True))
-            if not row["subject"]:
-                raise ValueError(f"{where}: the subject is empty.")
-            line = first.setdefault(row["subject"].lower(), reader.line_num)
-            if line != reader.line_num:
-                raise ValueError(
-                    f"{where}: subject {row['subject']!r} stands already on line {line}; ids must "
-                    "differ by more than case."
-                )
-            yield where, row
-    if not first:
+        row = dict(zip(header, cells, strict=True))
+        if not row["subject"]:
+            raise ValueError(f"{where}: the subject is empty.")
+        refuse_second(row["subject"], f"line {number}", places, where)
+        yield where, row
+    if not places:
         raise ValueError(f"{table} has no subjects below its header.")
 
 

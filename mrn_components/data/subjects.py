@@ -27,15 +27,14 @@ def load_subjects(
     """List the subjects of a data set, sorted by subject, each with all that is needed of it.
 
     Args:
-        dataset_dir: folder of ``ID/{NM,QSM,NM_mask,QSM_mask}.nii.gz`` and a csv without header
-            whose rows are ``case_id,label[,person]``; one subject's folder; a MONAI JSON datalist
-            with the keys of the returned dicts, paths relative to it; or a BIDS directory.
-        labels: csv or JSON datalist, as typed or relative to ``dataset_dir``; None takes a
-            datalist's own labels, or the only csv in ``dataset_dir``.
+        dataset_dir: folder of subjects, one subject's folder, a JSON datalist or a BIDS directory,
+            as ``find_subjects`` reads them.
+        labels: csv of rows ``case_id,label[,person]``, or JSON datalist; None takes a datalist's
+            own labels, or the only csv in ``dataset_dir``.
         require_labels: read the label; False leaves it out.
         require_masks: expect the masks of the nuclei; False leaves them out.
-        check_headers: refuse files whose header says that they are no usable volume, which reads
-            the first kilobyte of each (``mrn check`` looks at all the rest).
+        check_headers: refuse files whose header, the first kilobyte, says that they are no usable
+            volume (``mrn check`` looks at all the rest).
         rois: the regions, whose images and masks are needed and no others.
         images: the images that are needed, instead of ``rois``; without both, the challenge's two.
         target: what a label may be; None for 0 healthy and 1 Parkinson's disease.
@@ -60,8 +59,7 @@ def load_subjects(
 def needed_images(rois: Mapping[str, ROI] | None) -> dict[str, Image]:
     """Return the images that regions are taken from, without masks that no region needs.
 
-    Args:
-        rois: the regions; None for the challenge's two images.
+    Without regions they are the challenge's two images.
     """
     if rois is None:
         return dict(CHALLENGE_IMAGES)

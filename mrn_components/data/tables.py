@@ -26,11 +26,11 @@ def files_of(subject: Subject, *, masks: bool = True) -> dict[str, Path]:
     return {
         key: Path(value)
         for key, value in subject.items()
-        if key not in ("subject", "label", "person") and (masks or not key.startswith("mask_"))
+        if key not in _COLUMNS and (masks or not key.startswith("mask_"))
     }
 
 
-def find_labels(labels: str | Path, data: str | Path) -> Path:
+def find_labels(labels: str | Path, data: Path) -> Path:
     """The file of labels that a user named: as typed if it is there, else relative to the data.
 
     Args:
@@ -40,7 +40,7 @@ def find_labels(labels: str | Path, data: str | Path) -> Path:
     Raises:
         FileNotFoundError: if it is at neither place.
     """
-    folder = Path(data) if Path(data).is_dir() else Path(data).parent
+    folder = data if data.is_dir() else data.parent
     for place in (Path(labels), folder / labels):
         if place.is_file():
             return place
@@ -50,7 +50,7 @@ def find_labels(labels: str | Path, data: str | Path) -> Path:
     )
 
 
-def read_labels(table: str | Path, target: Target = HC_PD) -> dict[str, float]:
+def read_labels(table: Path, target: Target = HC_PD) -> dict[str, float]:
     """Read the label of each subject: {subject: number of its class, or its score}.
 
     Args:
@@ -59,10 +59,9 @@ def read_labels(table: str | Path, target: Target = HC_PD) -> dict[str, float]:
         target: what a label may be.
 
     Raises:
-        FileNotFoundError: if there is no such file.
         ValueError: for a faulty table or datalist, with the line or entry.
     """
-    rows, faults = read_table(Path(table), target)
+    rows, faults = read_table(table, target)
     if len(faults) > _MAX_LISTED:
         faults[_MAX_LISTED:] = [f"... and {len(faults) - _MAX_LISTED} more."]
     if faults or not rows:
@@ -79,13 +78,10 @@ def read_table(table: Path, target: Target) -> tuple[dict[str, Subject], list[st
 
     Returns:
         What the sound lines say, ``{subject: {"label", "person"}}``, and a message for each other.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
     """
     rows: dict[str, Subject] = {}
     faults: list[str] = []
-    places: dict[str, str] = {}  # by lower-case id
+    places: dict[str, str] = {}
     for place, entry in _entries(table) if table.suffix == ".json" else _lines(table):
         where = f"{table} {place}"
         try:
@@ -96,11 +92,7 @@ def read_table(table: Path, target: Target) -> tuple[dict[str, Subject], list[st
                 )
             name, person = entry["subject"], entry.get("person")
             check_id(name, where)
-            if (first := places.setdefault(name.lower(), place)) != place:
-                raise ValueError(
-                    f"{where}: subject {name!r} stands already on {first}; ids must differ by more "
-                    "than case."
-                )
+            refuse_second(name, place, places, where)
             label = {"label": parse_label(entry["label"], target, where)}
             rows[name] = label if person is None else label | {"person": str(person)}
         except ValueError as fault:
@@ -110,34 +102,34 @@ def read_table(table: Path, target: Target) -> tuple[dict[str, Subject], list[st
 
 def _lines(table: Path) -> Iterator[tuple[str, Any]]:
     """Yield the lines of a csv: dicts, or their text where they are none."""
-    if not table.is_file():
-        raise FileNotFoundError(
-            f"labels {str(table)!r} does not exist; name the csv with --labels."
-        )
     width = 0
-    with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:  # drops a BOM
-        for number, row in enumerate(csv.reader(file), start=1):
-            cells = [cell.strip() for cell in row]
-            width = width or (len(cells) if any(cells) else 0)
-            if len(cells) == width in (2, 3) and all(cells):
-                yield f"line {number}", dict(zip(_COLUMNS, cells, strict=False))
-            elif any(cells):
-                yield f"line {number}", ",".join(cells)
+    for number, cells in csv_lines(table):
+        width = width or len(cells)
+        sound = len(cells) == width in (2, 3) and all(cells)
+        line = dict(zip(_COLUMNS, cells, strict=False)) if sound else ",".join(cells)
+        yield f"line {number}", line
 
 
 def _entries(table: Path) -> Iterator[tuple[str, Any]]:
     return ((f"entry {number}", entry) for number, entry in enumerate(read_entries(table), 1))
 
 
+def csv_lines(table: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and cells of each line of a csv that is not empty, without spaces around."""
+    with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:  # drops a BOM
+        reader = csv.reader(file)
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                yield reader.line_num, cells
+
+
 def read_entries(table: Path) -> list[Any]:
     """The entries of a JSON datalist, as they stand there.
 
     Raises:
-        FileNotFoundError: if there is no such file.
         ValueError: if it holds no list of subjects.
     """
-    if not table.is_file():
-        raise FileNotFoundError(f"datalist {str(table)!r} does not exist.")
     try:
         content = json.loads(table.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -148,17 +140,8 @@ def read_entries(table: Path) -> list[Any]:
     return entries
 
 
-def parse_label(value: Any, target: Target, where: str) -> int | float:
-    """Read a label.
-
-    Args:
-        value: cell of a table, or value of a datalist.
-        target: what it may be.
-        where: where it stands, for the message.
-
-    Raises:
-        ValueError: if it is none.
-    """
+def parse_label(value: Any, target: Target, where: str) -> float:
+    """Read a label that stands at a place ``where``, which the ValueError of a faulty one names."""
     try:
         return target.parse(value)
     except ValueError as fault:
@@ -166,17 +149,28 @@ def parse_label(value: Any, target: Target, where: str) -> int | float:
 
 
 def check_id(name: Any, where: str) -> None:
-    """Check that files can be named after a subject.
-
-    Args:
-        name: id of the subject.
-        where: where it stands, for the message.
-
-    Raises:
-        ValueError: if they cannot.
-    """
+    """Refuse an id at a place ``where`` that files cannot be named after, by a ValueError."""
     if not isinstance(name, str) or not _SAFE_ID.fullmatch(name):
         raise ValueError(
             f"{where}: subject id must be 1 to 64 letters, digits, '.', '_' or '-' and start with "
             f"a letter or digit, since files are named after it; got {name!r}."
+        )
+
+
+def refuse_second(name: str, place: str, places: dict[str, str], where: str) -> None:
+    """Note the place of an id in a table.
+
+    Args:
+        name: the id.
+        place: such as "line 3".
+        places: of the ids before it, in lower case.
+        where: table and place, for the message.
+
+    Raises:
+        ValueError: if the id stands already at another place.
+    """
+    if (first := places.setdefault(name.lower(), place)) != place:
+        raise ValueError(
+            f"{where}: subject {name!r} stands already on {first}; ids must differ by more than "
+            "case."
         )

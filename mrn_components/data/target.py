@@ -70,23 +70,24 @@ class Classes:
     @property
     def number(self) -> int:
         """The number of the positive class."""
-        return list(self.names).index(self.positive)
+        return self.names.index(self.positive)
 
     @property
     def num_outputs(self) -> int:
         """A logit a class."""
         return len(self.names)
 
+    num_categories = num_outputs  # groups of subjects that the contrastive loss holds apart
+
     @property
-    def num_categories(self) -> int:
-        """Groups of subjects that the contrastive loss holds apart: the classes."""
-        return len(self.names)
+    def _shown(self) -> Sequence[int]:
+        """The classes whose probability tables show."""
+        return [self.number] if self.is_binary else range(len(self.names))
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of a prediction in tables."""
-        names = [self.positive] if self.is_binary else self.names
-        return tuple(f"prob_{name.lower()}" for name in names)
+        return tuple(f"prob_{self.names[number].lower()}" for number in self._shown)
 
     @property
     def lead(self) -> str:
@@ -98,12 +99,6 @@ class Classes:
         """What pages call ``lead``."""
         return f"P({self.positive})"
 
-    @property
-    def accepted(self) -> str:
-        """What a label may be, for messages: its number, or its name."""
-        numbers = [f"{number} ({name})" for number, name in enumerate(self.names)]
-        return f"{', '.join(numbers[:-1])} or {numbers[-1]}"
-
     def parse(self, value: Any) -> int:
         """Read a label: the number of a class, or its name.
 
@@ -114,7 +109,8 @@ class Classes:
         known = {str(number): number for number in range(len(self.names))}
         known |= {name.lower(): number for number, name in enumerate(self.names)}
         if isinstance(value, bool) or text not in known:
-            raise ValueError(f"label must be {self.accepted}, got {value!r}.")
+            *others, last = (f"{number} ({name})" for number, name in enumerate(self.names))
+            raise ValueError(f"label must be {', '.join(others)} or {last}, got {value!r}.")
         return known[text]
 
     def shown(self, label: float) -> int | str:
@@ -132,8 +128,7 @@ class Classes:
     def values(self, outputs: Any) -> dict[str, Any]:
         """Return what logits (..., K) say of the columns: tensors (...)."""
         prob = outputs.float().softmax(dim=-1)
-        numbers = [self.number] if self.is_binary else range(len(self.names))
-        return {name: prob[..., k] for name, k in zip(self.columns, numbers, strict=True)}
+        return {name: prob[..., k] for name, k in zip(self.columns, self._shown, strict=True)}
 
     def decide(self, values: Mapping[str, float]) -> dict[str, int | str]:
         """Return the cell ``class`` that follows from the cells of ``columns``."""
@@ -160,7 +155,7 @@ class Classes:
 
     def confusion(self, values: Any, labels: Any) -> dict[str, int]:
         """Count the subjects by label and decision, label by label."""
-        values = np.asarray(values)
+        values, labels = np.asarray(values), np.asarray(labels)
         found = np.where(values > 0.5, self.number, 1 - self.number)
         found = found if self.is_binary else values.argmax(axis=1)
         counts = {}
@@ -168,7 +163,7 @@ class Classes:
             for decision, other in enumerate(map(str.lower, self.names)):
                 right = "true" if label == decision else "false"
                 key = f"{right}_{other}" if self.is_binary else f"{name}_as_{other}"
-                counts[key] = int(np.sum((np.asarray(labels) == label) & (found == decision)))
+                counts[key] = int(np.sum((labels == label) & (found == decision)))
         return counts
 
     def counts(self, labels: Any) -> list[int]:
@@ -177,18 +172,9 @@ class Classes:
 
     def cohort(self, labels: Any, of_them: str = "") -> str:
         """Say of how many subjects and classes a cohort is."""
-        shown = [self.number] if self.is_binary else range(len(self.names))
         counts = self.counts(labels)
-        parts = [f"{counts[number]}{of_them} {self.names[number]}" for number in shown]
+        parts = [f"{counts[number]}{of_them} {self.names[number]}" for number in self._shown]
         return ", ".join([f"{len(labels)} subjects", *parts])
-
-    def against_rest(self) -> "Classes":
-        """Return the positive class against all others as one."""
-        return (
-            self
-            if self.is_binary
-            else Classes(names=["rest", self.positive], positive=self.positive)
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,11 +234,6 @@ class Score:
         """Lowest and highest value."""
         return self.range[0], self.range[1]
 
-    @property
-    def accepted(self) -> str:
-        """What a label may be, for messages."""
-        return f"a number from {self.range[0]:g} to {self.range[1]:g}"
-
     def parse(self, value: Any) -> float:
         """Read a score.
 
@@ -263,8 +244,9 @@ class Score:
             number = float(value)
         except (TypeError, ValueError):
             number = float("nan")
-        if not self.range[0] <= number <= self.range[1]:  # also refuses NaN
-            raise ValueError(f"label must be {self.accepted}, got {value!r}.")
+        low, high = self.range
+        if not low <= number <= high:  # also refuses NaN
+            raise ValueError(f"label must be a number from {low:g} to {high:g}, got {value!r}.")
         return number
 
     def shown(self, label: float) -> float:
@@ -311,10 +293,6 @@ class Score:
         """Say of how many subjects a cohort is."""
         return f"{len(labels)} subjects"
 
-    def against_rest(self) -> "Score":
-        """Return itself: a score has no classes."""
-        return self
-
 
 Target: TypeAlias = Classes | Score
 
@@ -327,11 +305,7 @@ def describe(target: Target) -> dict[str, Any]:
 
 
 def make_target(content: Mapping[str, Any]) -> Target:
-    """Make a target of what ``describe`` returned.
-
-    Raises:
-        ValueError: if it names none.
-    """
+    """Make a target of what ``describe`` returned; a ValueError says that it names none."""
     kinds: dict[Any, type[Classes] | type[Score]] = {"Classes": Classes, "Score": Score}
     try:
         arguments = dict(content)
@@ -349,11 +323,7 @@ def write_target(folder: Path, target: Target) -> None:
 
 
 def read_target(folder: Path) -> Target:
-    """Return what the tables in a folder hold: by their ``target.json``, else HC and PD.
-
-    Raises:
-        ValueError: for a file that names no target.
-    """
+    """Return what the tables in a folder hold: by their ``target.json``, else HC and PD."""
     path = folder / _FILE
     if not path.is_file():
         return HC_PD

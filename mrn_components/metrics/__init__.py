@@ -1,7 +1,6 @@
 """Metrics of a diagnosis and of the difference between two, with 95 % intervals."""
 
 from mrn_components.metrics.calibration import NUM_BINS, ReliabilityBin, reliability_bins
-from mrn_components.metrics.classes import class_metrics
 from mrn_components.metrics.comparison import (
     Comparison,
     compare_classes,
@@ -10,7 +9,7 @@ from mrn_components.metrics.comparison import (
     format_comparison,
 )
 from mrn_components.metrics.correlation import score_metrics
-from mrn_components.metrics.diagnosis import confusion_counts, diagnosis_metrics, format_metrics
+from mrn_components.metrics.diagnosis import class_metrics, diagnosis_metrics, format_metrics
 from mrn_components.metrics.intervals import (
     CONFIDENCE,
     NUM_RESAMPLES,
@@ -34,7 +33,6 @@ __all__ = [
     "compare_classes",
     "compare_diagnoses",
     "compare_scores",
-    "confusion_counts",
     "diagnosis_metrics",
     "format_comparison",
     "format_metrics",

@@ -38,10 +38,6 @@ def reliability_bins(prob: np.ndarray, truth: np.ndarray) -> list[ReliabilityBin
 
 
 def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
-    """Mean distance between P(PD) and the share of PD over the bins, weighted by subjects.
-
-    Args:
-        bins: what ``reliability_bins`` returns.
-    """
+    """Mean distance between P(PD) and the share of PD over the bins, weighted by subjects."""
     gaps = sum(abs(part.subjects * part.mean_prob - part.diseased) for part in bins)
     return gaps / sum(part.subjects for part in bins)

@@ -1,6 +1,6 @@
 """Whether two models differ on the same subjects by more than chance."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -8,7 +8,6 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
-from mrn_components.metrics.classes import mean_auc
 from mrn_components.metrics.correlation import mean_error, pearson
 from mrn_components.metrics.intervals import (
     FEW_SUBJECTS,
@@ -19,6 +18,7 @@ from mrn_components.metrics.intervals import (
     placements,
     undefined_interval,
 )
+from mrn_components.metrics.resampled import mean_auc
 from mrn_components.metrics.scores import THRESHOLD, Labels, Scores, checked_scores
 
 Comparison = dict[str, dict[str, Any]]
@@ -69,7 +69,8 @@ def compare_classes(prob_a: Scores, prob_b: Scores, labels: Labels) -> Compariso
         labels: number of each subject's class.
 
     Returns:
-        What ``compare_diagnoses`` returns; the bootstrap has an interval, and no p value.
+        ``{"roc_auc": ..., "accuracy": ...}`` with the keys of ``compare_diagnoses``; the bootstrap
+        has an interval, and no p value.
     """
     a, b, truth = np.asarray(prob_a), np.asarray(prob_b), np.asarray(labels)
     members = [np.flatnonzero(truth == number) for number in range(a.shape[1])]
@@ -103,19 +104,20 @@ def format_comparison(comparison: Comparison, names: Sequence[str]) -> str:
         comparison: what ``compare_diagnoses`` returns.
         names: of models A and B.
     """
-    a, b = names
-    lines = [f"{a} minus {b}"]
+    lines = ["{} minus {}".format(*names)]
     for name, test in comparison.items():
-        line = f"{name:<8}  {_number(test['difference'])}"
+        value = "-" if test["difference"] is None else f"{test['difference']:+.3f}"
         if "only_a_right" in test:
-            line += f"; {test['only_a_right']} subjects only {a} has right, "
-            line += f"{test['only_b_right']} only {b}; "
+            value += f"; {test['only_a_right']} subjects only {names[0]} has right, "
+            value += f"{test['only_b_right']} only {names[1]}; "
         else:
-            line += "" if test["low"] is None else f" ({test['low']:+.3f} to {test['high']:+.3f})"
-            line += ", "
-        lines.append(
-            line + _conclusion(test) + (f" ({test['reason']})" if "reason" in test else "")
-        )
+            value += "" if test["low"] is None else f" ({test['low']:+.3f} to {test['high']:+.3f})"
+            value += ", "
+        if test["p"] is not None:
+            p = "p < 0.001" if test["p"] < 0.001 else f"p = {test['p']:.3f}"
+            value += f"{p} ({test['method']}): "
+        reason = f" ({test['reason']})" if "reason" in test else ""
+        lines.append(f"{name:<8}  {value}{test['verdict']}{reason}")
     return "\n".join(lines)
 
 
@@ -151,11 +153,11 @@ def _bootstrap(
     if not all(map(len, classes)):
         return test | undefined_interval("bootstrap", FEW_SUBJECTS)
     value = float(difference(*classes))
+    if np.isfinite(value):
+        test["difference"] = value
     test |= bootstrap_interval(classes, difference, seed=1)
-    test["difference"] = value if np.isfinite(value) else None
     if test["low"] is not None:
-        apart = test["low"] > 0 or test["high"] < 0
-        test["verdict"] = _verdict(0.0 if apart else 1.0)
+        test["verdict"] = _verdict(0.0 if test["low"] > 0 or test["high"] < 0 else 1.0)
     return test
 
 
@@ -175,14 +177,3 @@ def _verdict(p: float | None) -> str:
     if p is None:
         return "undefined"
     return f"{'' if p < _SIGNIFICANCE else 'not '}separable at {100 * _SIGNIFICANCE:.0f} %"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.3f}"
-
-
-def _conclusion(test: Mapping[str, Any]) -> str:
-    if test["p"] is None:
-        return test["verdict"]
-    p = "p < 0.001" if test["p"] < 0.001 else f"p = {test['p']:.3f}"
-    return f"{p} ({test['method']}): {test['verdict']}"

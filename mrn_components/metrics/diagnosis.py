@@ -1,9 +1,10 @@
 """Metrics of a diagnosis with their 95 % intervals (section 4.1.3)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
-from sklearn.metrics import brier_score_loss, confusion_matrix, f1_score, roc_auc_score
+from sklearn.metrics import brier_score_loss, f1_score, roc_auc_score
 
 from mrn_components.metrics.calibration import expected_calibration_error, reliability_bins
 from mrn_components.metrics.intervals import (
@@ -13,7 +14,7 @@ from mrn_components.metrics.intervals import (
     undefined_interval,
     wilson_interval,
 )
-from mrn_components.metrics.resampled import f1_macro, roc_auc
+from mrn_components.metrics.resampled import class_f1, class_recall, mean_auc, roc_auc
 from mrn_components.metrics.scores import THRESHOLD, Labels, Metric, Scores, checked_scores
 
 
@@ -26,7 +27,7 @@ def diagnosis_metrics(prob_pd: Scores, labels: Labels, seed: int = 1) -> dict[st
     independent. The expected calibration error has none: resamples overestimate it.
 
     Args:
-        prob_pd: probability of Parkinson's disease of each subject, 0 to 1.
+        prob_pd: probability of Parkinson's disease of each subject (N,), 0 to 1.
         labels: diagnosis of each subject, 0 healthy or 1 Parkinson's disease.
         seed: seed of the bootstrap.
 
@@ -39,21 +40,22 @@ def diagnosis_metrics(prob_pd: Scores, labels: Labels, seed: int = 1) -> dict[st
         ValueError: for no subjects, unequal lengths, or values outside their range.
     """
     prob, truth = checked_scores(prob_pd, labels)
-    decision = prob > THRESHOLD
+    found = (prob > THRESHOLD).astype(int)
+    right = found == truth
     classes = [prob[truth == label] for label in (0, 1)]
-    counts = confusion_counts(prob, truth)
-    true_hc, true_pd = counts["true_hc"], counts["true_pd"]
-    auc = float(roc_auc_score(truth, prob)) if all(map(len, classes)) else None
-    f1 = f1_score(truth, decision, labels=[0, 1], average="macro", zero_division=0.0)
-    brier = brier_score_loss(truth, prob, pos_label=1)
+    auc = _roc_auc(prob, truth)
+    brier = float(brier_score_loss(truth, prob, pos_label=1))
     return {
-        "accuracy": _proportion(true_hc + true_pd, len(truth), "subject"),
-        "sensitivity": _proportion(true_pd, len(classes[1]), "PD subject"),
-        "specificity": _proportion(true_hc, len(classes[0]), "HC subject"),
-        "roc_auc": {"value": auc, **delong_interval(prob, truth)},
-        "roc_auc_bootstrap": {"value": auc, **bootstrap_interval(classes, roc_auc, seed)},
-        "f1_macro": {"value": float(f1), **bootstrap_interval(classes, f1_macro, seed)},
-        "brier": {"value": float(brier), **bootstrap_interval(classes, _brier, seed)},
+        "accuracy": _proportion(right, "subject"),
+        "sensitivity": _proportion(right[truth == 1], "PD subject"),
+        "specificity": _proportion(right[truth == 0], "HC subject"),
+        "roc_auc": auc,
+        "roc_auc_bootstrap": {
+            "value": auc["value"],
+            **bootstrap_interval(classes, roc_auc, seed),
+        },
+        "f1_macro": _f1_macro(found, truth, 2, seed),
+        "brier": {"value": brier, **bootstrap_interval(classes, _brier, seed)},
         "ece": {
             "value": expected_calibration_error(reliability_bins(prob, truth)),
             "low": None,
@@ -63,22 +65,53 @@ def diagnosis_metrics(prob_pd: Scores, labels: Labels, seed: int = 1) -> dict[st
     }
 
 
-def confusion_counts(prob_pd: Scores, labels: Labels) -> dict[str, int]:
-    """Count right and wrong decisions for PD (P(PD) above 0.5) and HC.
+def class_metrics(
+    prob: Scores, labels: Labels, *, names: Sequence[str], seed: int = 1
+) -> dict[str, Metric]:
+    """Score a diagnosis among more than two classes; the most probable one is the decision.
+
+    Intervals: Wilson's for the accuracy, DeLong's for the ROC AUC of each class against the rest,
+    else percentiles of 2000 bootstrap resamples that keep the number of subjects of each class.
 
     Args:
-        prob_pd: probability of Parkinson's disease of each subject, 0 to 1.
-        labels: diagnosis of each subject, 0 healthy or 1 Parkinson's disease.
+        prob: probability of each class (N, K), 0 to 1.
+        labels: number of each subject's class (N,).
+        names: of the classes.
+        seed: seed of the bootstrap.
 
     Returns:
-        ``{"true_hc", "false_pd", "false_hc", "true_pd"}``: scikit-learn's order tn, fp, fn, tp.
+        ``{"accuracy": {"value", "low", "high", "method"}, "f1_macro": ..., "balanced_accuracy":
+        ..., "roc_auc": the mean of each class against the rest, "roc_auc_hc": HC against the rest,
+        ...}``. What is not defined is None and comes with a ``reason``.
 
     Raises:
         ValueError: for no subjects, unequal lengths, or values outside their range.
     """
-    prob, truth = checked_scores(prob_pd, labels)
-    counts = confusion_matrix(truth, prob > THRESHOLD, labels=[0, 1]).ravel().tolist()
-    return dict(zip(("true_hc", "false_pd", "false_hc", "true_pd"), counts, strict=True))
+    prob, truth = checked_scores(prob, labels, len(names))
+    found = prob.argmax(axis=1)
+    members = [np.flatnonzero(truth == number) for number in range(len(names))]
+    aucs = {
+        f"roc_auc_{name.lower()}": _roc_auc(prob[:, number], truth == number)
+        for number, name in enumerate(names)
+    }
+    needs_all = undefined_interval("bootstrap", "needs subjects of every class")
+    metrics: dict[str, Metric] = {
+        "accuracy": _proportion(found == truth, "subject"),
+        "f1_macro": _f1_macro(found, truth, len(names), seed),
+        "balanced_accuracy": {"value": None, **needs_all},
+        "roc_auc": {"value": None, **needs_all},
+    }
+    if all(map(len, members)):
+        decisions = [found[own] for own in members]
+        metrics["balanced_accuracy"] = {
+            "value": float(class_recall(*decisions)),
+            **bootstrap_interval(decisions, class_recall, seed),
+        }
+        metrics["roc_auc"] = {
+            "value": float(np.mean([auc["value"] for auc in aucs.values()])),
+            **bootstrap_interval(members, partial(mean_auc, prob), seed),
+        }
+    return metrics | aucs
 
 
 def format_metrics(metrics: Mapping[str, Metric]) -> str:
@@ -100,10 +133,25 @@ def format_metrics(metrics: Mapping[str, Metric]) -> str:
     return "\n".join(f"{name:<{width}}  {value:>5}  {interval}" for name, value, interval in rows)
 
 
-def _proportion(successes: int, total: int, of: str) -> Metric:
-    if not total:
+def _proportion(right: np.ndarray, of: str) -> Metric:
+    """Share of the decisions that are right, with Wilson's interval."""
+    if not right.size:
         return {"value": None, **undefined_interval("Wilson", f"needs {of}s")}
-    return {"value": successes / total, **wilson_interval(successes, total)}
+    count = int(right.sum())
+    return {"value": count / right.size, **wilson_interval(count, right.size)}
+
+
+def _roc_auc(prob: np.ndarray, truth: np.ndarray) -> Metric:
+    """ROC AUC of the subjects that are true, with DeLong's interval."""
+    auc = float(roc_auc_score(truth, prob)) if len(np.unique(truth)) == 2 else None
+    return {"value": auc, **delong_interval(prob, truth)}
+
+
+def _f1_macro(found: np.ndarray, truth: np.ndarray, num_classes: int, seed: int) -> Metric:
+    numbers = list(range(num_classes))
+    value = f1_score(truth, found, labels=numbers, average="macro", zero_division=0.0)
+    decisions = [found[truth == number] for number in numbers]
+    return {"value": float(value), **bootstrap_interval(decisions, class_f1, seed)}
 
 
 def _brier(healthy: np.ndarray, disease: np.ndarray, axis: int) -> np.ndarray:

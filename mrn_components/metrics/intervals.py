@@ -116,10 +116,5 @@ def bootstrap_interval(classes: Sequence[np.ndarray], statistic: Callable, seed:
 
 
 def undefined_interval(method: str, reason: str) -> Metric:
-    """Stand for the interval that ``method`` cannot give.
-
-    Args:
-        method: name of the method.
-        reason: why, in a few words of a table.
-    """
+    """Stand for the interval that ``method`` cannot give, with a ``reason`` in a few words."""
     return {"low": None, "high": None, "method": method, "reason": reason}

@@ -1,6 +1,6 @@
-"""The paper's metrics of many resamples at once (section 4.1.3).
+"""Statistics of many resamples at once, where scikit-learn's take one sample a call.
 
-scikit-learn's take one sample a call; these take (..., n) healthy and (..., m) diseased subjects.
+They take of each class, in their order, what is known of its n subjects in every resample (..., n).
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from mrn_components.metrics.scores import THRESHOLD
 
 
 def accuracy(healthy: np.ndarray, disease: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Share of subjects on the right side of the threshold."""
+    """Share of the probabilities of PD on the right side of the threshold."""
     right = (healthy <= THRESHOLD).sum(axis) + (disease > THRESHOLD).sum(axis)
     return right / (healthy.shape[axis] + disease.shape[axis])
 
@@ -23,13 +23,38 @@ def roc_auc(healthy: np.ndarray, disease: np.ndarray, axis: int = -1) -> np.ndar
 
 
 def f1_macro(healthy: np.ndarray, disease: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Mean of the F1 scores of both classes."""
-    false_pd = (healthy > THRESHOLD).sum(axis)
-    true_pd = (disease > THRESHOLD).sum(axis)
-    true_hc = healthy.shape[axis] - false_pd
-    wrong = false_pd + disease.shape[axis] - true_pd
-    # No 0 / 0: where nobody of a class is right, somebody is wrong.
-    return (2 * true_pd / (2 * true_pd + wrong) + 2 * true_hc / (2 * true_hc + wrong)) / 2
+    """Mean of the F1 scores of both classes, of the probabilities of PD."""
+    return class_f1(healthy > THRESHOLD, disease > THRESHOLD, axis=axis)
 
 
-RESAMPLED = {"accuracy": accuracy, "roc_auc": roc_auc, "f1_macro": f1_macro}
+def class_f1(*found: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Mean of the F1 scores of the classes, of the classes that were decided on."""
+    everyone = np.concatenate(found, axis)
+    scores = [
+        2 * (own == k).sum(axis) / ((everyone == k).sum(axis) + own.shape[axis])
+        for k, own in enumerate(found)
+    ]
+    return np.mean(scores, axis=0)
+
+
+def class_recall(*found: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Mean of the recalls of the classes, of the classes that were decided on."""
+    return np.mean([(own == k).mean(axis) for k, own in enumerate(found)], axis=0)
+
+
+def mean_auc(prob: np.ndarray, *members: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Mean of the ROC AUCs of each class against the rest.
+
+    Args:
+        prob: probabilities (N, K).
+        members: numbers of the subjects of each class (..., n).
+        axis: of the subjects.
+    """
+    aucs = []
+    for number, own in enumerate(members):
+        rest = np.concatenate([other for other in members if other is not own], axis)
+        aucs.append(roc_auc(prob[rest, number], prob[own, number], axis))
+    return np.mean(aucs, axis=0)
+
+
+RESAMPLED = {"accuracy": accuracy, "roc_auc": roc_auc, "f1_macro": f1_macro}  # the paper's

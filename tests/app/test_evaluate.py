@@ -9,7 +9,8 @@ import pytest
 
 from mrn_components.app.evaluate import evaluate
 from mrn_components.data import DataLeakageError
-from mrn_components.metrics import compare_diagnoses, confusion_counts, diagnosis_metrics
+from mrn_components.data.target import HC_PD
+from mrn_components.metrics import compare_diagnoses, diagnosis_metrics
 
 FILES = sorted(
     ["metrics.json", "metrics.txt", "report.html"]
@@ -49,7 +50,7 @@ def test_one_model(study):
     report = json.loads((output / "metrics.json").read_text())
     metrics = diagnosis_metrics(a, truth)
     assert {name: report[name] for name in metrics} == metrics
-    assert report["confusion"] == confusion_counts(a, truth)
+    assert report["confusion"] == HC_PD.confusion(a, truth)
     assert (report["n"], report["prevalence"], report["name"]) == (40, 0.5, "mrn")
     assert report["confidence"] == 0.95
     assert report["bootstrap"] == {"seed": 1, "resamples": 2000}

@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from mrn_components.app.figures import Scored, write_figures
-from mrn_components.metrics import confusion_counts, diagnosis_metrics
+from mrn_components.data.target import HC_PD
+from mrn_components.metrics import diagnosis_metrics
 
 
 def scored(name, prob, truth):
     prob, truth = np.array(prob), np.array(truth)
-    return Scored(name, prob, diagnosis_metrics(prob, truth), confusion_counts(prob, truth))
+    return Scored(name, prob, diagnosis_metrics(prob, truth), HC_PD.confusion(prob, truth))
 
 
 def texts(path):

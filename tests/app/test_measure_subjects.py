@@ -4,10 +4,11 @@ import csv
 import shutil
 
 import pytest
+from tiny_cohort import read_biomarkers
 
 from mrn_components.app import cli
 from mrn_components.app.biomarkers import measure_subjects
-from mrn_components.biomarkers import columns_of, measure_nuclei, read_biomarkers
+from mrn_components.biomarkers import columns_of, measure_nuclei
 from mrn_components.images.volume import read_volume
 from mrn_components.system.errors import FailedSubjectsError
 
@@ -24,7 +25,7 @@ def subjects(cohort, tmp_path):
 def test_every_subject_is_a_row_of_what_the_component_measures(subjects, tmp_path):
     path = measure_subjects(subjects, tmp_path / "out")
     assert path == tmp_path / "out" / "biomarkers.csv"
-    table = read_biomarkers(path)
+    table = read_biomarkers(path.parent)
     assert list(table) == ["SUBJ_000", "SUBJ_001", "SUBJ_002"]
     files = {"nm": "NM", "qsm": "QSM", "mask_nm": "NM_mask", "mask_qsm": "QSM_mask"}
     folder = subjects / "SUBJ_001"

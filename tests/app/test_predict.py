@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
-from tiny_cohort import make_subject, write_nifti
+from tiny_cohort import make_subject, read_biomarkers, write_nifti
 from tiny_run import make_datalist, make_run, read_rows
 from tiny_segmentation import make_segmentation_bundle
 
@@ -24,7 +24,6 @@ from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.predict import inference_workflow, predict
 from mrn_components.app.predict.pipeline import find_near
 from mrn_components.app.predict.records import read_record
-from mrn_components.biomarkers import read_biomarkers
 from mrn_components.checks import examine_subject
 from mrn_components.data.predictions import read_predictions
 from mrn_components.images.image import CHALLENGE_IMAGES, Image

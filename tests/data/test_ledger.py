@@ -26,8 +26,9 @@ from mrn_components.data import (
 from mrn_components.data.ledger import (
     TrainingLedger,
     check_training_subjects,
+    find_trained_on,
     read_ledger,
-    trained_on,
+    read_ledgers,
 )
 
 BUNDLES = Path(__file__).parent.parent.parent / "bundles"
@@ -41,6 +42,10 @@ def copied(cohort, tmp_path):
 
 def make_ledger(subjects):
     return TrainingLedger(subjects=subjects, identities=identify_subjects(subjects))
+
+
+def trained_on(subjects, weights):
+    return find_trained_on(subjects, read_ledgers(weights))
 
 
 def save_weights(path, subjects):

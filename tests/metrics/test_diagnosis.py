@@ -13,7 +13,8 @@ from sklearn.metrics import (
 from statsmodels.stats.proportion import proportion_confint
 from torchmetrics.functional.classification import binary_stat_scores
 
-from mrn_components.metrics import confusion_counts, diagnosis_metrics, format_metrics
+from mrn_components.data.target import HC_PD
+from mrn_components.metrics import diagnosis_metrics, format_metrics
 from mrn_components.metrics.diagnosis import _brier
 from mrn_components.metrics.resampled import RESAMPLED
 
@@ -56,9 +57,9 @@ def test_values_are_scikit_learns(scores):
 def test_confusion_is_torchmetrics(scores):
     prob, labels = scores
     tp, fp, tn, fn, _ = binary_stat_scores(torch.tensor(prob), torch.tensor(labels)).tolist()
-    counts = confusion_counts(prob, labels)
+    counts = HC_PD.confusion(prob, labels)
     assert counts == {"true_hc": tn, "false_pd": fp, "false_hc": fn, "true_pd": tp}
-    assert confusion_counts([0.9], [1]) == {
+    assert HC_PD.confusion([0.9], [1]) == {
         "true_hc": 0,
         "false_pd": 0,
         "false_hc": 0,
@@ -67,7 +68,7 @@ def test_confusion_is_torchmetrics(scores):
 
 
 def test_a_probability_of_one_half_is_healthy():
-    assert confusion_counts([0.5, 0.5], [0, 1]) == {
+    assert HC_PD.confusion([0.5, 0.5], [0, 1]) == {
         "true_hc": 1,
         "false_pd": 0,
         "false_hc": 1,
@@ -104,7 +105,7 @@ def test_accuracy_has_wilsons_interval(right, total, low, high):
 
 def test_proportions_have_statsmodels_wilson_interval(scores):
     prob, labels = scores
-    metrics, counts = diagnosis_metrics(prob, labels), confusion_counts(prob, labels)
+    metrics, counts = diagnosis_metrics(prob, labels), HC_PD.confusion(prob, labels)
     for name, right, total in [
         ("accuracy", counts["true_pd"] + counts["true_hc"], len(labels)),
         ("sensitivity", counts["true_pd"], labels.sum()),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mrn_components.biomarkers import REFERENCES, Biomarker, Reference, biomarkers_of
+from mrn_components.biomarkers import Biomarker, Reference, biomarkers_of, references
 from mrn_components.images.image import CHALLENGE_IMAGES, SIDES, Image
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
@@ -121,7 +121,7 @@ def published_values(reference: Reference) -> Iterator[tuple[str, float, float, 
 def _row(biomarker: Biomarker, nucleus: str, values: Mapping[str, float | None]) -> Row:
     columns = [biomarker.column(nucleus, side) for side in SIDES]
     # The first of a column's references is the challenge's own, or the only one.
-    first = [REFERENCES.get(column, ())[:1] for column in columns]
+    first = [references().get(column, ())[:1] for column in columns]
     published = [[mark for part in parts for mark in published_values(part)] for parts in first]
     found = [values.get(column) for column in columns]
     numbers = [value for value in found if value is not None]
