@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from mrn_components.data.predictions import read_rows
+from mrn_components.data.tables import read_rows
 from mrn_components.system.files import locked
 
 

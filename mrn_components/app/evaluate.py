@@ -13,12 +13,8 @@ import numpy as np
 import mrn_components
 from mrn_components.app.figures import Scored, write_figures
 from mrn_components.app.report.cohort import write_cohort_report
-from mrn_components.data.predictions import (
-    labels_file,
-    predictions_file,
-    read_any_labels,
-    read_predictions,
-)
+from mrn_components.data.predictions import labels_file, predictions_file, read_predictions
+from mrn_components.data.tables import read_labels
 from mrn_components.data.target import HC_PD, Score, Target, describe, read_target
 from mrn_components.metrics import (
     CONFIDENCE,
@@ -75,7 +71,7 @@ def evaluate(
     truth_file = labels_file(labels, files[0])
     model_names = _names(files, names)
     target = _target(files)
-    truth_of = read_any_labels(truth_file, target)
+    truth_of = read_labels(truth_file, target)
     prob_of = [read_predictions(file, target) for file in files]
     tables = dict(zip(files, prob_of, strict=True)) | {truth_file: truth_of}
     subjects, left_out = _common_subjects(tables, partial=partial)

@@ -9,7 +9,8 @@ import numpy as np
 
 from mrn_components.app.bundle_run import BundleRun
 from mrn_components.data import DataLeakageError, Subject
-from mrn_components.data.predictions import read_predictions, read_rows, write_predictions
+from mrn_components.data.predictions import read_predictions, write_predictions
+from mrn_components.data.tables import read_rows
 from mrn_components.data.target import read_target
 from mrn_components.metrics import Metric
 from mrn_components.system.files import write_text

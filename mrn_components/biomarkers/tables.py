@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from jinja2 import Template
+
 from mrn_components.biomarkers.catalogue import biomarkers_of, columns_of, references
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.system.files import write_csv, write_text
@@ -43,35 +45,11 @@ def describe_biomarkers(images: Mapping[str, Image] = CHALLENGE_IMAGES) -> str:
         images: what a subject has.
     """
     titles = [image.title for image in images.values() if image.nuclei]
-    alone = f"{' and '.join(titles)} are each" if len(titles) > 1 else "The image is"
-    lines = [
-        "# Biomarkers",
-        "",
-        "Measurements of the deep nuclei from the images and their masks, without a network. "
-        "Research use only. A cell is empty where an image, a mask or the nucleus is missing. "
-        f"{alone} measured in the own mask, on the own grid. Right and left are the patient's.",
-        "",
-        "| column | unit | meaning | source of the definition |",
-        "|---|---|---|---|",
-    ]
-    for biomarker in biomarkers_of(images):
-        nuclei = f" ({', '.join(biomarker.nuclei)})" if "{nucleus}" in biomarker.pattern else ""
-        lines.append(
-            f"| `{biomarker.pattern}`{nuclei} | {biomarker.unit} | {biomarker.meaning} | "
-            f"{biomarker.source} |"
-        )
-    lines += [
-        "",
-        "## Published values",
-        "",
-        "Group means for orientation. Scanner, reconstruction and masks shift them; they are no "
-        "limits of the normal, and groups overlap widely.",
-        "",
-        "| column | HC | PD | source |",
-        "|---|---|---|---|",
-    ]
-    for column in columns_of(images):
-        for reference in references().get(column, ()):
-            cells = (column, reference.healthy, reference.disease, reference.source)
-            lines.append(f"| {' | '.join(cell or '-' for cell in cells)} |")
-    return "\n".join(lines) + "\n"
+    text = Path(__file__).with_name("page.md.j2").read_text(encoding="utf-8")
+    page = Template(text, trim_blocks=True, keep_trailing_newline=True)
+    return page.render(
+        alone=f"{' and '.join(titles)} are each" if len(titles) > 1 else "The image is",
+        biomarkers=biomarkers_of(images),
+        columns=columns_of(images),
+        references=references(),
+    )

@@ -6,14 +6,13 @@ Only the latter needs torch, which takes seconds to import.
 from mrn_components.data.folds import select_fold, split_folds
 from mrn_components.data.identities import DataLeakageError, identify_subjects
 from mrn_components.data.subjects import load_subjects
-from mrn_components.data.tables import Subject, read_labels
+from mrn_components.data.tables import Subject
 
 __all__ = [
     "DataLeakageError",
     "Subject",
     "identify_subjects",
     "load_subjects",
-    "read_labels",
     "select_fold",
     "split_folds",
 ]

@@ -16,18 +16,12 @@ The columns of ``predictions.csv``, those that there are, in this order:
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mrn_components.data.identities import DataLeakageError
-from mrn_components.data.tables import (
-    csv_lines,
-    find_labels,
-    parse_label,
-    read_labels,
-    refuse_second,
-)
+from mrn_components.data.tables import find_labels, read_rows
 from mrn_components.data.target import HC_PD, Target, write_target
 from mrn_components.system.files import write_csv
 
@@ -83,7 +77,7 @@ def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], target: Tar
 
     Args:
         path: of the table.
-        rows: what is known of each subject, as ``prediction`` and ``prediction.json`` hold it.
+        rows: what is known of each subject, as ``prediction`` returns it.
         target: what is predicted.
     """
     flat = [_flat(row, target) for row in rows]
@@ -164,71 +158,12 @@ def read_predictions(table: Path, target: Target = HC_PD) -> dict[str, Any]:
 
 
 def labels_file(labels: str | Path, predictions: Path) -> Path:
-    """Find the file of the labels: ``predictions.csv`` in a folder, else a table or datalist.
-
-    Args:
-        labels: what the user named, as it is typed or relative to the predictions.
-        predictions: file of the predictions.
+    """Find the labels that a user named: ``predictions.csv`` in a folder, else a file.
 
     Raises:
-        FileNotFoundError: if it is not there.
+        FileNotFoundError: if it is not there, neither as typed nor relative to the predictions.
     """
     return predictions_file(labels) if Path(labels).is_dir() else find_labels(labels, predictions)
-
-
-def read_any_labels(file: Path, target: Target = HC_PD) -> dict[str, float]:
-    """Read labels: the challenge's csv, a JSON datalist, or a table with a column ``label``.
-
-    Args:
-        file: the table or datalist.
-        target: what the labels are.
-
-    Returns:
-        {subject: number of its class, or its score}.
-
-    Raises:
-        ValueError: for a faulty table or datalist, with the line or entry.
-    """
-    header = [] if file.suffix == ".json" else next(csv_lines(file), (1, []))[1]
-    if "subject" not in header:
-        return read_labels(file, target)
-    rows = read_rows(file, ["label"])
-    return {row["subject"]: parse_label(row["label"], target, where) for where, row in rows}
-
-
-def read_rows(table: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (file and line, {column: cell}) of each row of a table with a header.
-
-    Args:
-        table: the csv.
-        needed: columns that it must have beside ``subject``.
-
-    Raises:
-        ValueError: for a faulty table, with its line.
-    """
-    places: dict[str, str] = {}
-    lines = csv_lines(table)
-    _, header = next(lines, (1, []))
-    lacking = [name for name in ("subject", *needed) if name not in header]
-    if lacking:
-        raise ValueError(
-            f"{table} line 1: expected a header with the columns subject and {', '.join(needed)}, "
-            f"separated by commas; {lacking} are missing in {','.join(header)[:200]!r}."
-        )
-    for number, cells in lines:
-        where = f"{table} line {number}"
-        if len(cells) != len(header):
-            raise ValueError(
-                f"{where}: expected {len(header)} cells, as in the header, got {len(cells)}: "
-                f"{','.join(cells)[:200]!r}."
-            )
-        row = dict(zip(header, cells, strict=True))
-        if not row["subject"]:
-            raise ValueError(f"{where}: the subject is empty.")
-        refuse_second(row["subject"], f"line {number}", places, where)
-        yield where, row
-    if not places:
-        raise ValueError(f"{table} has no subjects below its header.")
 
 
 def read_number(text: str, column: str, target: Target, where: str) -> float:

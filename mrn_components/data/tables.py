@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +54,17 @@ def read_labels(table: Path, target: Target = HC_PD) -> dict[str, float]:
     """Read the label of each subject: {subject: number of its class, or its score}.
 
     Args:
-        table: csv without header whose rows are ``case_id,label[,person]``, or a JSON datalist
-            of dicts with ``subject`` and ``label``.
+        table: csv without header whose rows are ``case_id,label[,person]``; a JSON datalist of
+            dicts with ``subject`` and ``label``; or a csv with a header that has both.
         target: what a label may be.
 
     Raises:
         ValueError: for a faulty table or datalist, with the line or entry.
     """
+    header = [] if table.suffix == ".json" else next(csv_lines(table), (1, []))[1]
+    if "subject" in header:
+        found = read_rows(table, ["label"])
+        return {row["subject"]: parse_label(row["label"], target, where) for where, row in found}
     rows, faults = read_table(table, target)
     if len(faults) > _MAX_LISTED:
         faults[_MAX_LISTED:] = [f"... and {len(faults) - _MAX_LISTED} more."]
@@ -114,14 +118,39 @@ def _entries(table: Path) -> Iterator[tuple[str, Any]]:
     return ((f"entry {number}", entry) for number, entry in enumerate(read_entries(table), 1))
 
 
-def csv_lines(table: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield number and cells of each line of a csv that is not empty, without spaces around."""
-    with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:  # drops a BOM
-        reader = csv.reader(file)
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            if any(cells):
-                yield reader.line_num, cells
+def read_rows(table: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (file and line, {column: cell}) of each row of a table with a header.
+
+    Args:
+        table: the csv.
+        needed: columns that it must have beside ``subject``.
+
+    Raises:
+        ValueError: for a faulty table, with its line.
+    """
+    places: dict[str, str] = {}
+    lines = csv_lines(table)
+    _, header = next(lines, (1, []))
+    lacking = [name for name in ("subject", *needed) if name not in header]
+    if lacking:
+        raise ValueError(
+            f"{table} line 1: expected a header with the columns subject and {', '.join(needed)}, "
+            f"separated by commas; {lacking} are missing in {','.join(header)[:200]!r}."
+        )
+    for number, cells in lines:
+        where = f"{table} line {number}"
+        if len(cells) != len(header):
+            raise ValueError(
+                f"{where}: expected {len(header)} cells, as in the header, got {len(cells)}: "
+                f"{','.join(cells)[:200]!r}."
+            )
+        row = dict(zip(header, cells, strict=True))
+        if not row["subject"]:
+            raise ValueError(f"{where}: the subject is empty.")
+        refuse_second(row["subject"], f"line {number}", places, where)
+        yield where, row
+    if not places:
+        raise ValueError(f"{table} has no subjects below its header.")
 
 
 def read_entries(table: Path) -> list[Any]:
@@ -138,6 +167,16 @@ def read_entries(table: Path) -> list[Any]:
     if not isinstance(entries, list) or not entries:
         raise ValueError(f'{table}: expected a list of subjects, or {{"training": [...]}}.')
     return entries
+
+
+def csv_lines(table: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and cells of each line of a csv that is not empty, without spaces around."""
+    with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:  # drops a BOM
+        reader = csv.reader(file)
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                yield reader.line_num, cells
 
 
 def parse_label(value: Any, target: Target, where: str) -> float:
@@ -158,17 +197,7 @@ def check_id(name: Any, where: str) -> None:
 
 
 def refuse_second(name: str, place: str, places: dict[str, str], where: str) -> None:
-    """Note the place of an id in a table.
-
-    Args:
-        name: the id.
-        place: such as "line 3".
-        places: of the ids before it, in lower case.
-        where: table and place, for the message.
-
-    Raises:
-        ValueError: if the id stands already at another place.
-    """
+    """Note the place of an id, such as "line 3", and refuse a second one by a ValueError."""
     if (first := places.setdefault(name.lower(), place)) != place:
         raise ValueError(
             f"{where}: subject {name!r} stands already on {first}; ids must differ by more than "

@@ -1,6 +1,6 @@
 """Metrics of a diagnosis and of the difference between two, with 95 % intervals."""
 
-from mrn_components.metrics.calibration import NUM_BINS, ReliabilityBin, reliability_bins
+from mrn_components.metrics.calibration import NUM_BINS, reliability_bins
 from mrn_components.metrics.comparison import (
     Comparison,
     compare_classes,
@@ -28,7 +28,6 @@ __all__ = [
     "ZERO_VARIANCE",
     "Comparison",
     "Metric",
-    "ReliabilityBin",
     "class_metrics",
     "compare_classes",
     "compare_diagnoses",

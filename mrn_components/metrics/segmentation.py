@@ -76,13 +76,9 @@ def _union(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
 
 def _score(predicted: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]) -> MaskScore:
     sizes = int(predicted.sum()), int(truth.sum())
-    empties: dict[tuple[bool, bool], Empty] = {
-        (True, True): "",
-        (False, True): "predicted",
-        (True, False): "truth",
-        (False, False): "both",
-    }
-    empty = empties[sizes[0] > 0, sizes[1] > 0]
+    empty: Empty = ""
+    if not all(sizes):
+        empty = "both" if not any(sizes) else "truth" if sizes[0] else "predicted"
     voxel_mm3 = float(np.prod(spacing_mm))
     voxels, percentile_mm = None, None
     if not empty:

@@ -21,11 +21,11 @@ from tiny_cohort import SHAPE, make_subject, write_nifti
 from mrn_components.data import (
     DataLeakageError,
     load_subjects,
-    read_labels,
     select_fold,
     split_folds,
 )
 from mrn_components.data.dataset import ROIDataset, collate_subjects
+from mrn_components.data.tables import read_labels
 from mrn_components.regions.roi import ROI
 from mrn_components.regions.transforms import MergeSidesd, ROICropd
 

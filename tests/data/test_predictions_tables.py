@@ -5,12 +5,8 @@ import json
 import pytest
 
 from mrn_components.data import DataLeakageError
-from mrn_components.data.predictions import (
-    labels_file,
-    predictions_file,
-    read_any_labels,
-    read_predictions,
-)
+from mrn_components.data.predictions import labels_file, predictions_file, read_predictions
+from mrn_components.data.tables import read_labels
 
 
 @pytest.fixture
@@ -28,7 +24,7 @@ def test_unknown_columns_their_order_a_bom_and_empty_lines_do_not_matter(write):
         "0.1,0.25,S0,0,0,0\r\n\r\n0.2, 1 , S1,1,1,\r\n,0,S2,0,0,0.0\r\n"
     )
     assert read_predictions(table) == {"S0": 0.25, "S1": 1.0, "S2": 0.0}
-    assert read_any_labels(table) == {"S0": 0, "S1": 1, "S2": 0}
+    assert read_labels(table) == {"S0": 0, "S1": 1, "S2": 0}
 
 
 @pytest.mark.parametrize(
@@ -64,11 +60,11 @@ def test_subjects_of_the_training_are_refused(write, mark):
 def test_labels_come_from_any_of_three_tables(write):
     expected = {"S0": 0, "S1": 1}
     entries = [{"subject": name, "label": label} for name, label in expected.items()]
-    assert read_any_labels(write("S0,0\nS1,1\n")) == expected
-    assert read_any_labels(write("S0,0,ann\nS1,1,bob\n")) == expected
-    assert read_any_labels(write("subject,label\nS0,0\nS1,1\n")) == expected
-    assert read_any_labels(write(json.dumps(entries), "list.json")) == expected
-    assert read_any_labels(write(json.dumps({"training": entries}), "list.json")) == expected
+    assert read_labels(write("S0,0\nS1,1\n")) == expected
+    assert read_labels(write("S0,0,ann\nS1,1,bob\n")) == expected
+    assert read_labels(write("subject,label\nS0,0\nS1,1\n")) == expected
+    assert read_labels(write(json.dumps(entries), "list.json")) == expected
+    assert read_labels(write(json.dumps({"training": entries}), "list.json")) == expected
 
 
 @pytest.mark.parametrize(
@@ -82,7 +78,7 @@ def test_labels_come_from_any_of_three_tables(write):
 )
 def test_faulty_labels_name_file_and_line(write, text, message):
     with pytest.raises(ValueError, match=r"table\.csv") as error:
-        read_any_labels(write(text))
+        read_labels(write(text))
     error.match(message)
 
 

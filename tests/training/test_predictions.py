@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from mrn_components import Classes, PredictionsHandler, Score
-from mrn_components.data.predictions import read_any_labels, read_predictions
+from mrn_components.data.predictions import read_predictions
+from mrn_components.data.tables import read_labels
 from mrn_components.data.target import read_target
 from mrn_components.system.errors import FailedSubjectsError
 
@@ -145,7 +146,7 @@ def test_three_classes_have_a_column_each_and_a_score_has_its_own(tmp_path):
     table = tmp_path / "predictions.csv"
     assert read_target(tmp_path) == target
     assert read_predictions(table, target) == {"S0": [0.2, 0.5, 0.3], "S1": [0.1, 0.1, 0.8]}
-    assert read_any_labels(table, target) == {"S0": 1, "S1": 2}
+    assert read_labels(table, target) == {"S0": 1, "S1": 2}
     assert "roc_auc_msa" in json.loads((tmp_path / "metrics.json").read_text())
 
     target = Score(name="updrs", unit="points", range=[0, 60])

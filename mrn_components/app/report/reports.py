@@ -11,7 +11,8 @@ from mrn_components.app.report.explanation import UNEXPLAINED
 from mrn_components.app.report.images import Shown, draw_images
 from mrn_components.app.report.index import write_index
 from mrn_components.app.report.subject import write_subject_report
-from mrn_components.data.predictions import predictions_file, read_number, read_rows
+from mrn_components.data.predictions import predictions_file, read_number
+from mrn_components.data.tables import read_rows
 from mrn_components.data.target import Target, read_target
 from mrn_components.images.finding import FaultyFileError
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
