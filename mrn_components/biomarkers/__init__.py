@@ -9,14 +9,3 @@ from mrn_components.biomarkers.catalogue import (
 )
 from mrn_components.biomarkers.measures import measure_nuclei
 from mrn_components.biomarkers.tables import describe_biomarkers, write_biomarkers
-
-__all__ = [
-    "Biomarker",
-    "Reference",
-    "biomarkers_of",
-    "columns_of",
-    "describe_biomarkers",
-    "measure_nuclei",
-    "references",
-    "write_biomarkers",
-]

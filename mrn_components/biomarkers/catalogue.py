@@ -1,10 +1,11 @@
 """What every biomarker column means, and what was published for it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from string import Template
+from typing import Any, Literal
 
 import yaml
 
@@ -73,17 +74,15 @@ def biomarkers_of(images: Mapping[str, Image] = CHALLENGE_IMAGES) -> tuple[Bioma
     Args:
         images: what a subject has; those without nuclei have no biomarkers.
     """
-    with_nuclei = [image for image in images.values() if image.nuclei]
+    table = _read("families.yaml")
     measured: list[Biomarker] = []
-    for quantity, families in _FAMILIES.items():
-        for image in with_nuclei:
-            if image.quantity == quantity:
+    for quantity in table:
+        for image in images.values():
+            if quantity == (image.quantity if image.quantity in table else "other"):
                 # The first map of susceptibility has the plain names, as the challenge's table.
                 plain = quantity == "susceptibility" and not measured
-                measured += families(image, "" if plain else f"{image.name}_")
-    for image in with_nuclei:
-        if image.quantity not in _FAMILIES:
-            measured += _general(image, f"{image.name}_")
+                prefix = "" if plain else f"{image.name}_"
+                measured += _families(image, table[quantity], prefix)
     compared = [one for family in measured for one in _asymmetry(family, images[family.image])]
     return (*measured, *compared)
 
@@ -93,98 +92,21 @@ def columns_of(images: Mapping[str, Image] = CHALLENGE_IMAGES) -> tuple[str, ...
     return tuple(column for biomarker in biomarkers_of(images) for column in biomarker.columns)
 
 
-def _susceptibility(image: Image, prefix: str) -> list[Biomarker]:
-    unit = image.unit or image.facts.unit
-    biomarkers = [
-        _volume(image, prefix, tuple(image.nuclei)),
-        _of_nuclei(
-            image,
-            "mean",
-            f"{image.name}_mean_{unit}",
-            unit,
-            "Mean susceptibility over the nucleus' voxels; rises with iron.",
-            source="PDCADxFoundation organisers, dataset page",
-        ),
-        _of_nuclei(
-            image,
-            "p95",
-            f"{image.name}_p95_{unit}",
-            unit,
-            "95th percentile of the susceptibility over the nucleus' voxels.",
-        ),
-    ]
-    if "SN" in image.nuclei and unit == "ppb":
-        biomarkers.append(
-            Biomarker(
-                "nigrosome",
-                image.name,
-                f"{prefix}nigrosome_fraction_{{side}}",
-                ("SN",),
-                "share, 0 to 1",
-                f"Share of the voxels of the {image.title} mask's SN below "
-                f"{NIGROSOME_BELOW_PPB:.0f} ppb, a proxy of nigrosome-1, which holds little iron.",
-                "Kim 2018, J Clin Neurol 14:90, 3 T (PMC5765262)",
-            )
-        )
-    return biomarkers
+def _families(image: Image, rows: Sequence[Mapping[str, Any]], prefix: str) -> Iterator[Biomarker]:
+    """Yield what rows of the table of families say of an image, where they suit it."""
+    unit = image.unit or image.facts.unit or "arbitrary"
+    words = {"image": image.name, "title": image.title, "unit": unit, "prefix": prefix}
+    words |= {"below_ppb": f"{NIGROSOME_BELOW_PPB:g}", "degrees": f"{REFERENCE_CONE_DEGREES:g}"}
+    words |= {name: f"{mm:g}" for name, mm in zip(("near", "far"), REFERENCE_MM, strict=True)}
+    for row in rows:
+        nuclei = [nucleus for nucleus in row.get("only", image.nuclei) if nucleus in image.nuclei]
+        nuclei = [nucleus for nucleus in nuclei if nucleus not in row.get("without", ())]
+        if nuclei and row.get("in_unit", unit) == unit:
+            texts = {key: Template(row[key]).substitute(words) for key in _TEXTS if key in row}
+            yield Biomarker(kind=row["kind"], image=image.name, nuclei=tuple(nuclei), **texts)
 
 
-def _neuromelanin(image: Image, prefix: str) -> list[Biomarker]:
-    others = tuple(nucleus for nucleus in image.nuclei if nucleus != "SN")
-    biomarkers = [_volume(image, prefix, others)] if others else []
-    if "SN" not in image.nuclei:
-        return biomarkers
-    title, (near, far) = image.title, REFERENCE_MM
-    return [
-        Biomarker(
-            "volume",
-            image.name,
-            f"{prefix}volume_mm3_{{side}}",
-            ("SN",),
-            "mm3",
-            f"Volume of the hyperintense SN, as the {title} mask draws it.",
-        ),
-        Biomarker(
-            "contrast",
-            image.name,
-            f"{prefix}contrast_ratio_{{side}}",
-            ("SN",),
-            "ratio",
-            f"(mean {title} signal of the {title} mask's SN - reference) / reference. The "
-            f"reference stands for the crus cerebri: the median of the tissue {near:g} to {far:g} "
-            f"mm from the SN of the same side, within {REFERENCE_CONE_DEGREES:g} degrees of the "
-            "anterolateral direction, outside every labelled nucleus.",
-            "formula: Wengler 2020, doi:10.1016/j.neuroimage.2019.116457; reference region: ours",
-        ),
-        *biomarkers,
-    ]
-
-
-def _general(image: Image, prefix: str) -> list[Biomarker]:
-    meaning = f"Mean of {image.title} over the nucleus' voxels."
-    mean = _of_nuclei(image, "mean", f"{prefix}mean", image.unit or "arbitrary", meaning)
-    return [_volume(image, prefix, tuple(image.nuclei)), mean]
-
-
-def _of_nuclei(
-    image: Image, kind: Kind, name: str, unit: str, meaning: str, *, source: str = "arithmetic"
-) -> Biomarker:
-    pattern = f"{name}_{{nucleus}}_{{side}}"
-    return Biomarker(kind, image.name, pattern, tuple(image.nuclei), unit, meaning, source)
-
-
-def _volume(image: Image, prefix: str, nuclei: tuple[str, ...]) -> Biomarker:
-    return Biomarker(
-        "volume",
-        image.name,
-        f"{prefix}volume_mm3_{{nucleus}}_{{side}}",
-        nuclei,
-        "mm3",
-        f"Volume of the nucleus in the {image.title} mask: its voxels times the volume of a voxel.",
-    )
-
-
-_FAMILIES = {"susceptibility": _susceptibility, "neuromelanin": _neuromelanin}
+_TEXTS = ("pattern", "unit", "meaning", "source")
 _COMPARED = {
     "volume": "2 (right - left) / (right + left) of {name}; positive where the right is larger.",
     "mean": "The same of {name}; empty where one side is not positive.",
@@ -214,7 +136,15 @@ def _asymmetry(family: Biomarker, image: Image) -> list[Biomarker]:
 @cache
 def references() -> dict[str, tuple[Reference, ...]]:
     """Return {column: what was published for it, the challenge's own first}."""
-    path = Path(__file__).with_name("references.yaml")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    del content["sources"]  # named there for the others
-    return {column: tuple(Reference(**one) for one in found) for column, found in content.items()}
+    content = _read("references.yaml")
+    return {
+        column: tuple(Reference(**one) for one in found)
+        for column, found in content.items()
+        if column != "sources"  # which are named there for the others
+    }
+
+
+@cache
+def _read(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(Path(__file__).with_name(name).read_text("utf-8"))
+    return content

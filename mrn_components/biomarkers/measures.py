@@ -44,12 +44,11 @@ def measure_nuclei(
         FaultyFileError: for a mask on another grid than its image, or mask values that are no ids.
     """
     turned = {key: volume.canonical for key, volume in volumes.items()}
+    nuclei: dict[tuple[str, str, str], _Nucleus] = {}
     for image in images.values():
         if image.mask_name in turned:
             check_mask(turned[image.mask_name], image, turned.get(image.name))
-    nuclei: dict[tuple[str, str, str], _Nucleus] = {}
-    for image in images.values():
-        nuclei |= _nuclei(image, images, turned)
+            nuclei |= _nuclei(image, images, turned)
     values: Measured = {}
     for biomarker in biomarkers_of(images):
         for name in biomarker.nuclei:
@@ -66,23 +65,14 @@ def measure_nuclei(
 
 @dataclass(frozen=True, kw_only=True)
 class _Nucleus:
-    """One side of a nucleus, which is there.
+    """One side of a nucleus, which is there."""
 
-    Args:
-        number: its id in the mask.
-        side: right or left.
-        volume: the image's voxels, on the axes closest to RAS+; None without them.
-        mask: the image's mask.
-        others: masks of the subject's other images.
-        box: of the nucleus in the mask.
-    """
-
-    number: int
-    side: str
-    volume: Volume | None
+    number: int  # its id in the mask
+    side: str  # right or left
+    volume: Volume | None  # the image's voxels, on the axes closest to RAS+, if they are there
     mask: Volume
-    others: Sequence[Volume]
-    box: tuple[slice, ...]
+    others: Sequence[Volume]  # masks of the subject's other images
+    box: tuple[slice, ...]  # around it in the mask
 
     @cached_property
     def inside(self) -> np.ndarray:
@@ -121,9 +111,7 @@ def _nuclei(
     image: Image, images: Mapping[str, Image], volumes: Mapping[str, Volume]
 ) -> dict[tuple[str, str, str], _Nucleus]:
     """Find the nuclei that an image's mask has: {(image, nucleus, side): it}."""
-    mask = volumes.get(image.mask_name)
-    if mask is None:
-        return {}
+    mask = volumes[image.mask_name]
     others = [other.mask_name for other in images.values() if other != image]
     region = nonzero_box(mask.ids)
     boxes = ndimage.find_objects(mask.ids[region]) if mask.ids[region].size else []

@@ -11,12 +11,3 @@ from mrn_components.checks.subject import (
     examine_subject,
 )
 from mrn_components.images.finding import FaultyFileError, Finding
-
-__all__ = [
-    "Examination",
-    "FaultyFileError",
-    "Finding",
-    "check_headers",
-    "check_subject",
-    "examine_subject",
-]

@@ -7,12 +7,3 @@ from mrn_components.data.folds import select_fold, split_folds
 from mrn_components.data.identities import DataLeakageError, identify_subjects
 from mrn_components.data.subjects import load_subjects
 from mrn_components.data.tables import Subject
-
-__all__ = [
-    "DataLeakageError",
-    "Subject",
-    "identify_subjects",
-    "load_subjects",
-    "select_fold",
-    "split_folds",
-]

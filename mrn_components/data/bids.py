@@ -48,7 +48,9 @@ def bids_cases(
     """
     sessions: dict[tuple[str, ...], list[Path]] = {}
     for folder in _anat_folders(root):
-        sessions.setdefault(_session(folder, root), []).append(folder)
+        names = folder.relative_to(root).parts
+        session = tuple(name for name in names if name.startswith(("sub-", "ses-")))
+        sessions.setdefault(session, []).append(folder)
     cases: list[Case] = []
     without = 0
     for session, folders in sorted(sessions.items()):
@@ -56,7 +58,7 @@ def bids_cases(
         runs = _runs(files) if any(files.values()) else []
         without += not runs
         for run in runs:
-            case = _case(root, session, run)
+            case = _case(root.joinpath(*session), session, run)
             for name, paths in files.items():
                 chosen = [p for p in paths if run is None or _entities(p).get("run") == run]
                 case.take(name, chosen, case.source / "anat" / globs[name][0])
@@ -101,11 +103,6 @@ def _anat_folders(root: Path, *sessions: str) -> Iterator[Path]:
             yield from sorted(root.glob(f"{data_set}{session}/anat"))
 
 
-def _session(folder: Path, root: Path) -> tuple[str, ...]:
-    names = folder.relative_to(root).parts
-    return tuple(name for name in names if name.startswith(("sub-", "ses-")))
-
-
 def _candidates(folders: Sequence[Path], image: Image, globs: Sequence[str]) -> list[Path]:
     """List the files that could be an image; those that something was made of come last."""
     excluded = (*_NO_IMAGES, *image.facts.not_bids)
@@ -132,9 +129,8 @@ def _runs(files: Mapping[str, Sequence[Path]]) -> list[str | None]:
     return [None]
 
 
-def _case(root: Path, session: tuple[str, ...], run: str | None) -> BIDSCase:
+def _case(folder: Path, session: tuple[str, ...], run: str | None) -> BIDSCase:
     name = "_".join([*session, *([] if run is None else [f"run-{run}"])])
-    folder = root.joinpath(*session)
     case = BIDSCase(subject=name, source=folder, where=f"folder {folder}", session=session, run=run)
     if name != session[0]:
         case.fields["person"] = session[0]  # several scans of one person

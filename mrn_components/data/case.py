@@ -59,13 +59,7 @@ class Case:
     findings: list[Finding] = field(default_factory=list)
 
     def take(self, key: str, candidates: Sequence[Path], place: Path) -> None:
-        """Take the one file of a key; several are a fault.
-
-        Args:
-            key: of the file.
-            candidates: the files that it could be.
-            place: where they were looked for.
-        """
+        """Take the one file of a key that was looked for at ``place``; several are a fault."""
         self.places[key] = place
         self.files.pop(key, None)
         if len(candidates) == 1:

@@ -43,27 +43,14 @@ def split_folds(
             subjects, another seed or another number of folds.
         DataLeakageError: if two folds share a person by ``identities``.
     """
-    ids = [subject["subject"] for subject in subjects]
-    if path is not None and Path(path).is_file():
-        folds = _read(Path(path), ids, num_folds, seed)
-        check_disjoint(folds["folds"], identities or {}, Path(path))
-        return folds
-    people = _people(subjects)
-    labels = _strata([subject["label"] for subject in subjects], people, num_folds, target)
-    groups = people if len(set(people)) < len(people) else None
-    splitter = StratifiedGroupKFold if groups else StratifiedKFold
-    split = splitter(num_folds, shuffle=True, random_state=seed).split(labels, labels, groups)
-    parts = [part for _, part in split]
-    for number, part in enumerate(parts):
-        if isinstance(target, Classes) and len(set(labels[part])) < len(target.names):
-            raise ValueError(
-                f"fold {number} of {num_folds} lacks a class, because one person's scans stay "
-                "together; use fewer folds (--num_folds) or another seed."
-            )
-    folds = {"seed": seed, "folds": [[ids[i] for i in part] for part in parts]}
-    check_disjoint(folds["folds"], identities or {}, Path(path or ""))
-    if path is not None:
-        write_text(Path(path), json.dumps(folds, indent=1) + "\n")
+    file = Path(path or "")  # which is none without a path
+    if file.is_file():
+        folds = _read(file, [subject["subject"] for subject in subjects], num_folds, seed)
+    else:
+        folds = {"seed": seed, "folds": _split(subjects, num_folds, seed, target)}
+    check_disjoint(folds["folds"], identities or {}, file)
+    if path is not None and not file.is_file():
+        write_text(file, json.dumps(folds, indent=1) + "\n")
     return folds
 
 
@@ -100,13 +87,31 @@ def select_fold(
         for name, members in {"training": training, "validation": validation}.items()
     }
     people = [set(_people(members)) for members in parts.values()]
-    shared = (training & validation) | (people[0] & people[1])
+    shared = (training & validation) | set.intersection(*people)
     if shared:
         raise DataLeakageError(
             f"training and validation of fold {fold} share {sorted(shared)}; delete the file of "
             "the folds and split again, with one name for one person in the person column."
         )
     return parts[part]
+
+
+def _split(
+    subjects: Sequence[Subject], num_folds: int, seed: int, target: Target
+) -> list[list[str]]:
+    people = _people(subjects)
+    strata = _strata([subject["label"] for subject in subjects], people, num_folds, target)
+    groups = people if len(set(people)) < len(people) else None
+    splitter = StratifiedGroupKFold if groups else StratifiedKFold
+    split = splitter(num_folds, shuffle=True, random_state=seed).split(strata, strata, groups)
+    parts = [part for _, part in split]
+    for number, part in enumerate(parts):
+        if isinstance(target, Classes) and len(set(strata[part])) < len(target.names):
+            raise ValueError(
+                f"fold {number} of {num_folds} lacks a class, because one person's scans stay "
+                "together; use fewer folds (--num_folds) or another seed."
+            )
+    return [[subjects[i]["subject"] for i in part] for part in parts]
 
 
 def _strata(

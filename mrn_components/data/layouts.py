@@ -177,9 +177,6 @@ def _subject(case: Case, images: Mapping[str, Image]) -> Subject:
     return subject | {key: case.fields[key] for key in ("label", "person") if key in case.fields}
 
 
-# ---- layouts -------------------------------------------------------------------------------------
-
-
 def _cases(
     root: Path, images: Mapping[str, Image], need: Need, filters: Mapping[str, str]
 ) -> tuple[str, list[Case]]:
@@ -229,9 +226,6 @@ def _is_subject(case: Case, need: Need) -> bool:
     return bool(found or case.findings)
 
 
-# ---- masks that lie elsewhere --------------------------------------------------------------------
-
-
 def _take_masks_elsewhere(root: Path, cases: Sequence[Case], images: Mapping[str, Image]) -> None:
     """Give the cases the masks of a folder, instead of those beside their images."""
     base = root / "subjects" if (root / "subjects").is_dir() else root
@@ -254,9 +248,6 @@ def _take_masks_elsewhere(root: Path, cases: Sequence[Case], images: Mapping[str
             f"{root}/SUBJECT/{{{names}}}.nii.gz, the output of `mrn predict`, or "
             "sub-*/[ses-*/]anat/*_dseg.nii.gz of BIDS."
         )
-
-
-# ---- faults --------------------------------------------------------------------------------------
 
 
 def _judge_names(cases: Iterable[Case]) -> None:

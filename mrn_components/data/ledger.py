@@ -77,28 +77,28 @@ def read_ledgers(ckpt_paths: str | Path | Sequence[str | Path]) -> list[Ledger]:
     """Read the ledgers of one weight file or several; one without a ledger is warned of."""
     paths = [ckpt_paths] if isinstance(ckpt_paths, str | Path) else ckpt_paths
     hint = "Train first, or name the weights by --ckpt_path FILE."
-    ledgers = {path: read_ledger(existing_file(path=str(path), hint=hint)) for path in paths}
-    for path in (path for path, ledger in ledgers.items() if ledger is None):
-        _logger.warning(
-            "%s does not say whom it was trained on: make sure yourself that none of these "
-            "subjects is among them before you call this an evaluation.",
-            path,
-        )
-    return [ledger for ledger in ledgers.values() if ledger is not None]
+    ledgers = []
+    for path in paths:
+        if ledger := read_ledger(existing_file(path=str(path), hint=hint)):
+            ledgers.append(ledger)
+        else:
+            _logger.warning(
+                "%s does not say whom it was trained on: make sure yourself that none of these "
+                "subjects is among them before you call this an evaluation.",
+                path,
+            )
+    return ledgers
 
 
 def find_trained_on(
     subjects: Sequence[Subject], ledgers: Sequence[Ledger], cache_dir: str | Path | None = None
 ) -> set[str]:
-    """Find the subjects whose id, person or voxels of an image are in any of some ledgers.
+    """Name the subjects whose id, person or voxels of an image are in any of some ledgers.
 
     Args:
         subjects: what ``load_subjects`` returns; an image may be missing.
         ledgers: what ``read_ledgers`` returns.
         cache_dir: folder that remembers the hashes of images.
-
-    Returns:
-        Their names.
     """
     if not ledgers:
         return set()

@@ -73,13 +73,7 @@ def check_finite(target: Target, values: Iterable[float]) -> None:
 
 
 def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], target: Target) -> None:
-    """Write a table of predictions, and beside it what the target is.
-
-    Args:
-        path: of the table.
-        rows: what is known of each subject, as ``prediction`` returns it.
-        target: what is predicted.
-    """
+    """Write a table of what ``prediction`` returns, and beside it what the target is."""
     flat = [_flat(row, target) for row in rows]
     found = dict.fromkeys(key for row in flat for key in row)
     columns = ["subject", "fold", "status", *target.columns, "class"]

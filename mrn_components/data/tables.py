@@ -17,12 +17,7 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # files are named aft
 
 
 def files_of(subject: Subject, *, masks: bool = True) -> dict[str, Path]:
-    """Return the files of a subject by their key: nm, qsm, mask_nm, ...
-
-    Args:
-        subject: what ``load_subjects`` returns of one.
-        masks: False leaves them out.
-    """
+    """Return the files of a subject by their key, with or without masks: nm, qsm, mask_nm, ..."""
     return {
         key: Path(value)
         for key, value in subject.items()
@@ -33,12 +28,8 @@ def files_of(subject: Subject, *, masks: bool = True) -> dict[str, Path]:
 def find_labels(labels: str | Path, data: Path) -> Path:
     """The file of labels that a user named: as typed if it is there, else relative to the data.
 
-    Args:
-        labels: csv or JSON datalist.
-        data: folder of the data set, or a file in it.
-
     Raises:
-        FileNotFoundError: if it is at neither place.
+        FileNotFoundError: if it is neither there nor in the folder ``data``, or beside that file.
     """
     folder = data if data.is_dir() else data.parent
     for place in (Path(labels), folder / labels):
@@ -76,17 +67,13 @@ def read_labels(table: Path, target: Target = HC_PD) -> dict[str, float]:
 def read_table(table: Path, target: Target) -> tuple[dict[str, Subject], list[str]]:
     """Read labels and persons of a csv with rows ``case_id,label[,person]``, or a JSON datalist.
 
-    Args:
-        table: the csv or datalist.
-        target: what a label may be.
-
     Returns:
         What the sound lines say, ``{subject: {"label", "person"}}``, and a message for each other.
     """
     rows: dict[str, Subject] = {}
     faults: list[str] = []
     places: dict[str, str] = {}
-    for place, entry in _entries(table) if table.suffix == ".json" else _lines(table):
+    for place, entry in _entries(table):
         where = f"{table} {place}"
         try:
             if not isinstance(entry, dict) or not {"subject", "label"} <= entry.keys():
@@ -104,18 +91,18 @@ def read_table(table: Path, target: Target) -> tuple[dict[str, Subject], list[st
     return rows, faults
 
 
-def _lines(table: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the lines of a csv: dicts, or their text where they are none."""
+def _entries(table: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of a datalist or the lines of a csv: dicts, or a text where it is none."""
+    if table.suffix == ".json":
+        for number, entry in enumerate(read_entries(table), start=1):
+            yield f"entry {number}", entry
+        return
     width = 0
     for number, cells in csv_lines(table):
         width = width or len(cells)
         sound = len(cells) == width in (2, 3) and all(cells)
         line = dict(zip(_COLUMNS, cells, strict=False)) if sound else ",".join(cells)
         yield f"line {number}", line
-
-
-def _entries(table: Path) -> Iterator[tuple[str, Any]]:
-    return ((f"entry {number}", entry) for number, entry in enumerate(read_entries(table), 1))
 
 
 def read_rows(table: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:

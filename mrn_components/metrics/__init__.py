@@ -18,24 +18,3 @@ from mrn_components.metrics.intervals import (
 )
 from mrn_components.metrics.resampled import RESAMPLED
 from mrn_components.metrics.scores import THRESHOLD, Metric
-
-__all__ = [
-    "CONFIDENCE",
-    "NUM_BINS",
-    "NUM_RESAMPLES",
-    "RESAMPLED",
-    "THRESHOLD",
-    "ZERO_VARIANCE",
-    "Comparison",
-    "Metric",
-    "class_metrics",
-    "compare_classes",
-    "compare_diagnoses",
-    "compare_scores",
-    "diagnosis_metrics",
-    "format_comparison",
-    "format_metrics",
-    "reliability_bins",
-    "score_metrics",
-    "wilson_interval",
-]

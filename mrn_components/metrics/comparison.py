@@ -13,7 +13,7 @@ from mrn_components.metrics.intervals import (
     FEW_SUBJECTS,
     ZERO_VARIANCE,
     Z,
-    auc_variance,
+    auc_and_error,
     bootstrap_interval,
     placements,
     undefined_interval,
@@ -50,11 +50,7 @@ def compare_diagnoses(prob_a: Scores, prob_b: Scores, labels: Labels) -> Compari
     a, truth = checked_scores(prob_a, labels)
     b, _ = checked_scores(prob_b, labels)
     right_a, right_b = ((prob > THRESHOLD) == truth for prob in (a, b))
-    auc = _delong(a, b, truth)
-    return {
-        "roc_auc": auc | {"verdict": _verdict(auc["p"])},
-        "accuracy": _mcnemar(right_a, right_b),
-    }
+    return {"roc_auc": _delong(a, b, truth), "accuracy": _mcnemar(right_a, right_b)}
 
 
 def compare_classes(prob_a: Scores, prob_b: Scores, labels: Labels) -> Comparison:
@@ -122,23 +118,21 @@ def format_comparison(comparison: Comparison, names: Sequence[str]) -> str:
 
 
 def _delong(a: np.ndarray, b: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    test: dict[str, Any] = dict.fromkeys(("difference", "low", "high", "p"))
-    test["method"] = "DeLong"
-    disease, healthy = int(np.sum(truth == 1)), int(np.sum(truth == 0))
-    if min(disease, healthy) < 2:
-        return test | {"reason": FEW_SUBJECTS}
+    test: dict[str, Any] = dict.fromkeys(("difference", "low", "high", "p")) | {"method": "DeLong"}
+    if min(np.sum(truth == label) for label in (0, 1)) < 2:
+        return test | {"reason": FEW_SUBJECTS, "verdict": _verdict(None)}
     (below_a, above_a), (below_b, above_b) = placements(a, truth), placements(b, truth)
-    below, above = below_a - below_b, above_a - above_b
-    difference = float(below.mean() / healthy)
+    difference, error = auc_and_error(below_a - below_b, above_a - above_b)
     test["difference"] = difference
-    variance = auc_variance(below, above)
-    if variance == 0:
-        alike = difference == 0
-        reason = "both place every subject alike" if alike else ZERO_VARIANCE
-        return test | {"p": 1.0 if alike else None, "reason": reason}
-    error = float(np.sqrt(variance))
-    low, high = max(difference - Z * error, -1.0), min(difference + Z * error, 1.0)
-    return test | {"low": low, "high": high, "p": float(2 * stats.norm.sf(abs(difference) / error))}
+    if error:
+        test["low"] = max(difference - Z * error, -1.0)
+        test["high"] = min(difference + Z * error, 1.0)
+        test["p"] = float(2 * stats.norm.sf(abs(difference) / error))
+    elif difference:
+        test["reason"] = ZERO_VARIANCE
+    else:
+        test |= {"p": 1.0, "reason": "both place every subject alike"}
+    return test | {"verdict": _verdict(test["p"])}
 
 
 def _bootstrap(

@@ -39,14 +39,13 @@ def score_metrics(values: Any, labels: Any, seed: int = 1) -> dict[str, Metric]:
         raise ValueError("values and labels must be finite; a NaN means that the network diverged.")
     everyone = np.arange(len(truth))
     metrics: dict[str, Metric] = {}
+    undefined = undefined_interval("bootstrap", "labels or predictions are constant")
     for name, statistic in {"pearson": pearson, "spearman": spearman, "mae": mean_error}.items():
         of_resamples = partial(statistic, predicted, truth)
         value = float(of_resamples(everyone))
+        metrics[name] = {"value": None, **undefined}
         if np.isfinite(value):
-            metrics[name] = {"value": value} | bootstrap_interval([everyone], of_resamples, seed)
-        else:
-            reason = "labels or predictions are constant"
-            metrics[name] = {"value": None} | undefined_interval("bootstrap", reason)
+            metrics[name] = {"value": value, **bootstrap_interval([everyone], of_resamples, seed)}
     return metrics
 
 

@@ -40,16 +40,10 @@ def delong_interval(prob: np.ndarray, truth: np.ndarray) -> Metric:
     """
     if min(np.sum(truth == label) for label in (0, 1)) < 2:
         return undefined_interval("DeLong", FEW_SUBJECTS)
-    below, above = placements(prob, truth)
-    variance = auc_variance(below, above)
-    if variance == 0:
+    auc, error = auc_and_error(*placements(prob, truth))
+    if error == 0:
         return undefined_interval("DeLong", ZERO_VARIANCE)
-    auc, half = below.mean() / len(above), Z * np.sqrt(variance)
-    return {
-        "low": float(max(auc - half, 0)),
-        "high": float(min(auc + half, 1)),
-        "method": "DeLong",
-    }
+    return {"low": max(auc - Z * error, 0.0), "high": min(auc + Z * error, 1.0), "method": "DeLong"}
 
 
 def placements(prob: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -73,17 +67,18 @@ def placements(prob: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndar
     return below, above
 
 
-def auc_variance(below: np.ndarray, above: np.ndarray) -> float:
-    """DeLong's variance of the AUC; of a difference of AUCs, from differences of placements.
+def auc_and_error(below: np.ndarray, above: np.ndarray) -> tuple[float, float]:
+    """Return an AUC and DeLong's standard error, or those of a difference, from ``placements``.
 
-    DeLong et al. 1988, doi:10.2307/2531595. Exactly 0 where neither array varies.
+    DeLong et al. 1988, doi:10.2307/2531595. The error is exactly 0 where neither array varies.
 
     Args:
-        below: what ``placements`` returns first, at least two subjects.
-        above: what ``placements`` returns second, at least two subjects.
+        below: of each PD subject, at least two; of a difference of AUCs the differences.
+        above: of each HC subject, at least two.
     """
     m, n = len(below), len(above)
-    return float(below.var(ddof=1) / (m * n**2) + above.var(ddof=1) / (n * m**2))
+    variance = below.var(ddof=1) / (m * n**2) + above.var(ddof=1) / (n * m**2)
+    return float(below.mean() / n), float(np.sqrt(variance))
 
 
 def bootstrap_interval(classes: Sequence[np.ndarray], statistic: Callable, seed: int) -> Metric:

@@ -16,9 +16,6 @@ def shapley_values(
     Args:
         value: of every subset of the players.
         players: the n players.
-
-    Returns:
-        The value of each player.
     """
     n = len(players)
     result = {}

@@ -6,5 +6,3 @@ turns them into images and ``cohort`` writes the files. None of them needs torch
 
 from mrn_components.phantom.cohort import make_cohort
 from mrn_components.phantom.subject import Phantom, make_subject
-
-__all__ = ["Phantom", "make_cohort", "make_subject"]

@@ -6,7 +6,7 @@ from MLstatkit import Delong_test
 from sklearn.metrics import roc_auc_score
 
 from mrn_components.metrics.intervals import (
-    auc_variance,
+    auc_and_error,
     bootstrap_interval,
     delong_interval,
     placements,
@@ -60,7 +60,7 @@ def test_delongs_interval_stays_within_0_and_1():
 
 
 def test_the_variance_of_equal_placements_is_exactly_0():
-    assert auc_variance(np.full(7, 4.5), np.full(11, 6.5)) == 0
+    assert auc_and_error(np.full(7, 4.5), np.full(11, 6.5))[1] == 0
 
 
 @pytest.mark.parametrize("truth", [[0, 0, 1], [1, 1, 1], [0, 1, 1]])
