@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from mrn_components.app import cli
-from mrn_components.checks import check_subject
+from mrn_components.checks import examine_subject
 from mrn_components.data import load_subjects
 from mrn_components.images.volume import read_volume
 
@@ -140,10 +140,10 @@ def test_a_hundred_flipped_bits_are_found(sound, tmp_path):
     unused = {8 * 3, *range(8 * 4, 8 * 10)}  # "is text"; time, compression, system
     places = [place for place in range(8 * len(content)) if place not in unused]
     subject = {"subject": "SUBJ_000", "qsm": str(path)}
-    assert check_subject(subject, deep=False) == []
+    assert examine_subject(subject, deep=False).findings == []
     for place in np.random.default_rng(1).choice(places, 100, replace=False):
         faults_data.flip_a_bit(root, int(place))
-        findings = check_subject(subject, deep=False)
+        findings = examine_subject(subject, deep=False).findings
         assert [finding.severity for finding in findings] == ["error"], place
         path.write_bytes(content)
 

@@ -12,10 +12,10 @@ import numpy as np
 from mrn_components.app.predict import predict
 from mrn_components.app.predict.records import mask_file, read_record
 from mrn_components.app.segment import save_mask
-from mrn_components.checks import FaultyFileError
 from mrn_components.data import Subject
 from mrn_components.data.layouts import Need, find_subjects
 from mrn_components.data.target import read_target
+from mrn_components.images.finding import FaultyFileError
 from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.images.volume import Volume, read_volume
 from mrn_components.system.errors import FailedSubjectsError

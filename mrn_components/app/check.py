@@ -11,13 +11,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mrn_components.checks import Examination, Finding, examine_subject
+from mrn_components.checks import Examination, examine_subject
 from mrn_components.checks.cohort import class_findings, duplicate_findings
 from mrn_components.checks.confounds import Confounds, confound_baseline, confound_findings
 from mrn_components.checks.masks import REGIONS
 from mrn_components.data.layouts import Found, Need, find_subjects
 from mrn_components.data.subjects import needed_images
 from mrn_components.data.target import HC_PD, Classes, Target
+from mrn_components.images.finding import Finding
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.regions.roi import ROI
 from mrn_components.system.files import write_text

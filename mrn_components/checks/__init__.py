@@ -4,10 +4,4 @@ Nothing here raises at the first fault or needs torch: ``mrn check`` runs all of
 headers' part, prediction a subject's cheap part.
 """
 
-from mrn_components.checks.subject import (
-    Examination,
-    check_headers,
-    check_subject,
-    examine_subject,
-)
-from mrn_components.images.finding import FaultyFileError, Finding
+from mrn_components.checks.subject import Examination, check_headers, examine_subject

@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mrn_components.images.finding import Finding
+from mrn_components.images.finding import Finding, finding
 
 MAX_AUC = 0.65
 _NUM_FOLDS = 5
@@ -22,17 +22,11 @@ _NUM_NAMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Confounds:
-    """How well headers and tables tell the label.
+    """How well headers and tables tell the label."""
 
-    Args:
-        auc: ROC AUC of a cross-validated logistic regression; None where it cannot be computed.
-        fields: those that tell most alone, with their AUC (0.5 to 1), best first.
-        reason: why ``auc`` is None, or what it rests on.
-    """
-
-    auc: float | None
-    fields: dict[str, float]
-    reason: str
+    auc: float | None  # ROC AUC of a cross-validated logistic regression, where there is one
+    fields: dict[str, float]  # those that tell most alone, with their AUC (0.5 to 1), best first
+    reason: str  # why ``auc`` is None, or what it rests on
 
 
 def confound_baseline(
@@ -76,12 +70,7 @@ def _alone(truth: np.ndarray, column: np.ndarray) -> float:
 
 
 def confound_findings(confounds: Confounds, labels: Sequence[int]) -> Iterator[Finding]:
-    """Warn where headers and tables tell the label better than chance explains.
-
-    Args:
-        confounds: what ``confound_baseline`` returns.
-        labels: as given to it.
-    """
+    """Warn where headers and tables tell the label better than chance explains."""
     if confounds.auc is None:
         return
     positives = int(min(np.unique(labels, return_counts=True)[1]))  # of the rarest class
@@ -90,10 +79,5 @@ def confound_findings(confounds: Confounds, labels: Sequence[int]) -> Iterator[F
     chance = math.sqrt((positives + negatives + 1) / (12 * positives * negatives))
     if confounds.auc > max(MAX_AUC, 0.5 + _Z * chance):
         named = ", ".join(f"{name} ({auc:.2f} alone)" for name, auc in confounds.fields.items())
-        yield Finding(
-            id="confound",
-            severity="warning",
-            found=f"an AUC of {confounds.auc:.2f} for the label by headers alone: {named}",
-            expected=f"at most {MAX_AUC}",
-            fix="Balance the classes over scanners and conversions, and report results by them",
-        )
+        found = f"an AUC of {confounds.auc:.2f} for the label by headers alone: {named}"
+        yield finding("confound", "", found, auc=MAX_AUC)

@@ -3,14 +3,13 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from nibabel.affines import apply_affine
 
 from mrn_components.images.boxes import Box, enclosing_box, label_boxes, nonzero_box
-from mrn_components.images.finding import Finding, error, warning
-from mrn_components.images.image import CHALLENGE_IMAGES, SIDES, Image
+from mrn_components.images.finding import Finding, finding
+from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.images.volume import Volume
 from mrn_components.regions.roi import ROI
 
@@ -28,20 +27,10 @@ _MAX_SN_SHIFT_MM = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Nuclei:
-    """The nuclei of a mask whose values are ids.
-
-    Args:
-        mask: the mask.
-        image: image that the mask belongs to.
-    """
+    """The nuclei of a mask whose values are ids of an image's nuclei."""
 
     mask: Volume
     image: Image
-
-    @property
-    def path(self) -> Path:
-        """File of the mask."""
-        return self.mask.path
 
     @cached_property
     def boxes(self) -> dict[int, Box]:
@@ -56,14 +45,14 @@ class Nuclei:
         start = [axis.start for axis in region]
         return {number: np.argwhere(inside == number) + start for number in self.boxes}
 
+    def has(self, nucleus: str) -> bool:
+        """Whether the mask has a nucleus on both sides."""
+        return all(number in self.boxes for number in self.image.nuclei.get(nucleus, (0,)))
+
     def where(self, *nuclei: str) -> np.ndarray:
         """Voxels (N, 3) of some nuclei, of both sides."""
-        found = [
-            self.places[number]
-            for name in nuclei
-            for number in self.image.nuclei.get(name, ())
-            if number in self.places
-        ]
+        numbers = [number for name in nuclei for number in self.image.nuclei.get(name, ())]
+        found = [self.places[number] for number in numbers if number in self.places]
         return np.concatenate([np.empty((0, 3), int), *found])
 
     def centre_mm(self, *numbers: int) -> np.ndarray:
@@ -81,12 +70,9 @@ class Nuclei:
 
 
 def nuclei_findings(nuclei: Nuclei, rois: Mapping[str, ROI], *, strict: bool) -> Iterator[Finding]:
-    """Check that the nuclei are there, whole, and where anatomy has them.
+    """Check that the nuclei of a mask are there, whole, and where anatomy has them.
 
-    Args:
-        nuclei: of one mask.
-        rois: the regions that are cropped around them.
-        strict: an ROI without any nucleus is an error, as training needs it; else a warning.
+    An ROI without any nucleus is an error if ``strict``, as training needs it.
     """
     rois = {name: roi for name, roi in rois.items() if roi.image == nuclei.image and roi.nuclei}
     yield from _missing(nuclei, rois, strict)
@@ -99,19 +85,13 @@ def nuclei_findings(nuclei: Nuclei, rois: Mapping[str, ROI], *, strict: bool) ->
 
 def nigra_findings(first: Nuclei, second: Nuclei) -> Iterator[Finding]:
     """Check that two images show the substantia nigra in one place (I14)."""
-    pairs = [(nuclei, nuclei.image.nuclei.get("SN", (0,))) for nuclei in (first, second)]
-    if all(number in nuclei.boxes for nuclei, pair in pairs for number in pair):
-        centres = [nuclei.centre_mm(*pair) for nuclei, pair in pairs]
-        shift_mm = float(np.linalg.norm(centres[0] - centres[1]))
+    if first.has("SN") and second.has("SN"):
+        one, other = (nuclei.centre_mm(*nuclei.image.nuclei["SN"]) for nuclei in (first, second))
+        shift_mm = float(np.linalg.norm(one - other))
         if shift_mm > _MAX_SN_SHIFT_MM:
-            yield warning(
-                "nigra-shift",
-                first.path,
-                found=f"the substantia nigra {shift_mm:.1f} mm from that in {second.path.name}",
-                expected=f"at most {_MAX_SN_SHIFT_MM:.0f} mm",
-                fix=f"Register {first.image.title} and {second.image.title}, or look whether both "
-                "are of one person",
-            )
+            found = f"the substantia nigra {shift_mm:.1f} mm from that in {second.mask.path.name}"
+            titles = f"{first.image.title} and {second.image.title}"
+            yield finding("nigra-shift", first.mask.path, found, mm=_MAX_SN_SHIFT_MM, images=titles)
 
 
 def sign_findings(volume: Volume, nuclei: Nuclei) -> Iterator[Finding]:
@@ -121,50 +101,34 @@ def sign_findings(volume: Volume, nuclei: Nuclei) -> Iterator[Finding]:
     inside = inside[np.isfinite(inside)]
     if inside.size and inside.mean() < 0:
         unit = nuclei.image.unit or facts.unit
-        yield error(
-            "qsm-sign",
-            volume.path,
-            found=f"a mean of {inside.mean():.0f} {unit} in {', '.join(facts.positive)}",
-            expected="more than 0, since these nuclei hold iron",
-            fix=f"Multiply the {nuclei.image.title} by -1 if its phase convention is the opposite "
-            "one",
-        )
+        found = f"a mean of {inside.mean():.0f} {unit} in {', '.join(facts.positive)}"
+        yield finding("qsm-sign", volume.path, found, image=nuclei.image.title)
 
 
 def _missing(nuclei: Nuclei, rois: Mapping[str, ROI], strict: bool) -> Iterator[Finding]:
     for name, roi in rois.items():
-        missing = [
-            f"{side} {nucleus}"
-            for nucleus in roi.nuclei
-            for side, number in zip(SIDES, roi.image.nuclei[nucleus], strict=True)
-            if number not in nuclei.boxes
-        ]
+        absent = [roi.image.ids[number] for number in roi.ids if number not in nuclei.boxes]
+        missing = [f"{side} {nucleus}" for nucleus, side in absent]
         if missing:
             whole = len(missing) == len(roi.ids)
-            yield (error if strict and whole else warning)(
+            yield finding(
                 "missing-nucleus",
-                nuclei.path,
-                found=f"no {', '.join(missing)}" + f": nothing of ROI {name}" * whole,
-                expected=f"all of {', '.join(roi.nuclei)} on both sides",
-                fix="Complete the mask"
-                + f", or leave the ROI out (--rois#{name}#_disabled_ True)" * whole,
+                nuclei.mask.path,
+                f"no {', '.join(missing)}" + f": nothing of ROI {name}" * whole,
+                severity="error" if strict and whole else "warning",
+                nuclei=", ".join(roi.nuclei),
+                otherwise=f", or leave the ROI out (--rois#{name}#_disabled_ True)" * whole,
             )
 
 
 def _stray(nuclei: Nuclei) -> Iterator[Finding]:
     for number, (start, stop) in nuclei.boxes.items():
-        voxels, spacing = nuclei.places[number], nuclei.mask.spacing_mm
-        gaps = np.maximum(np.maximum(start - voxels, voxels - (stop - 1)), 0) * spacing
-        stray = np.linalg.norm(gaps, axis=1)
-        count = int((stray > _MAX_STRAY_MM).sum())
-        if count:
-            yield warning(
-                "stray-component",
-                nuclei.path,
-                found=f"{count} voxels of label {number} up to {stray.max():.0f} mm from the rest",
-                expected=f"every label within {_MAX_STRAY_MM:.0f} mm of its largest piece",
-                fix="Delete the stray voxels; the crop follows the largest piece",
-            )
+        voxels = nuclei.places[number]
+        gaps = np.maximum(np.maximum(start - voxels, voxels - (stop - 1)), 0)
+        stray = np.linalg.norm(gaps * nuclei.mask.spacing_mm, axis=1)
+        if count := int((stray > _MAX_STRAY_MM).sum()):
+            found = f"{count} voxels of label {number} up to {stray.max():.0f} mm from the rest"
+            yield finding("stray-component", nuclei.mask.path, found, mm=_MAX_STRAY_MM)
 
 
 def _cut_off(nuclei: Nuclei) -> Iterator[Finding]:
@@ -174,66 +138,38 @@ def _cut_off(nuclei: Nuclei) -> Iterator[Finding]:
         if (start == 0).any() or (stop == nuclei.mask.shape).any()
     ]
     if cut:
-        yield warning(
-            "cut-off",
-            nuclei.path,
-            found=f"labels {cut} at the border of the volume",
-            expected="nuclei that end inside it",
-            fix="Use a field of view that holds the whole nuclei",
-        )
+        yield finding("cut-off", nuclei.mask.path, f"labels {cut} at the border of the volume")
 
 
 def _slices(nuclei: Nuclei, rois: Mapping[str, ROI]) -> Iterator[Finding]:
-    steps = np.abs(nuclei.mask.affine[2, :3]) / nuclei.mask.spacing_mm
-    axis = int(np.argmax(steps))  # that points upwards
+    upwards = int(np.argmax(np.abs(nuclei.mask.affine[2, :3]) / nuclei.mask.spacing_mm))  # an axis
     for name, roi in rois.items():
         box = nuclei.box(roi, margin=False)
-        count = 0 if box is None else int(box.stop[axis] - box.start[axis])
+        count = 0 if box is None else int(box.stop[upwards] - box.start[upwards])
         if box is not None and not _MIN_SLICES <= count <= _MAX_SLICES:
-            yield warning(
-                "few-slices" if count < _MIN_SLICES else "many-slices",
-                nuclei.path,
-                found=f"nuclei of ROI {name} in {count} slices",
-                expected=f"{_MIN_SLICES} to {_MAX_SLICES}",
-                fix="Complete the mask"
-                if count < _MIN_SLICES
-                else "Resample to slices of about 2 mm: the network was made for those",
-            )
+            kind = "few-slices" if count < _MIN_SLICES else "many-slices"
+            found = f"nuclei of ROI {name} in {count} slices"
+            yield finding(kind, nuclei.mask.path, found, least=_MIN_SLICES, most=_MAX_SLICES)
 
 
 def _sides(nuclei: Nuclei) -> Iterator[Finding]:
-    pairs = {
-        name: pair
-        for name, pair in nuclei.image.nuclei.items()
-        if all(number in nuclei.boxes for number in pair)
-    }
     swapped = [
         name
-        for name, (right, left) in pairs.items()
-        if nuclei.centre_mm(right)[0] < nuclei.centre_mm(left)[0]
+        for name, (right, left) in nuclei.image.nuclei.items()
+        if nuclei.has(name) and nuclei.centre_mm(right)[0] < nuclei.centre_mm(left)[0]
     ]
     if swapped:
-        yield error(
-            "sides-swapped",
-            nuclei.path,
-            found=f"the right {', '.join(swapped)} on the left",
-            expected="odd ids on the right side, by the affine",
-            fix="Swap the ids, or correct the affine of the image and its mask",
-        )
+        found = f"the right {', '.join(swapped)} on the left"
+        yield finding("sides-swapped", nuclei.mask.path, found)
 
 
 def _order(nuclei: Nuclei) -> Iterator[Finding]:
     """Look for axes that run the other way: the thalamus lies above and before the dentate."""
-    ids = nuclei.image.nuclei
-    if not all(number in nuclei.boxes for name in ("TH", "DN") for number in ids.get(name, (0,))):
+    if not (nuclei.has("TH") and nuclei.has("DN")):
         return
+    ids = nuclei.image.nuclei
     offset = nuclei.centre_mm(*ids["TH"]) - nuclei.centre_mm(*ids["DN"])
     wrong = [text for text, mm in zip(("behind", "below"), offset[1:], strict=True) if mm < 0]
     if wrong:
-        yield error(
-            "axes-reversed",
-            nuclei.path,
-            found=f"the thalamus {' and '.join(wrong)} the dentate nucleus",
-            expected="it before and above, by the affine",
-            fix="Correct the affine, or the order of the slices",
-        )
+        found = f"the thalamus {' and '.join(wrong)} the dentate nucleus"
+        yield finding("axes-reversed", nuclei.mask.path, found)

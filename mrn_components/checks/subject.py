@@ -18,7 +18,7 @@ from mrn_components.checks.masks import (
     nuclei_findings,
     sign_findings,
 )
-from mrn_components.images.finding import FaultyFileError, Finding, error
+from mrn_components.images.finding import FaultyFileError, Finding, finding
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.images.masks import grid_findings, value_findings
 from mrn_components.images.volume import Header, Volume, read_header, read_volume
@@ -44,35 +44,18 @@ class Examination:
     fields: dict[str, float | str] = field(default_factory=dict)
 
 
-def check_subject(subject: Mapping[str, Any], *, deep: bool) -> list[Finding]:
-    """Check the files of a subject; masks and images that it does not name are passed over.
-
-    Always: headers, size, checksum, non-finite and constant images, units, and whether a mask is on
-    its image's grid. What training needs and prediction can do without (an orientation, a whole
-    ROI) is an error for a subject with a label and a warning for one without.
-
-    Args:
-        subject: dict with ``subject`` and the paths ``nm, qsm, mask_nm, mask_qsm``.
-        deep: check also mask values, nuclei and what the images show in them.
-    """
-    return examine_subject(subject, deep=deep).findings
-
-
 def check_headers(
     subjects: Iterable[Mapping[str, Any]], images: Mapping[str, Image] = CHALLENGE_IMAGES
 ) -> list[Finding]:
-    """Check the headers alone, which reads the first kilobyte of each file.
-
-    Args:
-        subjects: dicts as for ``check_subject``.
-        images: what a subject has.
-    """
+    """Check the headers of subjects' files alone, which reads the first kilobyte of each."""
     findings = []
     for subject in subjects:
-        for key in _keys(images):
-            if key in subject:
-                found = _header_findings(Path(subject[key]), strict="label" in subject)
-                findings += [replace(finding, subject=subject["subject"]) for finding in found]
+        for path in (Path(subject[key]) for key in _keys(images) if key in subject):
+            try:
+                found = list(header_findings(path, read_header(path), strict="label" in subject))
+            except FaultyFileError as fault:
+                found = [fault.finding]
+            findings += [replace(each, subject=subject["subject"]) for each in found]
     return findings
 
 
@@ -83,10 +66,15 @@ def examine_subject(
     *,
     deep: bool,
 ) -> Examination:
-    """Check a subject as ``check_subject`` does, and keep what was read.
+    """Check the files of a subject, and keep what was read.
+
+    Always: headers, size, checksum, non-finite and constant images, units, and whether a mask is on
+    its image's grid. What training needs and prediction can do without (an orientation, a whole
+    ROI) is an error for a subject with a label and a warning for one without.
 
     Args:
-        subject: dict with ``subject`` and the paths of images and masks, by their keys.
+        subject: dict with ``subject`` and the paths of images and masks, by their keys (nm, qsm,
+            mask_nm, mask_qsm); those that it does not name are passed over.
         images: what a subject has.
         rois: the regions that are cropped out of the images.
         deep: check also mask values, nuclei and what the images show in them.
@@ -94,20 +82,22 @@ def examine_subject(
     checks = _Checks(images=images, rois=rois, strict="label" in subject, deep=deep)
     findings = [*checks.files(subject), *checks.masks(), *checks.images_alone(), *checks.pairs()]
     found = {name: checks.volumes[name] for name in images if name in checks.volumes}
+    hashes = {
+        name: {"file": volume.sha256, "voxels": volume.voxel_hash}
+        for name, volume in found.items()
+        if deep
+    }
+    fields = {
+        f"{name} {key}": value
+        for name, volume in found.items()
+        for key, value in _fields(volume.header).items()
+    }
     return Examination(
         subject=subject["subject"],
-        findings=[replace(finding, subject=subject["subject"]) for finding in findings],
+        findings=[replace(each, subject=subject["subject"]) for each in findings],
         volumes=checks.volumes,
-        hashes={
-            name: {"file": volume.sha256, "voxels": volume.voxel_hash}
-            for name, volume in found.items()
-            if deep
-        },
-        fields={
-            f"{name} {key}": value
-            for name, volume in found.items()
-            for key, value in _fields(volume.header).items()
-        },
+        hashes=hashes,
+        fields=fields,
     )
 
 
@@ -115,32 +105,16 @@ def _keys(images: Mapping[str, Image]) -> list[str]:
     return [*images, *(image.mask_name for image in images.values())]
 
 
-def _header_findings(path: Path, *, strict: bool) -> list[Finding]:
-    try:
-        return list(header_findings(path, read_header(path), strict=strict))
-    except FaultyFileError as fault:
-        return [fault.finding]
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Checks:
-    """The checks of a subject; each goes on with what the one before could read.
-
-    Args:
-        images: what a subject has.
-        rois: the regions that are cropped out of the images.
-        strict: the subject is for training.
-        deep: check mask values and nuclei too.
-        volumes: what could be read, by key.
-        nuclei: of the masks whose values are ids, by image.
-    """
+    """The checks of a subject; each goes on with what the one before could read."""
 
     images: Mapping[str, Image]
     rois: Mapping[str, ROI]
-    strict: bool
+    strict: bool  # the subject is for training
     deep: bool
-    volumes: dict[str, Volume] = field(default_factory=dict)
-    nuclei: dict[str, Nuclei] = field(default_factory=dict)
+    volumes: dict[str, Volume] = field(default_factory=dict)  # what could be read, by key
+    nuclei: dict[str, Nuclei] = field(default_factory=dict)  # of sound masks, by image
 
     def files(self, subject: Mapping[str, Any]) -> Iterator[Finding]:
         """Read the files."""
@@ -180,13 +154,13 @@ class _Checks:
                 if self.deep and nuclei is not None:
                     yield from sign_findings(volume, nuclei)
 
-    def _regions(self, nuclei: Nuclei | None) -> dict[str, tuple[slice, ...]] | None:
+    def _regions(self, nuclei: Nuclei | None) -> dict[str, tuple[slice, ...]]:
         """The part of the volume that each ROI crops, where a mask tells."""
-        if nuclei is None:
-            return None
-        own = {name: roi for name, roi in self.rois.items() if roi.image == nuclei.image}
-        boxes = {name: nuclei.box(roi) for name, roi in own.items()}
-        return {name: box.inside for name, box in boxes.items() if box is not None}
+        return {
+            name: box.inside
+            for name, roi in self.rois.items()
+            if nuclei and roi.image == nuclei.image and (box := nuclei.box(roi)) is not None
+        }
 
     def pairs(self) -> Iterator[Finding]:
         """Check what two images say together."""
@@ -195,13 +169,7 @@ class _Checks:
             first, second = self.volumes[one.name], self.volumes[other.name]
             yield from pair_findings(first, second, other.title)
             if first.sha256 == second.sha256:
-                yield error(
-                    "same-image",
-                    second.path,
-                    found=f"the same bytes as {first.path.name}",
-                    expected="another image",
-                    fix="Put the right file in its place",
-                )
+                yield finding("same-image", second.path, f"the same bytes as {first.path.name}")
         for pair in combinations(self.nuclei.values(), 2):
             yield from nigra_findings(*pair) if self.deep else ()
 

@@ -2,36 +2,15 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mrn_components.data.tables import read_entries
-from mrn_components.images.finding import Finding, Severity, error
+from mrn_components.images.finding import Finding, Severity, finding
 from mrn_components.images.image import Image
 
 SUFFIXES = (".nii.gz", ".nii")
-
-# What is expected, and how to mend it, by the kind of fault.
-_FAULTS = {
-    "datalist-entry": ("a dict with the keys subject, nm, qsm, ...", "Correct the entry"),
-    "duplicate-id": ("ids that differ by more than case", "Rename one, or take it out"),
-    "labels-file": ("one csv of rows case_id,label", "Name it with --labels FILE"),
-    "labels-line": ("one line case_id,label[,person] a subject", "Correct the line"),
-    "missing-file": ("a NIfTI file", "Add it, or take the subject out"),
-    "missing-mask": (
-        "a NIfTI file",
-        "Add it, name the folder that has it by --masks DIR, or take the subject out",
-    ),
-    "no-folder": ("a subject for every line", "Add its images, or remove the line"),
-    "no-label": (
-        "a label for every subject",
-        "Add its line or its key label, or take the subject out",
-    ),
-    "several-files": ("one file", "Move the others away, or list the one in a JSON datalist"),
-    "subject-id": ("an id that files can be named after", "Rename the subject"),
-    "whose-mask": ("a name that tells, as desc-NM_dseg", "Rename it"),
-}
 
 
 @dataclass(kw_only=True)
@@ -71,14 +50,7 @@ class Case:
 
     def add(self, kind: str, file: Path, found: str, severity: Severity = "error") -> None:
         """Note a fault of this subject."""
-        finding = fault(kind, file, found)
-        self.findings.append(replace(finding, subject=self.subject, severity=severity))
-
-
-def fault(kind: str, file: Path, found: str) -> Finding:
-    """Return an error of a kind that is known here, with what is expected and how to mend it."""
-    expected, fix = _FAULTS[kind]
-    return error(kind, file, found=found, expected=expected, fix=fix)
+        self.findings.append(finding(kind, file, found, self.subject, severity=severity))
 
 
 def file_stems(images: Mapping[str, Image]) -> dict[str, str]:

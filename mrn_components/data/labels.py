@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from mrn_components.data.case import Case, fault
+from mrn_components.data.case import Case
 from mrn_components.data.tables import find_labels, parse_label, read_table
 from mrn_components.data.target import Target
-from mrn_components.images.finding import Finding
+from mrn_components.images.finding import Finding, finding
 
 
 def give_labels(
@@ -40,9 +40,9 @@ def give_labels(
     if len(tables) != 1:
         names = ", ".join(path.name for path in tables) or "no csv"
         faulty = tables or need == "all"
-        return [fault("labels-file", data, f"no labels: {names}")] if faulty else []
+        return [finding("labels-file", data, f"no labels: {names}")] if faulty else []
     rows, faults = read_table(tables[0], target)
-    findings = [fault("labels-line", tables[0], text) for text in faults]
+    findings = [finding("labels-line", tables[0], text) for text in faults]
     for case in cases:
         case.fields.pop("label", None)
         case.fields |= rows.get(case.subject) or rows.get(str(case.fields.get("person"))) or {}
@@ -51,7 +51,7 @@ def give_labels(
     known = {name for case in cases for name in (case.subject, case.fields.get("person"))}
     unknown = [] if alone else sorted(rows.keys() - known)
     return findings + [
-        fault("no-folder", tables[0], f"subject {name!r} has no images in {str(data)!r}")
+        finding("no-folder", tables[0], f"subject {name!r} has no images in {str(data)!r}")
         for name in unknown
     ]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from nibabel.affines import voxel_sizes
 from nibabel.orientations import io_orientation
 from scipy import ndimage
 
@@ -26,7 +27,7 @@ class Box(NamedTuple):
         """The same box in the world of a file with this affine (4, 4)."""
         centre = affine @ [*(self.start + self.stop - 1) / 2, 1]
         half_size = np.empty(3)
-        half_size[world_axes(affine)] = (self.stop - self.start) * voxel_spacing(affine) / 2
+        half_size[world_axes(affine)] = (self.stop - self.start) * voxel_sizes(affine) / 2
         return BoxMm(centre[:3], half_size)
 
 
@@ -39,7 +40,7 @@ class BoxMm(NamedTuple):
     def to_voxels(self, affine: np.ndarray) -> Box:
         """The smallest box of whole voxels that holds this one, in a file with this affine."""
         centre = (np.linalg.inv(affine) @ [*self.centre, 1])[:3] + 0.5  # voxel 0 is [0, 1)
-        half_size = self.half_size[world_axes(affine)] / voxel_spacing(affine)
+        half_size = self.half_size[world_axes(affine)] / voxel_sizes(affine)
         # A hundredth of a voxel is rounding: files stored otherwise must give the same box.
         start = np.floor(centre - half_size + 0.01).astype(int)
         return Box(start, np.ceil(centre + half_size - 0.01).astype(int))
@@ -48,11 +49,6 @@ class BoxMm(NamedTuple):
 def world_axes(affine: np.ndarray) -> np.ndarray:
     """The axis of the world (right, anterior, superior) nearest to each axis of a file."""
     return io_orientation(affine)[:, 0].astype(int)
-
-
-def voxel_spacing(affine: np.ndarray) -> np.ndarray:
-    """Voxel size along each axis of a file, in mm."""
-    return np.linalg.norm(affine[:3, :3], axis=0)
 
 
 def enclosing_box(boxes: Sequence[Box], margin: Sequence[int]) -> Box:
@@ -85,8 +81,6 @@ def label_boxes(ids: np.ndarray) -> dict[int, Box]:
             largest = np.bincount(components.ravel(), minlength=count + 1)[1:].argmax()
             inner = ndimage.find_objects(components)[largest]
             offset = np.array([a.start + b.start for a, b in zip(region, outer, strict=True)])
-            boxes[label] = Box(
-                offset + [axis.start for axis in inner],
-                offset + [axis.stop for axis in inner],
-            )
+            start, stop = np.array([(axis.start, axis.stop) for axis in inner]).T
+            boxes[label] = Box(offset + start, offset + stop)
     return boxes

@@ -1,8 +1,11 @@
 """What a check finds: the fault, what was expected, and how to mend it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import yaml
 
 Severity = Literal["error", "warning"]
 
@@ -47,16 +50,22 @@ class FaultyFileError(ValueError):
         self.finding = finding
 
 
-def error(id: str, path: Path, *, found: str, expected: str, fix: str) -> Finding:  # noqa: A002
-    """An error in a file."""
-    return Finding(id=id, severity="error", file=str(path), found=found, expected=expected, fix=fix)
+def finding(kind: str, file: str | Path, found: str, subject: str = "", **words: Any) -> Finding:
+    """Return a finding of a kind that ``findings.yaml`` describes.
+
+    The ``words`` stand in its texts, where these name them in braces; ``severity``, ``expected``
+    and ``fix`` stand for the texts themselves.
+    """
+    texts = {"severity": "error", **_kinds()[kind]}
+    texts = {name: words.get(name) or text.format(**words) for name, text in texts.items()}
+    return Finding(id=kind, file=str(file), found=found, subject=subject, **texts)
 
 
-def warning(id: str, path: Path, *, found: str, expected: str, fix: str) -> Finding:  # noqa: A002
-    """A warning about a file."""
-    return replace(error(id, path, found=found, expected=expected, fix=fix), severity="warning")
+def fault(kind: str, path: Path, found: str, **words: Any) -> FaultyFileError:
+    """Return what to raise of a file that cannot be read; see ``finding``."""
+    return FaultyFileError(finding(kind, path, found, **words))
 
 
-def fault(id: str, path: Path, *, found: str, expected: str, fix: str) -> FaultyFileError:  # noqa: A002
-    """What to raise of a file that cannot be read."""
-    return FaultyFileError(error(id, path, found=found, expected=expected, fix=fix))
+@lru_cache
+def _kinds() -> dict[str, Any]:
+    return yaml.safe_load(Path(__file__).with_name("findings.yaml").read_text(encoding="utf-8"))

@@ -18,8 +18,8 @@ _OTHER_KEYS = re.compile("subject|person|label|image|pred|mask_.*")  # of data a
 class Image:
     """A modality: its files, its unit, and the nuclei that its masks hold.
 
-    Every fact of a modality stands here or, where it holds for all images of a quantity, in
-    ``images.quantities``. A config names its images once and refers to them (``@images#nm``).
+    What holds for all images of a quantity stands in ``images.quantities``. A config names its
+    images once and refers to them (``@images#nm``).
 
     Args:
         file: stem of the file in a subject's folder: NM for ``SUBJECT/NM.nii.gz``.
@@ -56,13 +56,11 @@ class Image:
         self._check_nuclei()
         for key in ("window", "percentiles"):
             span = getattr(self, key)
-            if span is None:
-                continue
-            if not (len(span) == 2 and span[0] < span[1]):
+            if span is not None and not (len(span) == 2 and span[0] < span[1]):
                 raise ValueError(
                     f"image {self.name!r}: {key} must be [low, high] with low < high, got {span}."
                 )
-            set_(self, key, tuple(float(value) for value in span))
+            set_(self, key, None if span is None else tuple(float(value) for value in span))
         set_(self, "nuclei", {nucleus: tuple(pair) for nucleus, pair in self.nuclei.items()})
         set_(self, "bids", tuple(self.bids))
 
@@ -124,21 +122,13 @@ class Image:
         }
 
     def unknown_values(self, values: np.ndarray) -> list[float]:
-        """Return the values of a mask that are neither 0 nor an id, sorted.
-
-        Args:
-            values: of any shape.
-        """
+        """Return the values of a mask, of any shape, that are neither 0 nor an id, sorted."""
         nonzero = values[values != 0]  # few: sorting the whole volume takes long
         return np.setdiff1d(nonzero, list(self.ids)).tolist()
 
 
 def by_name(images: Mapping[str, Image]) -> dict[str, Image]:
-    """Return the images, whose keys in a config must be their names.
-
-    Raises:
-        ValueError: for a key that is not the image's name, or two images of one name.
-    """
+    """Return the images; raise ValueError for one whose key in a config is not its name."""
     for key, image in images.items():
         if key != image.name:
             raise ValueError(
@@ -149,15 +139,7 @@ def by_name(images: Mapping[str, Image]) -> dict[str, Image]:
 
 
 def select_image(images: Mapping[str, Image], name: str) -> Image:
-    """Return one of the images by its name.
-
-    Args:
-        images: of a config, by name.
-        name: of one of them.
-
-    Raises:
-        ValueError: for a name that none has.
-    """
+    """Return one of a config's images by its name; raise ValueError for a name that none has."""
     if name not in by_name(images):
         raise ValueError(f"image must be one of {sorted(images)}, got {name!r}.")
     return images[name]

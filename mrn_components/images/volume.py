@@ -15,12 +15,13 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from nibabel.affines import voxel_sizes
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
 from mrn_components.images.finding import FaultyFileError, fault
-from mrn_components.images.stream import COPY, advice, is_nifti, looks_like, read_content, reading
+from mrn_components.images.stream import advice, is_nifti, looks_like, read_content, reading
 
 MAX_LENGTH = 1024  # voxels along an axis
 MAX_VOXELS = 200_000_000
@@ -35,9 +36,7 @@ _silent = logging.Logger("nibabel's header checks", level=logging.CRITICAL)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Volume:
-    """Voxels as a file stores them, and where they lie.
-
-    Everything that is computed from the voxels is computed when it is first asked for, and kept.
+    """Voxels as a file stores them, and where they lie; what is computed from them is kept.
 
     Args:
         path: of the file, or what stands for it in messages.
@@ -70,7 +69,7 @@ class Volume:
     @property
     def spacing_mm(self) -> np.ndarray:
         """Edges of a voxel in mm, along each axis."""
-        return np.linalg.norm(self.affine[:3, :3], axis=0)
+        return voxel_sizes(self.affine)
 
     @property
     def voxel_mm3(self) -> float:
@@ -80,7 +79,8 @@ class Volume:
     @cached_property
     def voxels(self) -> np.ndarray:
         """Voxels (X, Y, Z) in single precision, contiguous, as MONAI's ``LoadImage`` gives them."""
-        return self._scaled(np.ascontiguousarray(self.stored)).astype(np.float32)
+        stored = np.ascontiguousarray(self.stored)
+        return apply_read_scaling(stored, self.slope, self.inter).astype(np.float32)
 
     @property
     def mask_values(self) -> np.ndarray:
@@ -94,12 +94,8 @@ class Volume:
         return self.mask_values.astype(np.uint8, copy=False)
 
     def values(self, where: Any = ...) -> np.ndarray:
-        """Return some voxels in the precision that nibabel gives them: double, if they are scaled.
-
-        Args:
-            where: index into (X, Y, Z).
-        """
-        return self._scaled(self.stored[where])
+        """Return voxels by an index into (X, Y, Z) as nibabel does: double, if they are scaled."""
+        return apply_read_scaling(self.stored[where], self.slope, self.inter)
 
     @cached_property
     def voxel_hash(self) -> str:
@@ -121,15 +117,9 @@ class Volume:
         """Return other voxels (X, Y, Z) in the same place, such as a mask of this image."""
         return replace(self, path=path, stored=stored, slope=1.0, inter=0.0, sha256="")
 
-    def _scaled(self, stored: np.ndarray) -> np.ndarray:
-        return apply_read_scaling(stored, self.slope, self.inter)
-
 
 def read_header(path: str | Path) -> Header:
-    """Read the header alone.
-
-    Args:
-        path: a .nii or .nii.gz file.
+    """Read the header of a .nii or .nii.gz file alone.
 
     Raises:
         FaultyFileError: for a file that is no NIfTI volume of a possible size, or too short.
@@ -141,12 +131,9 @@ def read_header(path: str | Path) -> Header:
 
 
 def read_volume(path: str | Path) -> Volume:
-    """Read a file once from its first byte to its last.
+    """Read a .nii or .nii.gz file once from its first byte to its last.
 
     Axes of one voxel after the third are left out.
-
-    Args:
-        path: a .nii or .nii.gz file.
 
     Raises:
         FaultyFileError: for a file that is no NIfTI volume of a possible size, is cut, fails its
@@ -162,40 +149,24 @@ def read_volume(path: str | Path) -> Volume:
         for piece in pieces:
             content += piece
             if len(content) > declared + _SLACK_BYTES:
-                raise fault(
-                    "oversized",
-                    path,
-                    found=f"more than {len(content):,} bytes of content",
-                    expected=f"{declared:,} bytes, as its header declares",
-                    fix="Do not open it; " + COPY[0].lower() + COPY[1:],
-                )
+                found = f"more than {len(content):,} bytes of content"
+                raise fault("oversized", path, found, declared=declared)
         if len(content) < declared:
-            raise fault(
-                "truncated",
-                path,
-                found=f"content that ends after {len(content):,} bytes",
-                expected=f"{declared:,} bytes, as its header declares",
-                fix=COPY,
-            )
+            found = f"content that ends after {len(content):,} bytes"
+            raise fault("truncated", path, found, declared=declared)
     return _volume(path, header, content, digest.hexdigest())
 
 
 def _first_bytes(path: Path, pieces: Iterator[bytes]) -> bytes:
     """Return the start of the content, long enough for any NIfTI header."""
     start = b""
-    while len(start) < _HEADER_BYTES:
-        piece = next(pieces, None)
-        if piece is None:
-            break
+    for piece in pieces:
         start += piece
+        if len(start) >= _HEADER_BYTES:
+            break
     if not is_nifti(start):
-        raise fault(
-            "not-nifti",
-            path,
-            found=looks_like(start) + (" in it" if path.name.lower().endswith(".gz") else ""),
-            expected="a NIfTI file",
-            fix=advice(start),
-        )
+        found = looks_like(start) + (" in it" if path.name.lower().endswith(".gz") else "")
+        raise fault("not-nifti", path, found, fix=advice(start))
     return start
 
 
@@ -217,70 +188,37 @@ def _parse(path: Path, start: bytes) -> Header:
     _check_place(path, header)
     size = path.stat().st_size
     if size * (_MAX_RATIO if path.name.lower().endswith(".gz") else 1) < declared:
-        raise fault(
-            "truncated",
-            path,
-            found=f"a file of {size:,} bytes",
-            expected=f"{declared:,} bytes of content, as its header declares",
-            fix=COPY,
-        )
+        raise fault("truncated", path, f"a file of {size:,} bytes", declared=declared)
     return header
 
 
 def _contradiction(path: Path, cause: str) -> FaultyFileError:
-    return fault(
-        "not-nifti",
-        path,
-        found=f"a header that contradicts itself ({cause})",
-        expected="a NIfTI header",
-        fix=COPY,
-    )
+    found = f"a header that contradicts itself ({cause})"
+    return fault("not-nifti", path, found, expected="a NIfTI header")
 
 
 def _check_type(path: Path, header: Header) -> None:
     try:
         dtype = header.get_data_dtype()
-        found = "colours (RGB)" if dtype.kind == "V" else f"voxels of the type {dtype}"
-        known = dtype.itemsize > 0
     except KeyError:
-        known = False
-    if not known:
-        raise fault(
-            "data-type",
-            path,
-            found=f"voxels of the unknown type {int(header['datatype'])}",
-            expected="a type that NIfTI defines",
-            fix=COPY,
-        )
+        dtype = np.dtype("V")
+    if dtype.itemsize == 0:
+        found = f"voxels of the unknown type {int(header['datatype'])}"
+        expected, fix = "a type that NIfTI defines", "Copy it anew, or export it again"
+        raise fault("data-type", path, found, expected=expected, fix=fix)
     if dtype.kind not in "iuf":
-        raise fault(
-            "data-type",
-            path,
-            found=found,
-            expected="real numbers",
-            fix="Save one real channel, such as the magnitude",
-        )
+        found = "colours (RGB)" if dtype.kind == "V" else f"voxels of the type {dtype}"
+        raise fault("data-type", path, found)
 
 
 def _check_shape(path: Path, shape: tuple[int, ...]) -> None:
     axes = " x ".join(map(str, shape))
     possible = all(1 <= length <= MAX_LENGTH for length in shape)
     if not possible or math.prod(shape) > MAX_VOXELS:
-        raise fault(
-            "header-size",
-            path,
-            found=f"a header that claims {axes} voxels",
-            expected=f"1 to {MAX_LENGTH} voxels an axis and at most {MAX_VOXELS:,} in all",
-            fix=COPY,
-        )
+        found = f"a header that claims {axes} voxels"
+        raise fault("header-size", path, found, longest=MAX_LENGTH, most=MAX_VOXELS)
     if len(shape) < 3 or math.prod(shape[3:]) != 1:
-        raise fault(
-            "not-3d",
-            path,
-            found=f"an array of {axes or 'no'} voxels",
-            expected="one volume with three axes",
-            fix="Save the volume you want alone: which echo or direction it is, is your choice",
-        )
+        raise fault("not-3d", path, f"an array of {axes or 'no'} voxels")
 
 
 def _check_place(path: Path, header: Header) -> None:
@@ -289,21 +227,10 @@ def _check_place(path: Path, header: Header) -> None:
         header.get_qform(coded=True)
         affine = header.get_best_affine()
     except (HeaderDataError, ValueError) as cause:
-        raise fault(
-            "singular",
-            path,
-            found=f"a qform that is no rotation ({cause})",
-            expected="an orientation",
-            fix="Convert the image again from DICOM",
-        ) from cause
+        raise fault("singular", path, f"a qform that is no rotation ({cause})") from cause
     if not _is_regular(affine):
-        raise fault(
-            "singular",
-            path,
-            found=f"an affine that maps the volume to no volume: {affine[:3].tolist()}",
-            expected="three independent axes",
-            fix="Convert the image again from DICOM",
-        )
+        found = f"an affine that maps the volume to no volume: {affine[:3].tolist()}"
+        raise fault("singular", path, found)
 
 
 def _is_regular(affine: np.ndarray) -> bool:
@@ -329,13 +256,8 @@ def _volume(path: Path, header: Header, content: bytearray, sha256: str) -> Volu
     try:
         slope, inter = header.get_slope_inter()
     except HeaderDataError as cause:
-        raise fault(
-            "scaling",
-            path,
-            found=f"scale factors that are no numbers ({cause})",
-            expected="a finite scl_slope and scl_inter",
-            fix=COPY,
-        ) from cause
+        found = f"scale factors that are no numbers ({cause})"
+        raise fault("scaling", path, found) from cause
     shape, offset = _shape(header), int(header["vox_offset"])
     stored = np.frombuffer(content, header.get_data_dtype(), math.prod(shape), offset)
     return Volume(

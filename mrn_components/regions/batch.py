@@ -40,7 +40,7 @@ class PrepareROIBatch:
         Args:
             batchdata: what ``collate_subjects`` returns: B crops (C, D, H, W) for each ROI.
             device: where the crops go.
-            non_blocking: as of ``Tensor.to``.
+            non_blocking: do not wait until they are there, where the memory is pinned.
             to_kwargs: further arguments of ``Tensor.to``.
 
         Returns:
@@ -56,22 +56,15 @@ class PrepareROIBatch:
             images[name] = [_resize_image(move(crop), roi.size) for crop in batchdata[name]]
             if f"mask_{name}" in batchdata:
                 masks[name] = [_resize_mask(move(m), roi.size) for m in batchdata[f"mask_{name}"]]
-        targets: dict[str, Any] = {"masks": masks}
-        if "label" in batchdata:
-            targets["label"] = move(batchdata["label"])
-        return images, targets
+        label = {"label": move(batchdata["label"])} if "label" in batchdata else {}
+        return images, {"masks": masks, **label}
 
 
 def _resize_image(crop: Tensor, size: int) -> Tensor:
     """Resize (C, D, H, W) bilinearly; slices are the batch of a 2D resize."""
     shrinks = max(crop.shape[-2:]) > size  # smooth only then: enlarging has nothing to alias
-    resized = F.interpolate(
-        crop.float().transpose(0, 1),  # (D, C, H, W)
-        _resized_shape(crop, size),
-        mode="bilinear",
-        align_corners=False,
-        antialias=shrinks,
-    )
+    slices, shape = crop.float().transpose(0, 1), _resized_shape(crop, size)  # (D, C, H, W)
+    resized = F.interpolate(slices, shape, mode="bilinear", antialias=shrinks)
     return resized.transpose(0, 1).clamp(0, 1)  # noise may have left [0, 1]
 
 

@@ -6,17 +6,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from monai.data import MetaTensor
+from nibabel.affines import voxel_sizes
 
-from mrn_components.images.boxes import (
-    Box,
-    BoxMm,
-    enclosing_box,
-    label_boxes,
-    voxel_spacing,
-    world_axes,
-)
+from mrn_components.images.boxes import Box, BoxMm, enclosing_box, label_boxes, world_axes
 from mrn_components.images.image import SIDES
-from mrn_components.regions.population import USUAL_SPACING_MM, UsualBox, usual_box
+from mrn_components.regions.population import USUAL_SPACING_MM, usual_box
 from mrn_components.regions.roi import ROI, images_of
 
 _SIZE_RANGE = (0.5, 2.0)  # times the usual; phantoms 0.7 to 1.3
@@ -29,21 +23,13 @@ Nucleus = tuple[str, str, str]  # name of the image, nucleus, side
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where an ROI lies, and what must be known about that.
+    """Where an ROI lies, and what must be known about that."""
 
-    Args:
-        box: its voxels, margin included; None for an ROI without a place or an image.
-        fault: why there is no box.
-        shape: (D, H, W) of the population's box, with "fallback".
-        estimated: "left STN: mirrored from the right" of each nucleus that the mask lacks.
-        flags: sentences for the user.
-    """
-
-    box: Box | None
-    fault: str | None = None
-    shape: tuple[int, int, int] = (0, 0, 0)
-    estimated: list[str] = field(default_factory=list)
-    flags: list[str] = field(default_factory=list)
+    box: Box | None  # its voxels, margin included; None for an ROI without a place or an image
+    fault: str | None = None  # why there is no box
+    shape: tuple[int, int, int] = (0, 0, 0)  # (D, H, W) of the population's box
+    estimated: list[str] = field(default_factory=list)  # "left STN: mirrored from the right"
+    flags: list[str] = field(default_factory=list)  # sentences for the user
 
 
 class ROIPlacer:
@@ -53,9 +39,8 @@ class ROIPlacer:
     ``roi.margin_mm`` on every side; an ROI without nuclei is the whole image. With
     ``missing="fallback"`` a nucleus that the mask lacks takes the box of its other side, reflected
     about the subject's mid-sagittal plane, or else the box of the population. Plane and population
-    are put where the nuclei of all masks say, since the images share a world. An ROI has no place
-    without an image, or if no mask has any nucleus. Nuclei that the population does not know are
-    taken as they are found, neither estimated nor doubted.
+    are put where the nuclei of all masks say, since the images share a world. Nuclei that the
+    population does not know are taken as they are found, neither estimated nor doubted.
 
     Args:
         rois: the regions of interest by name.
@@ -72,19 +57,14 @@ class ROIPlacer:
         self.missing = missing
         self.images = images_of(rois)
         self.usual = {  # of the nuclei that the population knows
-            (image.name, nucleus, side): _usual(box, side)
+            (image.name, nucleus, side): box
             for image in self.images.values()
             for nucleus, side in image.ids.values()
-            if (box := usual_box(image.quantity, nucleus)) is not None
+            if (box := usual_box(image.quantity, nucleus, side)) is not None
         }
 
     def __call__(self, data: Mapping[Any, Any]) -> dict[str, Placement]:
-        """Place every ROI.
-
-        Args:
-            data: volumes (1, X, Y, Z) of the ROIs' images and masks, as loaded; "fallback" can do
-                without any of them.
-        """
+        """Place every ROI in volumes (1, X, Y, Z); "fallback" can do without any of them."""
         seen = self._seen_nuclei(data)
         found = {
             nucleus: box.to_mm(data[f"mask_{nucleus[0]}"].affine.numpy())
@@ -96,27 +76,22 @@ class ROIPlacer:
 
     def _seen_nuclei(self, data: Mapping[Any, Any]) -> dict[Nucleus, Box]:
         """Boxes of the nuclei in a subject's masks."""
-        seen = {}
+        seen: dict[Nucleus, Box] = {}
         for name, image in self.images.items():
-            boxes = _boxes_of(data[image.mask_name]) if image.mask_name in data else {}
-            for number, (nucleus, side) in image.ids.items():
-                if number in boxes:
-                    seen[name, nucleus, side] = boxes[number]
+            if image.mask_name in data:
+                boxes = label_boxes(data[image.mask_name].numpy()[0].astype(np.uint8))
+                seen |= {(name, *of): boxes[i] for i, of in image.ids.items() if i in boxes}
         return seen
 
     def _place(
-        self,
-        roi: ROI,
-        data: Mapping[Any, Any],
-        seen: Mapping[Nucleus, Box],
-        head: "_Head",
+        self, roi: ROI, data: Mapping[Any, Any], seen: Mapping[Nucleus, Box], head: "_Head"
     ) -> Placement:
         volume, image = data.get(roi.image.name), roi.image.title
         shape = self._usual_shape(roi, volume)
         if volume is None:
             return Placement(box=None, fault=f"has no {image} image", shape=shape)
         if not roi.nuclei:
-            return Placement(box=_whole(volume), shape=shape)
+            return Placement(box=Box(np.zeros(3, int), np.array(volume.shape[1:])), shape=shape)
         affine = volume.affine.numpy()
         boxes: dict[Nucleus, Box] = {}
         lost: dict[str, list[Nucleus]] = {}  # what the mask lacks, by what stands in for it
@@ -138,25 +113,22 @@ class ROIPlacer:
         ]
         texts += head.doubts(_nuclei(roi))
         texts += _border(boxes, seen, volume.shape[1:])
-        grid = data.get(roi.image.mask_name, volume)
-        return Placement(
-            box=_roi_box(list(boxes.values()), roi, grid.affine.numpy()),
-            shape=shape,
-            estimated=[
-                f"{_text(nucleus)}: {source}"
-                for source, nuclei in lost.items()
-                for nucleus in nuclei
-                if nucleus in boxes
-            ],
-            flags=texts,
-        )
+        estimated = [
+            f"{_text(nucleus)}: {source}"
+            for source, nuclei in lost.items()
+            for nucleus in nuclei
+            if nucleus in boxes
+        ]
+        grid = data.get(roi.image.mask_name, volume).affine.numpy()
+        around = _roi_box(list(boxes.values()), roi, grid)
+        return Placement(box=around, shape=shape, estimated=estimated, flags=texts)
 
     def _usual_shape(self, roi: ROI, volume: MetaTensor | None) -> tuple[int, int, int]:
         """(D, H, W) of the population's box, in voxels of the image or else of usual ones."""
         spacing = np.array(USUAL_SPACING_MM)
         if volume is not None:
             affine = volume.affine.numpy()
-            spacing[world_axes(affine)] = voxel_spacing(affine)
+            spacing[world_axes(affine)] = voxel_sizes(affine)
         affine = np.diag([*spacing, 1.0])
         usual = [self.usual[nucleus] for nucleus in _nuclei(roi) if nucleus in self.usual]
         boxes = [box.to_voxels(affine) for box in usual or [_UNKNOWN]]
@@ -166,40 +138,39 @@ class ROIPlacer:
 
 
 class _Head:
-    """What the nuclei that were found tell about where the others lie.
-
-    Args:
-        found: their boxes in mm, of nuclei that have a usual one.
-        usual: the population's boxes about the origin, in mm.
-    """
+    """What the nuclei that were found tell about where the others lie."""
 
     def __init__(self, found: Mapping[Nucleus, BoxMm], usual: Mapping[Nucleus, BoxMm]) -> None:
         self.found = found
-        self.usual = usual
         shifts = [box.centre - usual[nucleus].centre for nucleus, box in found.items()]
-        self.shift = np.median(shifts, axis=0) if shifts else np.zeros(3)  # no stray moves it
-        sound = {nucleus: box for nucleus, box in found.items() if self._is_near(nucleus)}
+        shift = np.median(shifts, axis=0) if shifts else np.zeros(3)  # no stray moves it
+        self.expected = {n: BoxMm(box.centre + shift, box.half_size) for n, box in usual.items()}
+        self.away_mm = {  # of a found nucleus from where the others put it
+            nucleus: float(np.linalg.norm(box.centre - self.expected[nucleus].centre))
+            for nucleus, box in found.items()
+        }
+        self.sound = {n: box for n, box in found.items() if self.away_mm[n] <= _MAX_DISTANCE_MM}
         pairs = [
-            (box.centre, sound[_opposite(nucleus)].centre)
-            for nucleus, box in sound.items()
-            if nucleus[2] == "right" and _opposite(nucleus) in sound
+            (box.centre, self.sound[_opposite(nucleus)].centre)
+            for nucleus, box in self.sound.items()
+            if nucleus[2] == "right" and _opposite(nucleus) in self.sound
         ]
         # The mid-sagittal plane: the points p with p @ normal == offset. Without pairs it is
         # upright, and where the shift has the population's.
         across = np.sum([right - left for right, left in pairs], axis=0)
         if not np.any(across):
             across = np.eye(3)[0]
-        middles = [(right + left) / 2 for right, left in pairs] or [self.shift]
+        middles = [(right + left) / 2 for right, left in pairs] or [shift]
         self.normal = across / np.linalg.norm(across)
         self.offset = np.median(np.array(middles) @ self.normal)
 
     def estimate(self, nucleus: Nucleus) -> tuple[BoxMm | None, str]:
         """Box of a nucleus that was not found, if one can be told, and where it comes from."""
-        if not self.found or nucleus not in self.usual:
+        if not self.found or nucleus not in self.expected:
             return None, "not estimated"
-        other = self.found.get(_opposite(nucleus))
-        if other is None or not self._is_near(_opposite(nucleus)):
-            return self._expected(nucleus), "population box"
+        other = self.sound.get(_opposite(nucleus))
+        if other is None:
+            return self.expected[nucleus], "population box"
         beyond = other.centre @ self.normal - self.offset
         mirrored = BoxMm(other.centre - 2 * beyond * self.normal, other.half_size)
         return mirrored, f"mirrored from the {_opposite(nucleus)[2]}"
@@ -207,33 +178,15 @@ class _Head:
     def doubts(self, nuclei: Sequence[Nucleus]) -> list[str]:
         """Sentences on found nuclei of a size, or in a place, that is not a nucleus'."""
         texts = []
-        for nucleus in nuclei:
-            if nucleus in self.found:
-                box, usual = self.found[nucleus], self._expected(nucleus)
-                ratio = box.half_size / usual.half_size
-                if ratio.min() < _SIZE_RANGE[0] or ratio.max() > _SIZE_RANGE[1]:
-                    texts.append(f"{_text(nucleus)} measures {_size(box)}, usual is {_size(usual)}")
-                if not self._is_near(nucleus):
-                    texts.append(
-                        f"{_text(nucleus)} lies {self._distance(nucleus):.0f} mm from where other "
-                        "nuclei put it"
-                    )
+        for nucleus in (nucleus for nucleus in nuclei if nucleus in self.found):
+            box, usual = self.found[nucleus], self.expected[nucleus]
+            ratio = box.half_size / usual.half_size
+            if ratio.min() < _SIZE_RANGE[0] or ratio.max() > _SIZE_RANGE[1]:
+                texts.append(f"{_text(nucleus)} measures {_size(box)}, usual is {_size(usual)}")
+            if nucleus not in self.sound:
+                where = f"{self.away_mm[nucleus]:.0f} mm from where other nuclei put it"
+                texts.append(f"{_text(nucleus)} lies {where}")
         return texts
-
-    def _is_near(self, nucleus: Nucleus) -> bool:
-        """Whether a found nucleus lies about where the others put it."""
-        return self._distance(nucleus) <= _MAX_DISTANCE_MM
-
-    def _distance(self, nucleus: Nucleus) -> float:
-        return float(np.linalg.norm(self.found[nucleus].centre - self._expected(nucleus).centre))
-
-    def _expected(self, nucleus: Nucleus) -> BoxMm:
-        box = self.usual[nucleus]
-        return BoxMm(box.centre + self.shift, box.half_size)
-
-
-def _boxes_of(mask: MetaTensor) -> dict[int, Box]:
-    return label_boxes(mask.numpy()[0].astype(np.uint8))
 
 
 def _nuclei(roi: ROI) -> list[Nucleus]:
@@ -253,12 +206,6 @@ def _size(box: BoxMm) -> str:
     return " x ".join(f"{2 * half:.0f}" for half in box.half_size) + " mm"
 
 
-def _usual(box: UsualBox, side: str) -> BoxMm:
-    """The population's box, about the origin of the world."""
-    right = 1 if side == "right" else -1
-    return BoxMm(np.array(box.centre) * (right, 1, 1), np.array(box.half_size))
-
-
 def _border(
     boxes: Mapping[Nucleus, Box], seen: Mapping[Nucleus, Box], shape: Sequence[int]
 ) -> list[str]:
@@ -272,10 +219,5 @@ def _border(
     return texts
 
 
-def _whole(volume: MetaTensor) -> Box:
-    shape = np.array(volume.shape[1:])
-    return Box(np.zeros_like(shape), shape)
-
-
 def _roi_box(boxes: Sequence[Box], roi: ROI, affine: np.ndarray) -> Box:
-    return enclosing_box(boxes, roi.margin_voxels(voxel_spacing(affine).tolist()))
+    return enclosing_box(boxes, roi.margin_voxels(voxel_sizes(affine).tolist()))

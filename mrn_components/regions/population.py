@@ -5,46 +5,37 @@ grid; a test holds the two together. The phantom's own numbers (``phantom.number
 that are then bent, tapered and cut: no formula gives the boxes that their masks have.
 """
 
-from typing import NamedTuple
+import numpy as np
 
+from mrn_components.images.boxes import BoxMm
 
-class UsualBox(NamedTuple):
-    """The box around a nucleus, in mm along (lateral, anterior, superior).
-
-    Args:
-        centre: from the midpoint of the two red nuclei; lateral is positive on either side.
-        half_size: from the centre to each face.
-    """
-
-    centre: tuple[float, float, float]
-    half_size: tuple[float, float, float]
-
-
-# {quantity: {nucleus: box}}. SD over subjects and sides: centres 0.3 (RN) to 1.9 mm (DN,
-# vertically), half sizes 0.3 to 1.3 mm.
-POPULATION: dict[str, dict[str, UsualBox]] = {
-    "neuromelanin": {"SN": UsualBox((7.4, 1.8, -3.7), (5.3, 4.8, 5.2))},
+# {quantity: {nucleus: (centre, half size)}} in mm along (lateral, anterior, superior). Centres are
+# from the midpoint of the two red nuclei, lateral is positive on either side. SD over subjects and
+# sides: centres 0.3 (RN) to 1.9 mm (DN, vertically), half sizes 0.3 to 1.3 mm.
+_BOXES = {
+    "neuromelanin": {"SN": ((7.4, 1.8, -3.7), (5.3, 4.8, 5.2))},
     "susceptibility": {
-        "CN": UsualBox((12.1, 20.2, 13.4), (7.1, 18.2, 15.0)),
-        "PUT": UsualBox((22.5, 15.7, 9.5), (8.5, 18.0, 11.1)),
-        "GP": UsualBox((17.3, 12.2, 7.2), (9.7, 10.6, 7.4)),
-        "TH": UsualBox((10.7, -0.3, 12.0), (10.9, 15.2, 8.5)),
-        "STN": UsualBox((9.7, 5.9, 2.2), (3.3, 2.9, 2.6)),
-        "SN": UsualBox((8.7, 1.4, -3.5), (5.9, 6.6, 5.5)),
-        "RN": UsualBox((4.7, 0.0, 0.0), (3.3, 3.3, 3.9)),
-        "DN": UsualBox((12.3, -32.8, -25.2), (5.9, 10.1, 5.4)),
+        "CN": ((12.1, 20.2, 13.4), (7.1, 18.2, 15.0)),
+        "PUT": ((22.5, 15.7, 9.5), (8.5, 18.0, 11.1)),
+        "GP": ((17.3, 12.2, 7.2), (9.7, 10.6, 7.4)),
+        "TH": ((10.7, -0.3, 12.0), (10.9, 15.2, 8.5)),
+        "STN": ((9.7, 5.9, 2.2), (3.3, 2.9, 2.6)),
+        "SN": ((8.7, 1.4, -3.5), (5.9, 6.6, 5.5)),
+        "RN": ((4.7, 0.0, 0.0), (3.3, 3.3, 3.9)),
+        "DN": ((12.3, -32.8, -25.2), (5.9, 10.1, 5.4)),
     },
 }
 USUAL_SPACING_MM = (2 / 3, 2 / 3, 2.0)  # of the challenge's images
 
 
-def usual_box(quantity: str, nucleus: str) -> UsualBox | None:
-    """Return the box of a nucleus in a usual head; None for a nucleus that no table knows.
+def usual_box(quantity: str, nucleus: str, side: str = "right") -> BoxMm | None:
+    """Return the box of a nucleus in a usual head about the origin; None for one that nobody knows.
 
-    Args:
-        quantity: of the image that shows the nucleus. Susceptibility shows the nuclei as they are,
-            so that quantities without a table of their own take its.
-        nucleus: its name.
+    Susceptibility shows the nuclei as they are: quantities without a table of their own take its.
     """
-    tables = (POPULATION.get(quantity, {}), POPULATION["susceptibility"])
-    return next((table[nucleus] for table in tables if nucleus in table), None)
+    for table in (_BOXES.get(quantity, {}), _BOXES["susceptibility"]):
+        if nucleus in table:
+            (lateral, *others), half_size = table[nucleus]
+            across = lateral if side == "right" else -lateral
+            return BoxMm(np.array([across, *others]), np.array(half_size))
+    return None

@@ -41,11 +41,7 @@ class ReadVolumesd(Transform):
         self.placer = ROIPlacer(rois=rois, missing=missing)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Read and check.
-
-        Args:
-            data: paths, volumes that were read already, or tensors (1, X, Y, Z) of MONAI's.
-        """
+        """Read and check paths, volumes that were read already, or MONAI's tensors (1, X, Y, Z)."""
         own = {key for image in self.images.values() for key in (image.name, image.mask_name)}
         wanted = volume_keys(self.rois)
         absent = [key for key in wanted if key not in data]
@@ -71,13 +67,13 @@ class ReadVolumesd(Transform):
         file = volume.meta["filename_or_obj"]
         finite = torch.isfinite(volume.as_tensor())
         for name, place in self.placer(d).items():
-            if self.rois[name].image.name == image and place.box is not None:
-                count = int((~finite[0][place.box.inside]).sum())
-                if count:
-                    raise ValueError(
-                        f"{file} has {count} non-finite voxels (NaN or infinite) in ROI {name!r}, "
-                        "expected none; reconstruct the image anew."
-                    )
+            if self.rois[name].image.name != image or place.box is None:
+                continue
+            if count := int((~finite[0][place.box.inside]).sum()):
+                raise ValueError(
+                    f"{file} has {count} non-finite voxels (NaN or infinite) in ROI {name!r}, "
+                    "expected none; reconstruct the image anew."
+                )
         count = int((~finite).sum())
         _logger.warning("%s has %d non-finite voxels outside the ROIs; they become 0.", file, count)
         d[image] = torch.where(finite, volume, 0.0)
@@ -100,11 +96,7 @@ class LoadVolumed(LoadImaged):
         self.ensure_channel_first = ensure_channel_first
 
     def __call__(self, data: Mapping[Hashable, Any], _reader: Any = None) -> dict[Hashable, Any]:
-        """Read.
-
-        Raises:
-            FaultyFileError: for a file that is no whole NIfTI volume.
-        """
+        """Read; raise FaultyFileError for a file that is no whole NIfTI volume."""
         d = dict(data)
         for key in self.key_iterator(d):
             tensor = _to_tensor(_as_volume(d[key]))

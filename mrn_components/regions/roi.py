@@ -1,7 +1,7 @@
 """ROI: which image is cropped around which nuclei, and how large the crop becomes (section 3.3)."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
@@ -72,20 +72,13 @@ class ROI:
         return tuple(number for nucleus in self.nuclei for number in self.image.nuclei[nucleus])
 
     def margin_voxels(self, spacing: Sequence[float]) -> tuple[int, ...]:
-        """Return the margin in whole voxels along each axis, never less tissue than ``margin_mm``.
-
-        Args:
-            spacing: voxel size along each axis, in mm.
-        """
+        """Return the margin in voxels of some mm along each axis, never less than ``margin_mm``."""
         # 4 mm at a spacing written 0.66666 are 6 voxels, not 7: a hundredth of a voxel is rounding.
         return tuple(math.ceil(self.margin_mm / step - 0.01) for step in spacing)
 
 
 def images_of(rois: Mapping[str, ROI]) -> dict[str, Image]:
     """Return the images that some ROIs are taken from, by name, in the order of the ROIs.
-
-    Args:
-        rois: the regions of interest by name.
 
     Raises:
         ValueError: for two different images of one name.
@@ -101,22 +94,12 @@ def images_of(rois: Mapping[str, ROI]) -> dict[str, Image]:
 
 
 def volume_keys(rois: Mapping[str, ROI]) -> list[str]:
-    """Return the keys of the volumes that some ROIs need: images, and masks that have their nuclei.
-
-    Args:
-        rois: the regions of interest by name.
-    """
-    images = images_of(rois).values()
-    masked = {roi.image.mask_name for roi in rois.values() if roi.nuclei}
-    masks = [image.mask_name for image in images if image.mask_name in masked]
-    return [*(image.name for image in images), *masks]
+    """Return the keys of the volumes that ROIs need: images, and masks that have their nuclei."""
+    images = images_of(rois)
+    masked = {roi.image.name for roi in rois.values() if roi.nuclei}
+    return [*images, *(image.mask_name for name, image in images.items() if name in masked)]
 
 
-def crop_keys(rois: Iterable[str]) -> list[str]:
-    """Return the keys of the crops in data: those of the images, then those of their masks.
-
-    Args:
-        rois: names of the regions of interest.
-    """
-    names = list(rois)
-    return [*names, *(f"mask_{name}" for name in names)]
+def crop_keys(rois: Collection[str]) -> list[str]:
+    """Return the keys of the crops in data: the names of the ROIs, then those of their masks."""
+    return [*rois, *(f"mask_{name}" for name in rois)]

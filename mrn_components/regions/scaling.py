@@ -31,7 +31,5 @@ class ScaleImagesd(Transform):
 
 def _scaler(image: Image) -> Transform:
     if image.window is not None:
-        low, high = image.window
-        return ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)
-    low, high = image.percentiles
-    return ScaleIntensityRangePercentiles(low, high, 0.0, 1.0, clip=True)
+        return ScaleIntensityRange(*image.window, 0.0, 1.0, clip=True)
+    return ScaleIntensityRangePercentiles(*image.percentiles, 0.0, 1.0, clip=True)

@@ -11,11 +11,12 @@ import torch
 from monai.data import MetaTensor
 from monai.networks import one_hot
 from monai.transforms import CropForeground, Orientation, Transform
+from torch import Tensor
 
 from mrn_components.images.boxes import Box
-from mrn_components.images.image import Image
+from mrn_components.images.image import SIDES, Image
 from mrn_components.regions.placement import Missing, Placement, ROIPlacer
-from mrn_components.regions.roi import ROI, images_of
+from mrn_components.regions.roi import ROI
 
 _logger = logging.getLogger(__name__)
 _MIN_CONTRAST = 1e-3  # standard deviation in an ROI, of intensities scaled to [0, 1]
@@ -24,19 +25,17 @@ _MIN_CONTRAST = 1e-3  # standard deviation in an ROI, of intensities scaled to [
 class ROICropd(Transform):
     """Crop every ROI out of its volume, per patient and at native resolution (section 3.3).
 
-    The box holds the ROI's nuclei, of each id the largest 26-connected component, and
-    ``roi.margin_mm`` on every side. Where it leaves the volume it is padded with the image's
-    minimum, and with background in the mask. An ROI without nuclei is the whole image. Volumes of
-    any orientation give the same crops.
+    The box is that of ``ROIPlacer``. Where it leaves the volume it is padded with the image's
+    minimum, and with background in the mask. Volumes of any orientation give the same crops.
 
     The images and masks (1, X, Y, Z) give way to ``NAME`` and ``mask_NAME`` of each ROI:
     (1, D, H, W), with the affine from (d, h, w) to mm. The first slice is the lowest, the first row
     anterior, the first column at the patient's right. Masks keep their ids; without a mask, and of
     an ROI without nuclei, they are background.
 
-    With ``missing="fallback"`` no absence raises: boxes of nuclei that a mask lacks are estimated
-    (``ROIPlacer``), and an ROI without image, place or contrast is masked as in Table 4, by zeros
-    in the shape of the population's box. Nothing of this is silent; the data gain
+    With ``missing="fallback"`` no absence raises: boxes of nuclei that a mask lacks are estimated,
+    and an ROI without image, place or contrast is masked as in Table 4, by zeros in the shape of
+    the population's box. Nothing of this is silent; the data gain
 
     - ``missing_rois``: names of the masked ROIs;
     - ``estimated``: ``{roi: ["left STN: mirrored from the right"]}``;
@@ -62,38 +61,32 @@ class ROICropd(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Crop the ROIs."""
-        images = images_of(self.rois).values()
+        images = self.placer.images.values()
         volumes = {key for image in images for key in (image.name, image.mask_name)}
         d = {key: value for key, value in data.items() if key not in volumes}
-        report: dict[Hashable, Any] = {
-            "boxes": {},
-            "estimated": {},
-            "missing_rois": [],
-            "flags": [],
-        }
+        report: dict[Hashable, Any] = {"boxes": {}, "estimated": {}, "missing_rois": []}
+        report["flags"] = [*data.get("flags", [])]
         for name, place in self.placer(data).items():
             roi = self.rois[name]
             fault = place.fault
             if place.box is not None:
                 fault = _fault(data[roi.image.name], place.box, roi.image)
             if fault is not None and self.placer.missing == "error":
+                file = data[roi.image.name].meta.get("filename_or_obj", "the volume")
                 raise ValueError(
-                    f"ROI {name!r} {fault} ({_file(data[roi.image.name])}); mend the image, its "
-                    f"units or its mask, or leave the ROI out (--rois#{name}#_disabled_ True)."
+                    f"ROI {name!r} {fault} ({file}); mend the image, its units or its mask, or "
+                    f"leave the ROI out (--rois#{name}#_disabled_ True)."
                 )
             if place.box is None or fault is not None:
                 d[name], d[f"mask_{name}"] = (torch.zeros(1, *place.shape) for _ in range(2))
             else:
                 d[name], d[f"mask_{name}"] = self._crops(data, roi, place.box)
             _note(report, name, roi, place, fault)
-        report["flags"] = [*data.get("flags", []), *report["flags"]]
         for text in report["flags"]:
             _logger.warning("%s: %s.", data.get("subject", "a subject"), text)
         return d | report if self.placer.missing == "fallback" else d
 
-    def _crops(
-        self, data: Mapping[Hashable, Any], roi: ROI, box: Box
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _crops(self, data: Mapping[Hashable, Any], roi: ROI, box: Box) -> tuple[Tensor, Tensor]:
         """An ROI of an image and of its mask, which may be absent: all background then."""
         volume = data[roi.image.name]
         crop = self._crop(volume, box, fill=float(volume.min()))
@@ -101,7 +94,7 @@ class ROICropd(Transform):
             return crop, torch.zeros_like(crop)
         return crop, self._crop(data[roi.image.mask_name], box, fill=0.0)
 
-    def _crop(self, volume: MetaTensor, box: Box, fill: float) -> torch.Tensor:
+    def _crop(self, volume: MetaTensor, box: Box, fill: float) -> Tensor:
         crop = self.to_slices(self.crop.crop_pad(volume, *box, value=fill))
         # A copy: saving a view into the cache would save the whole volume.
         return crop.clone(memory_format=torch.contiguous_format)
@@ -124,11 +117,9 @@ class MergeSidesd(Transform):
         d = dict(data)
         for name, roi in self.rois.items():
             ids = d[f"mask_{name}"]
-            classes = torch.zeros_like(ids, dtype=torch.uint8)
-            for index, nucleus in enumerate(roi.nuclei, start=1):
-                for number in roi.image.nuclei[nucleus]:
-                    classes[ids == number] = index
-            d[f"mask_{name}"] = classes
+            classes = d[f"mask_{name}"] = torch.zeros_like(ids, dtype=torch.uint8)
+            for place, number in enumerate(roi.ids):
+                classes[ids == number] = place // len(SIDES) + 1
         return d
 
 
@@ -181,7 +172,3 @@ def _note(
         start, stop = (corner.tolist() for corner in place.box)
         where = {"image": roi.image.name, "nuclei": list(roi.nuclei)}
         report["boxes"][name] = where | {"start": start, "stop": stop}
-
-
-def _file(item: MetaTensor) -> str:
-    return str(item.meta.get("filename_or_obj", "the volume"))

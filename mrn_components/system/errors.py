@@ -17,15 +17,6 @@ class UntrustedBundleError(ValueError):
     exit_code = 3
 
 
-_EXPECTED = (ValueError, OSError, RuntimeError, FloatingPointError)
-# Input or settings that the user must change; other errors of ours end with 1: some of it failed.
-_BAD_INPUT = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError)
-
-
-# Where MONAI raises what only says that a component or an expression failed.
-_WRAPPERS = (("monai", "utils", "module.py"), ("monai", "bundle", "config_item.py"))
-
-
 class ResourceError(OSError):
     """The machine lacks disk, memory or shared memory; the input may be perfect."""
 
@@ -47,18 +38,19 @@ class FailedSubjectsError(RuntimeError):
 
 
 class UnknownKeyError(ValueError):
-    """A config has no such key.
-
-    Args:
-        message: for the user.
-        key: what was typed.
-        near: the keys that are most like it.
-    """
+    """A config has no key like the one that was typed; ``near`` are those that are most like it."""
 
     def __init__(self, message: str, *, key: str, near: Sequence[str]) -> None:
         super().__init__(message)
-        self.key = key
-        self.near = near
+        self.key, self.near = key, near
+
+
+_EXPECTED = (ValueError, OSError, RuntimeError, FloatingPointError)
+# Input or settings that the user must change; other errors of ours end with 1: some of it failed.
+_BAD_INPUT = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError)
+
+# Where MONAI raises what only says that a component or an expression failed.
+_WRAPPERS = (("monai", "utils", "module.py"), ("monai", "bundle", "config_item.py"))
 
 
 def install_messages() -> None:
@@ -67,11 +59,7 @@ def install_messages() -> None:
 
 
 def end_by_signal(number: int, _frame: FrameType | None = None) -> NoReturn:
-    """End this process in one message; a handler of signals.
-
-    Raises:
-        SystemExit: with 128 and the signal's number, as shells count: 130, 143.
-    """
+    """End this process in one message, with 128 and the signal's number, as shells count."""
     name = signal.Signals(number).name
     sys.stderr.write(
         f"\nstopped by {name}: what is finished stays; the same command goes on, with --resume "
@@ -81,10 +69,7 @@ def end_by_signal(number: int, _frame: FrameType | None = None) -> NoReturn:
 
 
 def user_message(error: BaseException) -> str | None:
-    """The message of the first error behind ``error`` that our code raised for the user.
-
-    None if there is none: other errors are ours to mend, and need their traceback.
-    """
+    """The message of the first error behind ``error`` that our code raised for the user, if any."""
     found = _user_error(error)
     return None if found is None else str(found)
 
@@ -105,15 +90,13 @@ def _print_message(
 ) -> None:
     if isinstance(error, KeyboardInterrupt):
         end_by_signal(signal.SIGINT)
-    ending = _ending(error)
-    if ending is None:
+    if (ending := _ending(error)) is None:
         traceback.print_exception(kind, error, trace)
         return
-    message, code = ending
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     rank = f"[rank {os.environ.get('RANK')}] " if several else ""
-    sys.stderr.write(f"\nerror: {rank}{message}\n")
-    raise SystemExit(code)
+    sys.stderr.write(f"\nerror: {rank}{ending[0]}\n")
+    raise SystemExit(ending[1])
 
 
 def _ending(error: BaseException) -> tuple[str, int] | None:

@@ -31,11 +31,8 @@ _PATIENCE_S = 10.0  # a killed process's children need some seconds to notice
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path that becomes ``path`` when the block ends without an error.
 
-    The temporary file lies in the same folder and keeps the suffix; it is flushed to the disk
-    before it takes the name, so that a killed process or a full disk leaves the old file.
-
-    Args:
-        path: file to write or replace; its folder is made.
+    The temporary file keeps the suffix and is flushed to the disk before it takes the name, so that
+    a killed process or a full disk leaves the old file. The folder is made.
 
     Raises:
         FileExistsError: if ``path`` is a symbolic link, which could lead anywhere.
@@ -66,13 +63,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_hashed(path: Path) -> Iterator[Path]:
-    """``replacing``, with the file's SHA-256 beside it, which ``check_digest`` compares.
+    """Do as ``replacing``, with the SHA-256 in ``path`` + ".sha256", as ``sha256sum -c`` reads it.
 
     The old digest goes before the new file comes: a process killed in between leaves a file
     without a digest, never one with another's.
-
-    Args:
-        path: as of ``replacing``; the digest is ``path`` + ".sha256", as ``sha256sum -c`` reads.
     """
     with replacing(path) as temporary:
         yield temporary
@@ -97,33 +91,27 @@ def check_digest(path: Path) -> None:
     """
     stat = path.stat()
     known = path.resolve(), stat.st_size, stat.st_mtime_ns
-    if not digest_path(path).is_file():
-        if has_checksums(path) and (member := _damaged_member(*known)) is not None:
+    if digest_path(path).is_file():
+        with digest_path(path).open(encoding="utf-8", errors="replace") as file:
+            expected = "".join(file.read(200).split()[:1])
+        if (found := _known_sha256(*known)) != expected:
+            raise DamagedFileError(
+                f"{path} is damaged: its SHA-256 begins with {found[:12]}, and "
+                f"{digest_path(path).name} says {expected[:12] or 'nothing'}. Copy it again, or "
+                "use another file. If you changed it on purpose, delete the .sha256 file."
+            )
+    elif zipfile.is_zipfile(path):
+        if (member := _damaged_member(*known)) is not None:
             raise DamagedFileError(
                 f"{path} is damaged: the checksum of {member} in it is another. Copy it again, or "
                 "use another file."
             )
-        if not has_checksums(path) and path.suffix in WEIGHTS:
-            _logger.warning("%s has no checksums: whether it is damaged cannot be seen.", path)
-        return
-    with digest_path(path).open(encoding="utf-8", errors="replace") as file:
-        expected = file.read(200).split()[:1]
-    found = _known_sha256(*known)
-    if [found] != expected:
-        raise DamagedFileError(
-            f"{path} is damaged: its SHA-256 begins with {found[:12]}, and "
-            f"{digest_path(path).name} says {''.join(expected)[:12] or 'nothing'}. Copy it again, "
-            "or use another file. If you changed it on purpose, delete the .sha256 file."
-        )
-
-
-def has_checksums(path: Path) -> bool:
-    """Whether a file is a zip archive, as what ``torch.save`` writes."""
-    return zipfile.is_zipfile(path)
+    elif path.suffix in WEIGHTS:
+        _logger.warning("%s has no checksums: whether it is damaged cannot be seen.", path)
 
 
 def existing_file(*, path: str, hint: str) -> str:
-    """Return ``path`` if it is a file, undamaged as far as a SHA-256 beside it tells.
+    """Return ``path`` if it is a file and undamaged, as far as ``check_digest`` can tell.
 
     Args:
         path: file that the config is about to read.
@@ -131,7 +119,7 @@ def existing_file(*, path: str, hint: str) -> str:
 
     Raises:
         FileNotFoundError: with the hint.
-        DamagedFileError: if the file is not the one that was written.
+        DamagedFileError: if it is not the file that was written.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is not there. {hint}")
@@ -152,13 +140,9 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
 
 
 def remembered_hash(path: Path, memo_dir: Path, compute: Callable[[Path], str], what: str) -> str:
-    """Return a SHA-256, remembered on disk so that an unchanged file is not read again.
+    """Return the SHA-256 that ``compute`` gives; ``memo_dir`` remembers it until the file changes.
 
-    Args:
-        path: of the file.
-        memo_dir: folder of what is remembered.
-        compute: gives the hash of a file.
-        what: tells this hash of a file from others of it; "" for that of its bytes.
+    ``what`` tells this hash of a file from others of it; "" is for that of its bytes.
     """
     stat = path.stat()
     identity = f"{what}{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
@@ -177,21 +161,20 @@ def write_csv(
     *,
     floats: str = ".6f",
 ) -> None:
-    """Write a table with a header, one line a row.
-
-    Args:
-        path: of the table.
-        rows: {column: cell} each; what lacks or is None gives an empty cell.
-        columns: those to write, in their order; None takes those of the first row.
-        floats: format of the cells that are floats.
-    """
+    """Write ``csv_text`` of a table, which takes the same arguments, to ``path``."""
     write_text(path, csv_text(rows, columns, floats=floats))
 
 
 def csv_text(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None, *, floats: str = ".6f"
 ) -> str:
-    """Return what ``write_csv`` writes of the same arguments."""
+    """Return a table as csv: a header, and one line a row.
+
+    Args:
+        rows: {column: cell} each; what lacks or is None gives an empty cell.
+        columns: those to write, in their order; None takes those of the first row.
+        floats: format of the cells that are floats.
+    """
 
     def cell(value: Any) -> Any:
         if isinstance(value, float):
@@ -200,16 +183,13 @@ def csv_text(
 
     text = io.StringIO()
     columns = list(rows[0]) if columns is None else columns
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([columns, *([cell(row.get(key)) for key in columns] for row in rows)])
+    lines = [columns, *([cell(row.get(key)) for key in columns] for row in rows)]
+    csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()
 
 
 def csv_cell(value: Any) -> Any:
-    """``value`` for a cell of a csv: a quote goes before a text that a spreadsheet would compute.
-
-    For texts from outside: names of files, messages of errors. Numbers stay as they are.
-    """
+    """Return ``value``, with a quote before a text that a spreadsheet would compute."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
@@ -221,9 +201,6 @@ def remove_unfinished(folder: Path) -> None:
 
 def lock(folder: Path) -> TextIO:
     """Claim a folder for this process and those it starts, until the returned file is closed.
-
-    Args:
-        folder: is made if it is not there.
 
     Raises:
         RuntimeError: if another process has it.

@@ -35,11 +35,8 @@ def verify_hashes(folder: str | Path) -> dict[str, str]:
     Every file that ``hashes.json`` names must be there and unchanged, and ``configs/`` and
     ``models/`` must hold no other. A file of ``large_files.yml`` may be absent: it is downloaded.
 
-    Args:
-        folder: the bundle.
-
     Returns:
-        What is wrong: {path in the bundle: message}. Empty if all is well or nothing is recorded.
+        What is wrong: {path in the bundle: message}; empty also if nothing is recorded.
     """
     root = Path(folder)
     problems: dict[str, str] = {}
@@ -57,9 +54,8 @@ def _verify_listed(root: Path) -> dict[str, str]:
     except (ValueError, KeyError, TypeError, AttributeError):
         return {HASHES: 'is no JSON of the form {"sha256": {path: hash}}'}
     problems = {name: _verify_file(root, name, value) for name, value in expected.items()}
-    found = [path for part in _COMPLETE for path in (root / part).rglob("*") if path.is_file()]
-    for name in (path.relative_to(root).as_posix() for path in found):
-        if name not in expected:
+    for path in (path for part in _COMPLETE for path in (root / part).rglob("*") if path.is_file()):
+        if (name := path.relative_to(root).as_posix()) not in expected:
             problems[name] = f"was added: {HASHES} does not name it"
     return {name: problem for name, problem in problems.items() if problem}
 

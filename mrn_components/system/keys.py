@@ -17,7 +17,7 @@ _SECTIONS = ("imports", "initialize", "run", "finalize")
 
 
 def check_key(key: str, config: Mapping[str, Any], source: str, readers: str = "") -> None:
-    """Check that ``key`` names something in ``config``, or something new that is read.
+    """Check that a key names something in a config, or something new that is read.
 
     New names are read where a component takes the mapping they stand in (``rois#mine``), and where
     another key refers to them (``@train#sampler``).
@@ -57,7 +57,7 @@ def config_text(config: Any) -> str:
 
 
 def _known_keys(node: Any, part: str) -> set[str]:
-    """Names that may follow ``node``; with ``part`` among them where any name may."""
+    """Return the names that may follow ``node``; ``part`` is one where any name may."""
     if isinstance(node, list):
         return {str(index) for index in range(len(node))}
     if not isinstance(node, Mapping):
@@ -84,13 +84,9 @@ def _parts(key: str) -> list[str]:
 
 
 def typed_value(key: str, value: Any, config: Mapping[str, Any], source: str) -> Any:
-    """Read an override's value by the type that the config has there, bool or number.
+    """Read the value of a key that ``check_key`` found by the type in the config, bool or number.
 
-    Args:
-        key: id that ``check_key`` found.
-        value: as it was typed; expressions and references stay as they are.
-        config: merged config, references unresolved.
-        source: where the key stands, for the message.
+    Expressions and references stay as they are.
 
     Raises:
         ValueError: naming the key, its value and what is accepted.
@@ -118,16 +114,11 @@ def _own_value(key: str, config: Mapping[str, Any]) -> Any:
         return node[int(name)]
     if name in node or "_target_" not in node:
         return node.get(name)
-    parameter = _parameters(node).get(name)
-    return None if parameter is None else parameter.default
+    return getattr(_parameters(node).get(name), "default", None)
 
 
-def check_device(overrides: Mapping[str, Any], source: str = "--") -> None:
-    """Refuse an override of the device that torch does not know, or that this machine lacks.
-
-    Args:
-        overrides: keys and values of a config that this process runs.
-        source: where the key stands, for the message.
+def check_device(overrides: Mapping[str, Any]) -> None:
+    """Refuse a ``device`` among overrides that torch does not know, or that this machine lacks.
 
     Raises:
         ValueError: naming the device and those there are.
@@ -140,6 +131,4 @@ def check_device(overrides: Mapping[str, Any], source: str = "--") -> None:
     except (RuntimeError, AssertionError, TypeError) as error:
         count = torch.cuda.device_count()
         gpus = f"cuda:0 to cuda:{count - 1} are here" if count else "no GPU is here"
-        raise ValueError(
-            f"{source}device: {device!r} cannot be used; type cpu ({gpus})."
-        ) from error
+        raise ValueError(f"--device: {device!r} cannot be used; type cpu ({gpus}).") from error

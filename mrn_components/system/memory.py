@@ -12,9 +12,7 @@ def keep_freed_memory() -> bool:
     glibc maps every large tensor on the CPU anew and unmaps it when it is freed, so that the system
     zeroes its pages each time. That costs an inference of ViT-B in fp32 a twelfth of its time. Peak
     memory stays what it was; memory that is free again is not given back before the process ends.
-
-    Returns:
-        Whether it is kept; False where the C library is not glibc.
+    Return whether it is kept, which it is not where the C library is not glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

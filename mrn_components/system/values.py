@@ -3,7 +3,7 @@
 import difflib
 import math
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -27,19 +27,24 @@ def parse_value(name: str, text: str, annotation: Any) -> Any:
     Raises:
         ValueError: naming the argument, what came and what is accepted.
     """
-    kinds = {get_origin(kind) or kind: kind for kind in _members(annotation)}
-    if type(None) in kinds and text.lower() == "none" and not {str, Path} & kinds.keys():
+    union = get_origin(annotation) in (Union, types.UnionType)
+    kinds = {get_origin(k) or k: k for k in (get_args(annotation) if union else (annotation,))}
+    texts = {str, Path} & kinds.keys()
+    if type(None) in kinds and text.lower() == "none" and not texts:
         return None
-    origin = next(origin for origin in _READERS if origin in kinds)
-    return _READERS[origin](name, text, kinds[origin])
+    if Sequence in kinds:
+        return [parse_value(name, word, get_args(kinds[Sequence])[0]) for word in _words(text)]
+    if texts or Literal in kinds:
+        return text if texts else _parse_choice(name, text, get_args(kinds[Literal]))
+    if bool in kinds:
+        return parse_bool(name, text)
+    if Mapping in kinds:
+        return _parse_mapping(name, text)
+    return parse_number(name, text, whole=float not in kinds)
 
 
 def parse_bool(name: str, value: Any) -> bool:
-    """Read true, yes, 1, false, no or 0, in any case.
-
-    Raises:
-        ValueError: naming the argument, what came and what is accepted.
-    """
+    """Read true, yes, 1, false, no or 0, in any case; raise ValueError for another word."""
     word = str(value).lower()
     if word not in _BOOLS:
         raise ValueError(f"{name}: {value!r} is neither true nor false; type True or False.")
@@ -47,11 +52,7 @@ def parse_bool(name: str, value: Any) -> bool:
 
 
 def parse_number(name: str, value: Any, whole: bool) -> int | float:
-    """Read a number; ``1e3`` is a whole one.
-
-    Raises:
-        ValueError: naming the argument, what came and what is accepted.
-    """
+    """Read a number, of which ``1e3`` is a whole one; raise ValueError for another word."""
     wanted = "a whole number" if whole else "a number"
     try:
         number = float(value)
@@ -72,16 +73,6 @@ def did_you_mean(words: Sequence[str]) -> str:
     return f" Did you mean {' or '.join(words)}?" if words else ""
 
 
-def _members(annotation: Any) -> tuple[Any, ...]:
-    if get_origin(annotation) in (Union, types.UnionType):
-        return get_args(annotation)
-    return (annotation,)
-
-
-def _parse_list(name: str, text: str, kind: Any) -> list[Any]:
-    return [parse_value(name, word, get_args(kind)[0]) for word in _words(text)]
-
-
 def _words(text: str) -> list[str]:
     """The words of ``a,b`` or of a Python list."""
     if text[:1] in ("[", "("):
@@ -92,29 +83,15 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
 
-def _parse_choice(name: str, text: str, kind: Any) -> str:
-    choices = get_args(kind)
+def _parse_choice(name: str, text: str, choices: Sequence[str]) -> str:
     if text not in choices:
         meant = did_you_mean(nearest(text, choices))
         raise ValueError(f"{name}: {text!r} is none of {', '.join(choices)}.{meant}")
     return text
 
 
-def _parse_mapping(name: str, text: str, _kind: Any) -> dict[str, Any]:
+def _parse_mapping(name: str, text: str) -> dict[str, Any]:
     value = DefaultParseValue(text)
     if not isinstance(value, dict):
         raise ValueError(f"{name}: {text!r} is no dict; type \"{{'key': value}}\".")
     return value
-
-
-# How each type is read, in the order in which the members of a union are tried.
-_READERS: dict[Any, Callable[[str, str, Any], Any]] = {
-    Sequence: _parse_list,
-    str: lambda _name, text, _kind: text,
-    Path: lambda _name, text, _kind: text,
-    Literal: _parse_choice,
-    bool: lambda name, text, _kind: parse_bool(name, text),
-    Mapping: _parse_mapping,
-    float: lambda name, text, _kind: parse_number(name, text, whole=False),
-    int: lambda name, text, _kind: parse_number(name, text, whole=True),
-}

@@ -35,8 +35,8 @@ def in_order(
     Ctrl-C to this process, and end when it ends, however that happens.
 
     Args:
-        function: what is done; its errors are raised here.
-        items: what it is done to.
+        function: its errors are raised here.
+        items: what it is applied to.
         workers: how many processes; 0 for this one.
         lost: makes the result of an item whose worker dies, and dies again where it has the item
             alone; None ends with an error.

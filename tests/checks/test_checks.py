@@ -17,7 +17,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from mrn_components.app.check import check
-from mrn_components.checks import check_headers, check_subject, examine_subject
+from mrn_components.checks import check_headers, examine_subject
 from mrn_components.checks.cohort import class_findings
 from mrn_components.checks.confounds import confound_baseline, confound_findings
 from mrn_components.checks.masks import REGIONS
@@ -108,22 +108,21 @@ def test_all_faults_of_a_subject_are_found_at_once(copied):
     faults_data.label_255(copied)
     faults_data.stray_voxel(copied)
     (subject, *_) = load_subjects(copied, require_labels=False, check_headers=False)
-    found = {finding.id for finding in check_subject(subject, deep=True)}
+    found = {finding.id for finding in examine_subject(subject, deep=True).findings}
     assert found == {"forms-disagree", "non-finite", "unknown-labels", "stray-component"}
-    cheap = {finding.id for finding in check_subject(subject, deep=False)}
-    assert cheap == {"forms-disagree", "non-finite"}
-    assert {finding.subject for finding in check_subject(subject, deep=False)} == {"SUBJ_000"}
+    cheap = examine_subject(subject, deep=False).findings
+    assert {finding.id for finding in cheap} == {"forms-disagree", "non-finite"}
+    assert {finding.subject for finding in cheap} == {"SUBJ_000"}
 
 
 def test_a_subject_may_lack_an_image_and_masks(copied):
-    assert (
-        check_subject({"subject": "A", "nm": str(faults_data.path(copied, "NM"))}, deep=True) == []
-    )
+    subject = {"subject": "A", "nm": str(faults_data.path(copied, "NM"))}
+    assert examine_subject(subject, deep=True).findings == []
 
 
 def test_the_cheap_part_passes_the_tests_cohort(cohort):
     for subject in load_subjects(cohort):
-        assert check_subject(subject, deep=False) == []
+        assert examine_subject(subject, deep=False).findings == []
 
 
 def test_headers_alone_find_what_needs_no_voxels(copied):

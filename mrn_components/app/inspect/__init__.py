@@ -4,6 +4,3 @@ A guard, not a sandbox; SECURITY.md says what it holds off and what it does not.
 """
 
 from mrn_components.app.inspect.bundle import inspect_bundle, open_bundle
-from mrn_components.app.inspect.differences import Difference
-
-__all__ = ["Difference", "inspect_bundle", "open_bundle"]

@@ -42,11 +42,7 @@ def archive_problems(path: Path) -> list[str]:
 
 
 def unpack_bundle(path: Path, folder: Path) -> Path:
-    """Unpack a zip file that has no problems, and return the bundle's folder.
-
-    Args:
-        path: the zip file.
-        folder: an empty folder.
+    """Unpack a zip file that has no problems into an empty folder; return the bundle's in it.
 
     Raises:
         ValueError: if it is damaged.

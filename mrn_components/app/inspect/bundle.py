@@ -8,9 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mrn_components.app.inspect.archive import archive_problems, unpack_bundle
-from mrn_components.app.inspect.compare import Comparison, compare, strange_words
+from mrn_components.app.inspect.compare import Comparison, Difference, compare, strange_words
 from mrn_components.app.inspect.contents import content_differences
-from mrn_components.app.inspect.differences import Difference
 from mrn_components.app.inspect.installed import counterparts
 from mrn_components.bundle import RunArguments, bundle_config
 from mrn_components.system.errors import UntrustedBundleError
@@ -28,15 +27,12 @@ def inspect(bundle: str | Path) -> str:
     Args:
         bundle: folder of a bundle or of a training run, or a bundle's zip file.
 
-    Returns:
-        That it is data.
-
     Raises:
-        SystemExit: if it is not; what differs is printed.
+        SystemExit: if it is not data; what differs is printed.
     """
     found = inspect_bundle(bundle)
-    if found:
-        print(*found, sep="\n")
+    for difference in found:
+        print(difference)
     if count := sum(difference.effect != "ours is used" for difference in found):
         print(f"{count} problems: do not run {bundle} unless you trust who made it.")
         raise SystemExit(UntrustedBundleError.exit_code)
@@ -48,9 +44,6 @@ def inspect_bundle(path: str | Path) -> list[Difference]:
 
     Args:
         path: folder of a bundle or of a training run, or a bundle's zip file.
-
-    Returns:
-        The differences from the installed bundle; empty where data alone differ.
 
     Raises:
         FileNotFoundError: if ``path`` is no bundle.
@@ -82,8 +75,7 @@ def open_bundle(
         trust: use the bundle in spite of what differs, which is logged.
 
     Returns:
-        A config file, and the keys and values to put into it, ``overrides`` and the bundle's
-        folder included.
+        A config file, and what to put into it: ``overrides`` and the bundle's folder included.
 
     Raises:
         UntrustedBundleError: naming what differs.
@@ -97,7 +89,7 @@ def open_bundle(
         raise _untrusted(root, found)
     file, settings = bundle_config(root, "inference"), {}
     if not trusted:
-        bundle, config, result = _closest(read_plain(file))
+        bundle, config, result = _closest(read_plain(file), file.name)
         file = bundle_config(bundle, "inference")
         installed = read_plain(file)
         config = {**config, **result.settings}
@@ -108,8 +100,7 @@ def open_bundle(
     if typed and not trusted:
         raise _untrusted(root, typed)
     if found or typed:
-        count = len(found) + len(typed)
-        _logger.warning("%s is trusted in spite of %d differences", path, count)
+        _logger.warning("%s is trusted in spite of %d differences", path, len(found) + len(typed))
     return file, {**settings, "bundle_root": str(path), **overrides}
 
 
@@ -122,9 +113,9 @@ def _untrusted(root: Path, found: list[Difference]) -> UntrustedBundleError:
     )
 
 
-def _closest(theirs: Mapping[str, Any]) -> tuple[Path, dict[str, Any], Comparison]:
+def _closest(theirs: Mapping[str, Any], file: str) -> tuple[Path, dict[str, Any], Comparison]:
     """Compare a config with the installed one that it differs least from."""
-    compared = [(path, ours, compare(theirs, ours)) for path, ours in counterparts(theirs)]
+    compared = [(path, ours, compare(theirs, ours, file)) for path, ours in counterparts(theirs)]
     return min(compared, key=lambda each: sum(e == "refused" for *_, e in each[2].found))
 
 
@@ -148,15 +139,13 @@ def _differences(root: Path, name: str) -> Iterator[Difference]:
             "(bundles/mrn), its zip file, or the folder of a training run."
         )
     installed: list[Path] = []
-    for file in files:
-        if file.exists():
-            where = file.relative_to(root).as_posix()
-            try:
-                bundle, _, result = _closest(read_plain(file))
-            except ValueError as error:
-                yield Difference(where, "", str(error))
-                continue
+    for file in filter(Path.exists, files):
+        where = f"configs/{file.name}"
+        try:
+            bundle, _, result = _closest(read_plain(file), where)
+        except ValueError as error:
+            yield Difference(where, "", str(error))
+        else:
             installed.append(bundle)
-            for key, what, effect in result.found:
-                yield Difference(where, key, what, effect)
+            yield from result.found
     yield from content_differences(root, installed)

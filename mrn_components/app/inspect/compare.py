@@ -6,13 +6,11 @@ read nor write nor run anything. Nothing of it is built, imported or evaluated.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from monai.bundle import ReferenceResolver
 
-from mrn_components.app.inspect.differences import Effect, shown
-from mrn_components.app.inspect.vocabulary import ENCODER_WEIGHTS, Vocabulary, is_literal
+from mrn_components.app.inspect.vocabulary import ENCODER_WEIGHTS, Vocabulary, is_literal, shown
 from mrn_components.bundle import NETWORK_BLOCKS
 from mrn_components.system.plain_data import items
 
@@ -26,45 +24,46 @@ _OF_THE_USER = (
 _WIRING = ("initialize", "finalize", "run", "handlers", "guards", "evaluator", "dataloader")
 _NAME = re.compile(r"[^\W_]\w*")
 
-Found = tuple[str, str, Effect]  # id in the config, what stands there, what follows
+# Prediction refuses it; or prediction does not read it, but who trains from it would run it; or
+# the installed one is used in its place.
+Effect = Literal["refused", "not predicted with", "ours is used"]
 
 
-@dataclass
-class Comparison:
-    """What became of a config.
+class Difference(NamedTuple):
+    """Something in a bundle that differs from the installed one and is not data."""
 
-    Args:
-        settings: top keys of the installed config, and the values that the bundle puts there.
-        found: what differs and is not data.
-    """
+    file: str  # path in the bundle; "--" for an override from the command line
+    where: str  # id in a config, else empty
+    what: str  # what stands there, what stands in ours, or what is wrong with it
+    effect: Effect = "refused"
 
-    settings: dict[str, Any] = field(default_factory=dict)
-    found: list[Found] = field(default_factory=list)
+    def __str__(self) -> str:
+        parts = [part for part in (self.file, self.where, self.what) if part]
+        return ": ".join(parts) + ("" if self.effect == "refused" else f" ({self.effect})")
 
 
-def compare(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Comparison:
-    """Compare a foreign inference config with the installed one.
+class Comparison(NamedTuple):
+    """What became of a config."""
 
-    Args:
-        theirs: as it was read, nothing resolved.
-        ours: the same.
-    """
-    result = Comparison()
-    brought = _brought_literals(theirs, ours)
-    ours = {**brought, **ours}
+    settings: dict[str, Any]  # top keys of the installed config, and what the bundle puts there
+    found: list[Difference]  # what is not data
+
+
+def compare(theirs: Mapping[str, Any], ours: Mapping[str, Any], file: str = "") -> Comparison:
+    """Compare a foreign inference config with ours, both as they were read; ``file`` has theirs."""
+    settings = _brought_literals(theirs, ours)
+    ours = {**settings, **ours}
+    found: list[Difference] = []
     if "network_def" not in theirs:
-        result.found.append(("", "it has no network_def: it predicts nothing", "refused"))
+        found.append(Difference(file, "", "it has no network_def: it predicts nothing"))
     for key, value in theirs.items():
-        if not _NAME.fullmatch(str(key)):
-            result.found.append(
-                (shown(key), "no name; overlays stand in files of their own", "refused")
-            )
-        elif value != ours.get(key, ...):
-            result.found += _compare_key(key, value, ours, result.settings)
-    result.settings |= brought
+        strange = [Difference(file, *each) for each in _compare_key(key, value, ours)]
+        found += strange
+        if not strange and key not in _OF_THE_USER and value != ours[key]:
+            settings[key] = value
     for key in sorted(ours.keys() - theirs.keys() - {"network_def"}):
-        result.found.append((key, f"not there, ours {shown(ours[key])}", "ours is used"))
-    return result
+        found.append(Difference(file, key, f"not there, ours {shown(ours[key])}", "ours is used"))
+    return Comparison(settings, found)
 
 
 def _brought_literals(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,7 +79,7 @@ def _brought_literals(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dic
 def strange_words(
     key: str, theirs: Any, ours: Mapping[str, Any], paths: bool = False
 ) -> list[tuple[str, str]]:
-    """Return what may not stand at a key of a config: ids, and what stands there.
+    """Return the ids below a top key at which something may not stand, and what does.
 
     Args:
         key: top key.
@@ -99,42 +98,37 @@ def strange_words(
 
 
 def _compare_key(
-    key: str, theirs: Any, ours: Mapping[str, Any], settings: dict[str, Any]
-) -> Iterator[Found]:
-    if strange := strange_words(key, theirs, ours):
+    key: str, theirs: Any, ours: Mapping[str, Any]
+) -> Iterator[tuple[str, str, Effect]]:
+    """Yield what keeps the value of a top key from standing in ours."""
+    if not _NAME.fullmatch(str(key)):
+        yield shown(key), "no name; overlays stand in files of their own", "refused"
+    elif theirs == ours.get(key, ...):
+        return
+    elif strange := strange_words(key, theirs, ours):
         yield from ((where, what, "refused") for where, what in strange)
-    elif key in _TREES and key in ours:
-        settings[key] = theirs
-    elif key in _TREES:
-        yield key, f"{shown(theirs)}, which ours does not have", "refused"
     elif key not in ours:
-        yield key, f"{shown(theirs)}, which ours does not have", "ours is used"
-    elif key not in _OF_THE_USER:
-        merged, others = _merge(theirs, ours[key], key)
-        if key in _WIRING:
-            yield key, _both(theirs, ours[key]), "ours is used"
-        else:
-            yield from ((where, _both(*values), "refused") for where, *values in others)
-            settings[key] = merged
+        effect: Effect = "refused" if key in _TREES else "ours is used"
+        yield key, f"{shown(theirs)}, which ours does not have", effect
+    elif key in _WIRING:
+        yield key, f"{shown(theirs)}, ours {shown(ours[key])}", "ours is used"
+    elif key not in _TREES and key not in _OF_THE_USER:
+        for where, *values in _no_literals(theirs, ours[key], key):
+            yield where, "{}, ours {}".format(*map(shown, values)), "refused"
 
 
-def _both(theirs: Any, ours: Any) -> str:
-    return f"{shown(theirs)}, ours {shown(ours)}"
-
-
-def _merge(theirs: Any, ours: Any, where: str) -> tuple[Any, list[tuple[str, Any, Any]]]:
-    """Return ours with the literals of theirs, and what else differs: id, theirs, ours."""
+def _no_literals(theirs: Any, ours: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
+    """Yield where theirs is no literal in the place of one of ours: id, theirs, ours."""
     if theirs == ours:
-        return ours, []
+        return
     name = ReferenceResolver.split_id(where)[-1]
-    may_differ = not name.startswith("_") and name != ENCODER_WEIGHTS
-    if is_literal(theirs) and is_literal(ours) and may_differ:
-        return theirs, []
+    literals = is_literal(theirs) and is_literal(ours)
+    if literals and not name.startswith("_") and name != ENCODER_WEIGHTS:
+        return
     mappings = isinstance(theirs, Mapping) and isinstance(ours, Mapping)
     lists = isinstance(theirs, list) and isinstance(ours, list)
-    if not ((mappings and theirs.keys() == ours.keys()) or (lists and len(theirs) == len(ours))):
-        return ours, [(where, theirs, ours)]
-    parts = {key: _merge(theirs[key], value, f"{where}#{key}") for key, value in items(ours)}
-    merged = {key: part for key, (part, _) in parts.items()}
-    others = [other for _, found in parts.values() for other in found]
-    return (merged if mappings else list(merged.values())), others
+    if (mappings and theirs.keys() == ours.keys()) or (lists and len(theirs) == len(ours)):
+        for key, value in items(ours):
+            yield from _no_literals(theirs[key], value, f"{where}#{key}")
+    else:
+        yield where, theirs, ours

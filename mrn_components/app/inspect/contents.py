@@ -2,6 +2,7 @@
 
 import filecmp
 import os
+import zipfile
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.machinery import all_suffixes
@@ -10,11 +11,11 @@ from pathlib import Path
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 import mrn_components
-from mrn_components.app.inspect.differences import Difference
+from mrn_components.app.inspect.compare import Difference, Effect
 from mrn_components.app.inspect.vocabulary import Vocabulary
 from mrn_components.segmentation.plan import read_plan
 from mrn_components.system.errors import DamagedFileError
-from mrn_components.system.files import WEIGHTS, check_digest, has_checksums
+from mrn_components.system.files import WEIGHTS, check_digest
 from mrn_components.system.hashes import verify_hashes
 from mrn_components.system.plain_data import CONFIGS, read_plain
 
@@ -24,12 +25,7 @@ _CODE = tuple(all_suffixes())
 
 
 def content_differences(root: Path, installed: Sequence[Path]) -> Iterator[Difference]:
-    """Look at all files of a bundle; run and import none.
-
-    Args:
-        root: folder of the bundle.
-        installed: folders of the installed bundles that it is compared with.
-    """
+    """Look at all files of a bundle, which is compared with some installed ones; import none."""
     for name, what in verify_hashes(root).items():
         yield Difference(name, "", what)
     for count, file in enumerate(_walk(root)):
@@ -75,24 +71,23 @@ def _walk(root: Path) -> Iterator[Path]:
 
 def _config_differences(file: Path, name: str, installed: Sequence[Path]) -> Iterator[Difference]:
     """What in a config that prediction does not read would run if somebody trained from it."""
-    if file.name.startswith("plan_") and file.suffix == ".json":
-        try:
+    is_plan = file.name.startswith("plan_") and file.suffix == ".json"
+    effect: Effect = "refused" if is_plan else "not predicted with"
+    try:
+        if is_plan:
             read_plan(file)
-        except ValueError as error:
-            yield Difference(name, "", str(error))
-    elif file.suffix.lower() in CONFIGS and not name.startswith("configs/inference."):
-        is_text = name == "configs/metadata.json"
-        known = Vocabulary(paths=True) if is_text else _of_training(tuple(installed))
-        try:
+        elif file.suffix.lower() in CONFIGS and not name.startswith("configs/inference."):
+            is_text = name == "configs/metadata.json"
+            known = Vocabulary(paths=True) if is_text else _of_training(tuple(installed))
             for where, what in known.strange(read_plain(file)):
-                yield Difference(name, where, what, "not predicted with")
-        except ValueError as error:
-            yield Difference(name, "", str(error), "not predicted with")
-    elif file.suffix == ".conf":
-        twins = [bundle / "configs" / file.name for bundle in installed]
-        if not any(twin.is_file() and filecmp.cmp(twin, file, shallow=False) for twin in twins):
-            what = "not as installed: Python evaluates what a set-up of logs names"
-            yield Difference(name, "", what, "not predicted with")
+                yield Difference(name, where, what, effect)
+        elif file.suffix == ".conf":
+            twins = [bundle / "configs" / file.name for bundle in installed]
+            if not any(twin.is_file() and filecmp.cmp(twin, file, shallow=False) for twin in twins):
+                what = "not as installed: Python evaluates what a set-up of logs names"
+                yield Difference(name, "", what, effect)
+    except ValueError as error:
+        yield Difference(name, "", str(error), effect)
 
 
 @lru_cache
@@ -108,7 +103,7 @@ def _weights_problems(file: Path) -> Iterator[str]:
     """What is wrong with a file of weights; nothing that it names is imported."""
     try:
         check_digest(file)
-        if not has_checksums(file):
+        if not zipfile.is_zipfile(file):
             yield "it has no checksums (torch's old format): read it safely, and save it anew"
         if unsafe := get_unsafe_globals_in_checkpoint(file):
             yield f"it would run {', '.join(sorted(unsafe))}"

@@ -32,11 +32,10 @@ def installed_bundles() -> list[Path]:
 
 
 def counterparts(theirs: Mapping[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield the installed bundles that a config may be of, and their inference configs.
+    """Yield the installed bundles that an inference config may be of, and theirs.
 
-    Args:
-        theirs: an inference config. Where it names its bundle, that one is yielded, else all. For
-            an ensemble ours is one too, of as many networks.
+    Where it names its bundle, that one is yielded, else all. For an ensemble ours is one too, of as
+    many networks.
     """
     root = theirs.get("bundle_root")
     name = root.get("name") if isinstance(root, Mapping) else None

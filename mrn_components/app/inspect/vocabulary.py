@@ -6,12 +6,12 @@ configs, with the arguments that they have there.
 """
 
 import re
+import reprlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from monai.bundle import ReferenceResolver
 
-from mrn_components.app.inspect.differences import shown
 from mrn_components.system.plain_data import items
 
 # A file, or a download: a bundle's weights are where its ckpt_path says.
@@ -41,6 +41,9 @@ _PARTS: dict[str, set[str] | None] = {
     "mrn_components.SliceEncoder": _SLICE_ENCODER,
 }
 
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+
 _KEY = re.compile(r"\+?\w[\w:#.-]*")  # MONAI writes keys into expressions
 _REFERENCE = re.compile(r"@(\w+)(?:(?:#|::)\w+)*")
 _WORD = re.compile(r"(?![./-])[\w .,+*?\[\]()^/°-]*")  # a path that leads elsewhere is none
@@ -53,6 +56,11 @@ def is_literal(node: Any) -> bool:
     if isinstance(node, str):
         return bool(_WORD.fullmatch(node)) and ".." not in node
     return node is None or (isinstance(node, int | float) and abs(node) < 1e300)
+
+
+def shown(value: Any) -> str:
+    """Return a value in one short line, without characters that move a terminal's cursor."""
+    return _short.repr(value)
 
 
 class Vocabulary:
@@ -119,9 +127,8 @@ class Vocabulary:
         arguments = self.parts.get(target) if isinstance(target, str) else None
         for key, value in node.items():
             inner, name = f"{where}#{key}".lstrip("#"), _last(key)
-            if (name, repr(value)) in self.switches:
-                continue
-            if name == "_disabled_" and isinstance(value, bool):
+            on_or_off = name == "_disabled_" and isinstance(value, bool)
+            if on_or_off or (name, repr(value)) in self.switches:
                 continue
             if name == "_target_":
                 if not isinstance(value, str) or value not in self.parts:
@@ -134,12 +141,10 @@ class Vocabulary:
                 yield from self.strange(value, inner)
 
     def _knows_argument(self, key: Any, value: Any, arguments: Collection[str] | None) -> bool:
-        name = _last(key)
         if arguments is not None and key not in arguments:
             return False
-        if name in _FILE_ARGUMENTS and not self.paths:
-            return value is None or (isinstance(value, str) and value in self.files)
-        return True
+        is_file = _last(key) in _FILE_ARGUMENTS and not self.paths
+        return not is_file or value is None or (isinstance(value, str) and value in self.files)
 
 
 def _last(key: Any) -> str:

@@ -13,10 +13,11 @@ from mrn_components.app.predict.classifier import Classifier
 from mrn_components.app.predict.records import Record, empty_record, unpredicted
 from mrn_components.app.report.images import Shown, draw_images
 from mrn_components.biomarkers import measure_nuclei
-from mrn_components.checks import Finding, examine_subject
+from mrn_components.checks import examine_subject
 from mrn_components.data import Subject
 from mrn_components.data.ledger import Ledger, find_trained_on
 from mrn_components.data.tables import files_of
+from mrn_components.images.finding import Finding
 from mrn_components.images.image import Image
 from mrn_components.images.volume import Volume
 from mrn_components.system.errors import user_message
