@@ -1,16 +1,34 @@
 import random
 from collections import deque
+from types import SimpleNamespace
 
 import pytest
 import torch
 from ignite.engine import Events
 from ignite.utils import manual_seed
 from monai.engines.utils import IterationEvents
-from stand_in import Losses, StandIn, make_dataset, make_optimizer, make_trainer
+from stand_in import (
+    ROIS,
+    Losses,
+    StandIn,
+    collate,
+    make_dataset,
+    make_optimizer,
+    make_trainer,
+    prepare_batch,
+)
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from mrn_components import CategoryBank, MRNLoss, MSupMoCoHandler, ProjectionHead, SeedHandler
+from mrn_components import (
+    MRN,
+    CategoryBank,
+    MRNLoss,
+    MSupMoCoHandler,
+    ProjectionHead,
+    SeedHandler,
+    SERes10,
+)
 
 
 def make_handler(network, **options):
@@ -248,7 +266,19 @@ def test_state_survives_a_file(tmp_path):
 # ---- two ranks
 
 
-def run_rank(rank, world_size, folder, steps=8, batch=8):
+def stand_in():
+    network = StandIn()
+    return network, make_optimizer(network, lr=1e-3)
+
+
+def seres10():
+    """The baseline, which must normalise nothing by the batch that a process happens to have."""
+    rois = {roi: SimpleNamespace(num_classes=0) for roi in ROIS}  # image channels alone
+    network = MRN(rois=rois, encoder=SERes10(widths=(32, 32, 32, 64)), dropout=0.0)
+    return network, torch.optim.SGD(network.parameters(), lr=1e-3)
+
+
+def run_rank(rank, world_size, folder, make, steps, batch=8):  # noqa: PLR0917
     """Train on this rank's share of every global batch and save what the ranks must agree on."""
     torch.set_num_threads(1)
     if world_size > 1:
@@ -256,7 +286,7 @@ def run_rank(rank, world_size, folder, steps=8, batch=8):
             "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size
         )
     manual_seed(7)
-    network = StandIn()
+    network, optimizer = make()
     wrapped = DistributedDataParallel(network) if world_size > 1 else network
     manual_seed(7 + rank)  # ranks may start with other projectors
     handler = MSupMoCoHandler(network=wrapped, bank_size=12, projection_dim=8, momentum=0.9)
@@ -267,7 +297,7 @@ def run_rank(rank, world_size, folder, steps=8, batch=8):
     items.data = [item for i, item in enumerate(items.data) if i % batch // share == rank]
     trainer = make_trainer(
         wrapped,
-        make_optimizer(wrapped, lr=1e-3),
+        optimizer,
         [handler],
         epochs=1,
         dataset=items,
@@ -276,18 +306,22 @@ def run_rank(rank, world_size, folder, steps=8, batch=8):
     )
     trainer.run()
     assert trainer.state.iteration == steps
-    torch.save({"network": network.state_dict(), **handler.state_dict()}, f"{folder}/{rank}.pt")
+    network.eval()
+    images = prepare_batch(collate([items[0]]))[0]
+    parts = {"network": network.state_dict(), "logits": network(images)["logits"].detach()}
+    torch.save({**parts, **handler.state_dict()}, f"{folder}/{rank}.pt")
     if world_size > 1:
         dist.destroy_process_group()
 
 
-def test_two_ranks_train_like_one_process(tmp_path, processes):
+@pytest.mark.parametrize(("make", "steps"), [(stand_in, 8), (seres10, 2)])
+def test_two_ranks_train_like_one_process(tmp_path, processes, make, steps):
     results = {}
     for world_size in (1, 2):
         folder = tmp_path / str(world_size)
         folder.mkdir()
         ranks = [
-            processes.Process(target=run_rank, args=(rank, world_size, folder))
+            processes.Process(target=run_rank, args=(rank, world_size, folder, make, steps))
             for rank in range(world_size)
         ]
         for process in ranks:
@@ -298,5 +332,5 @@ def test_two_ranks_train_like_one_process(tmp_path, processes):
         results[world_size] = [torch.load(folder / f"{r}.pt") for r in range(world_size)]
     (single,), (first, second) = results[1], results[2]
     torch.testing.assert_close(first["bank"], second["bank"], rtol=0, atol=0)
-    for part in ("network", "projector", "teacher", "bank"):
+    for part in ("network", "logits", "projector", "teacher", "bank"):
         torch.testing.assert_close(first[part], single[part], rtol=0, atol=1e-6)
