@@ -31,7 +31,7 @@ def identify_subjects(
         cache_dir: folder that remembers the hashes of unchanged files; None reads every image.
 
     Returns:
-        The marks of each subject.
+        ``{subject: {"id SUBJ_000", "image 9f86d0...", ...}}``.
     """
     memo_dir = None if cache_dir is None else Path(cache_dir) / "digests"
     identities = {}

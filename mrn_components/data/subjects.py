@@ -29,8 +29,8 @@ def load_subjects(
     Args:
         dataset_dir: folder of subjects, one subject's folder, a JSON datalist or a BIDS directory,
             as ``find_subjects`` reads them.
-        labels: csv of rows ``case_id,label[,person]``, or JSON datalist; None takes a datalist's
-            own labels, or the only csv in ``dataset_dir``.
+        labels: csv of rows ``case_id,label[,person]``, or JSON datalist, as typed or relative to
+            ``dataset_dir``; None takes a datalist's own labels, or the only csv there.
         require_labels: read the label; False leaves it out.
         require_masks: expect the masks of the nuclei; False leaves them out.
         check_headers: refuse files whose header, the first kilobyte, says that they are no usable

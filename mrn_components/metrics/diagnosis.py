@@ -50,10 +50,7 @@ def diagnosis_metrics(prob_pd: Scores, labels: Labels, seed: int = 1) -> dict[st
         "sensitivity": _proportion(right[truth == 1], "PD subject"),
         "specificity": _proportion(right[truth == 0], "HC subject"),
         "roc_auc": auc,
-        "roc_auc_bootstrap": {
-            "value": auc["value"],
-            **bootstrap_interval(classes, roc_auc, seed),
-        },
+        "roc_auc_bootstrap": {"value": auc["value"], **bootstrap_interval(classes, roc_auc, seed)},
         "f1_macro": _f1_macro(found, truth, 2, seed),
         "brier": {"value": brier, **bootstrap_interval(classes, _brier, seed)},
         "ece": {
