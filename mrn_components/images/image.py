@@ -32,11 +32,15 @@ class Image:
         window: values that become 0 and 1 for the network, black and white on pages; None takes
             each volume's own ``percentiles``.
         percentiles: lower and upper percentile of a volume, without a window.
+        relative_window: for the network alone, instead of ``percentiles``: values that become 0 and
+            1, in units of the median of the tissue around the nuclei of a region. It makes
+            arbitrary units comparable, whatever the field of view.
         bids: globs of its file names in BIDS; none takes those of the quantity.
 
     Raises:
         ValueError: for a name or stem that cannot be one, nuclei without a mask or with ids that
-            are no two distinct numbers from 1 to 255, a window or percentiles that are no range.
+            are no two distinct numbers from 1 to 255, a window or percentiles that are no range, or
+            two windows.
     """
 
     file: str
@@ -47,6 +51,7 @@ class Image:
     unit: str = ""
     window: tuple[float, float] | None = None
     percentiles: tuple[float, float] = (0.5, 99.5)
+    relative_window: tuple[float, float] | None = None
     bids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -54,7 +59,11 @@ class Image:
         set_(self, "name", self.name or self.file.lower())
         self._check_names()
         self._check_nuclei()
-        for key in ("window", "percentiles"):
+        if self.window is not None and self.relative_window is not None:
+            raise ValueError(
+                f"image {self.name!r}: a window and a relative_window are two scales; leave one out."
+            )
+        for key in ("window", "percentiles", "relative_window"):
             span = getattr(self, key)
             if span is not None and not (len(span) == 2 and span[0] < span[1]):
                 raise ValueError(
@@ -151,6 +160,7 @@ CHALLENGE_IMAGES = {
         file="NM",
         mask="NM_mask",
         quantity="neuromelanin",
+        relative_window=(0.7, 1.5),
         nuclei={"SN": (1, 2)},  # substantia nigra as neuromelanin shows it
     ),
     "qsm": Image(

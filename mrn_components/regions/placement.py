@@ -36,7 +36,8 @@ class ROIPlacer:
     """Place the ROIs in a subject's volumes.
 
     An ROI's box holds its nuclei, of each id the largest 26-connected component, and
-    ``roi.margin_mm`` on every side; an ROI without nuclei is the whole image. With
+    ``roi.margin_mm`` on every side, or is a field of ``roi.extent_mm`` about the middle of that box;
+    an ROI without nuclei is the whole image. With
     ``missing="fallback"`` a nucleus that the mask lacks takes the box of its other side, reflected
     about the subject's mid-sagittal plane, or else the box of the population. Plane and population
     are put where the nuclei of all masks say, since the images share a world. Nuclei that the
@@ -129,6 +130,7 @@ class ROIPlacer:
         if volume is not None:
             affine = volume.affine.numpy()
             spacing[world_axes(affine)] = voxel_sizes(affine)
+            spacing[:2] = spacing[:2].min()  # as crops get square pixels
         affine = np.diag([*spacing, 1.0])
         usual = [self.usual[nucleus] for nucleus in _nuclei(roi) if nucleus in self.usual]
         boxes = [box.to_voxels(affine) for box in usual or [_UNKNOWN]]
@@ -220,4 +222,10 @@ def _border(
 
 
 def _roi_box(boxes: Sequence[Box], roi: ROI, affine: np.ndarray) -> Box:
-    return enclosing_box(boxes, roi.margin_voxels(voxel_sizes(affine).tolist()))
+    spacing = voxel_sizes(affine)
+    if roi.extent_mm is None:
+        return enclosing_box(boxes, roi.margin_voxels(spacing.tolist()))
+    start, stop = enclosing_box(boxes, (0, 0, 0))
+    size = np.rint(np.array(roi.extent_mm)[world_axes(affine)] / spacing).astype(int).clip(1)
+    start = (start + stop - size) // 2
+    return Box(start, start + size)

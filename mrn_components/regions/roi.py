@@ -18,16 +18,20 @@ class ROI:
             order of the classes: background is 0, ``nuclei[0]`` is 1, and so on; left and right
             share a class (section 3.4). None at all takes the whole image, which needs no mask.
         margin_mm: tissue kept around the nuclei on every side, in mm. The paper is silent.
+        extent_mm: instead of the margin, the sides of a field of fixed size about the middle of the
+            nuclei, in mm, from right to left, front to back and below to above; its size then says
+            nothing of the subject. None fits the nuclei.
         size: longest in-plane side after resizing, in pixels. Paper: 224 (section 3.3).
 
     Raises:
         ValueError: for something else than an image, a nucleus that its mask does not hold, a
-            repeated nucleus, a negative margin or a size below 1.
+            repeated nucleus, a negative margin, an extent that is none, or a size below 1.
     """
 
     image: Image
     nuclei: Sequence[str]
     margin_mm: float = 4.0
+    extent_mm: Sequence[float] | None = None
     size: int = 224
 
     def __post_init__(self) -> None:
@@ -44,6 +48,14 @@ class ROI:
                 f"margin_mm must be >= 0 and size >= 1, got {self.margin_mm} and {self.size}."
             )
         object.__setattr__(self, "nuclei", tuple(self.nuclei))
+        if self.extent_mm is not None:
+            sides = tuple(map(float, self.extent_mm))
+            if len(sides) != 3 or min(sides) <= 0 or not self.nuclei:
+                raise ValueError(
+                    "extent_mm must be three positive sides in mm, [right-left, front-back, "
+                    f"below-above], of a region with nuclei, got {list(sides)}."
+                )
+            object.__setattr__(self, "extent_mm", sides)
 
     def _check_nuclei(self) -> None:
         known = list(self.image.nuclei)

@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import torch
 from monai.transforms import ScaleIntensityRange, ScaleIntensityRangePercentiles, Transform
 
 from mrn_components.images.image import Image
@@ -14,19 +15,44 @@ class ScaleImagesd(Transform):
 
     An image with a ``window`` is quantitative: the window becomes [0, 1], the same for all
     subjects. Others have arbitrary units: each volume's own ``percentiles`` become [0, 1]. What
-    lies beyond is cut. A volume that is absent stays so.
+    lies beyond is cut. A volume that is absent stays so, and so does one with a
+    ``relative_window``, whose crops ``ROICropd`` scales.
 
     Args:
         rois: the regions of interest by name.
     """
 
     def __init__(self, *, rois: Mapping[str, ROI]) -> None:
-        self.scalers = {name: _scaler(image) for name, image in images_of(rois).items()}
+        images = images_of(rois).items()
+        self.scalers = {n: _scaler(image) for n, image in images if image.relative_window is None}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Scale the images."""
         d = dict(data)
         return d | {name: scale(d[name]) for name, scale in self.scalers.items() if name in d}
+
+
+def scale_crop(crop: torch.Tensor, mask: torch.Tensor, image: Image) -> torch.Tensor:
+    """Scale a crop of an image that has a ``relative_window`` to [0, 1]; what lies beyond is cut.
+
+    Args:
+        crop: (1, D, H, W), in the image's arbitrary units.
+        mask: of the same shape; what is not 0 is nuclei, whose surroundings give the unit.
+        image: what the crop is of; without a ``relative_window`` the crop is returned as it is.
+    """
+    if image.relative_window is None:
+        return crop
+    low, high = (end * tissue_level(crop[mask == 0]) for end in image.relative_window)
+    return ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)(crop)
+
+
+def tissue_level(voxels: torch.Tensor) -> float:
+    """Return the median of the positive ones of some voxels, of any shape; 1 without any.
+
+    Others are no tissue: padding, or what a skull strip has taken.
+    """
+    tissue = voxels[voxels > 0]
+    return float(tissue.float().median()) if tissue.numel() else 1.0
 
 
 def _scaler(image: Image) -> Transform:

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from monai.networks import one_hot
-from monai.transforms import CropForeground, Orientation, Transform
+from monai.transforms import CropForeground, Orientation, Spacing, Transform
 from torch import Tensor
 
 from mrn_components.images.boxes import Box
 from mrn_components.images.image import SIDES, Image
 from mrn_components.regions.placement import Missing, Placement, ROIPlacer
 from mrn_components.regions.roi import ROI
+from mrn_components.regions.scaling import scale_crop, tissue_level
 
 _logger = logging.getLogger(__name__)
 _MIN_CONTRAST = 1e-3  # standard deviation in an ROI, of intensities scaled to [0, 1]
@@ -27,6 +28,8 @@ class ROICropd(Transform):
 
     The box is that of ``ROIPlacer``. Where it leaves the volume it is padded with the image's
     minimum, and with background in the mask. Volumes of any orientation give the same crops.
+    Slices whose pixels are no squares are resampled to the finer of their spacings, so that tissue
+    keeps its shape. Crops of an image with a ``relative_window`` are scaled by it, to [0, 1].
 
     The images and masks (1, X, Y, Z) give way to ``NAME`` and ``mask_NAME`` of each ROI:
     (1, D, H, W), with the affine from (d, h, w) to mm. The first slice is the lowest, the first row
@@ -91,11 +94,17 @@ class ROICropd(Transform):
         volume = data[roi.image.name]
         crop = self._crop(volume, box, fill=float(volume.min()))
         if not roi.nuclei or roi.image.mask_name not in data:
-            return crop, torch.zeros_like(crop)
-        return crop, self._crop(data[roi.image.mask_name], box, fill=0.0)
+            mask = torch.zeros_like(crop)
+        else:
+            mask = self._crop(data[roi.image.mask_name], box, fill=0.0, mode="nearest")
+        return scale_crop(crop, mask, roi.image), mask
 
-    def _crop(self, volume: MetaTensor, box: Box, fill: float) -> Tensor:
+    def _crop(self, volume: MetaTensor, box: Box, fill: float, mode: str = "bilinear") -> Tensor:
         crop = self.to_slices(self.crop.crop_pad(volume, *box, value=fill))
+        thickness, *pixel = crop.pixdim.tolist()
+        if max(pixel) > 1.01 * min(pixel):
+            spacing = (thickness, min(pixel), min(pixel))
+            crop = Spacing(spacing, mode=mode, padding_mode="border", scale_extent=True)(crop)
         # A copy: saving a view into the cache would save the whole volume.
         return crop.clone(memory_format=torch.contiguous_format)
 
@@ -153,6 +162,8 @@ def _fault(volume: MetaTensor, box: Box, image: Image) -> str | None:
     voxels = volume.as_tensor()[0][box.inside].float()
     if voxels.numel() == 0:
         return f"lies outside the {image.title} image"
+    if image.relative_window is not None:  # not scaled yet
+        voxels = voxels / tissue_level(voxels)
     if float(voxels.std(correction=0)) < _MIN_CONTRAST:
         return f"has no contrast in the {image.title} image"
     return None

@@ -42,6 +42,8 @@ def test_an_unknown_quantity_has_the_general_facts():
         ({"nuclei": {"SN": [1, 2]}}, "no mask that holds them; add mask"),
         ({"window": [250, -100]}, "window must be"),
         ({"percentiles": [1]}, "percentiles must be"),
+        ({"relative_window": [1.5, 0.7]}, "relative_window must be"),
+        ({"window": [0, 1], "relative_window": [0.7, 1.5]}, "are two scales; leave one out"),
         ({"file": "../NM"}, "file must be"),
         ({"mask": "NM mask.nii.gz/"}, "mask must be"),
         ({"name": "label"}, "'label', which datalists use"),

@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 from itertools import product
 
 import nibabel
@@ -8,12 +9,17 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import Orientationd, ScaleIntensityRange, ScaleIntensityRangePercentiles
+from monai.transforms import (
+    BorderPad,
+    Orientationd,
+    ScaleIntensityRange,
+    ScaleIntensityRangePercentiles,
+)
 from tiny_cohort import AFFINE, SHAPE, make_mask, make_subject, write_nifti
 
 from mrn_components.data import load_subjects
 from mrn_components.data.dataset import ROIDataset, collate_subjects
-from mrn_components.images.image import Image
+from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.regions.reading import LoadVolumed, ReadVolumesd
 from mrn_components.regions.roi import ROI
 from mrn_components.regions.scaling import ScaleImagesd
@@ -63,7 +69,8 @@ def subject_dir(tmp_path):
     return tmp_path
 
 
-NIGRA = ROI(image="nm", nuclei=["SN"], margin_mm=2.0)  # 3 voxels in plane, 1 slice
+PLAIN = replace(CHALLENGE_IMAGES["nm"], relative_window=None)  # its crops show the voxels
+NIGRA = ROI(image=PLAIN, nuclei=["SN"], margin_mm=2.0)  # 3 voxels in plane, 1 slice
 
 
 def test_a_crop_is_the_nuclei_and_their_margin():
@@ -276,6 +283,81 @@ def test_images_are_scaled_by_their_window_or_by_their_own_percentiles():
     assert torch.equal(scaled["mask_nm"], d["mask_nm"])
     del d["nm"]
     assert "nm" not in ScaleImagesd(rois=rois)(d)  # absent under the fallback
+
+
+def neuromelanin():
+    """A subject in memory: tissue of 300, a bright SN, air outside the head."""
+    rng = np.random.default_rng(0)
+    mask = make_mask("nm")
+    volume = 300 * (1 + 0.05 * rng.standard_normal(SHAPE) + 0.2 * (mask > 0))
+    volume[:2] = 0
+    return {
+        "nm": MetaTensor(torch.tensor(volume[None]).float(), affine=AFFINE),
+        "mask_nm": MetaTensor(torch.tensor(mask[None]).float(), affine=AFFINE),
+    }
+
+
+def scaled_crop(data):
+    rois = {"nm": ROI(image="nm", nuclei=["SN"], margin_mm=2.0)}
+    return ROICropd(rois=rois)(ScaleImagesd(rois=rois)(data))
+
+
+def test_a_relative_window_makes_arbitrary_units_comparable_and_clips_no_nucleus():
+    expected = scaled_crop(neuromelanin())
+    nigra = expected["nm"][expected["mask_nm"] > 0]
+    assert 0.4 < nigra.min() < nigra.max() < 1
+    d = neuromelanin()
+    d["nm"] = d["nm"] * 7
+    assert torch.allclose(scaled_crop(d)["nm"], expected["nm"], atol=1e-5)
+
+
+@pytest.mark.parametrize("view", ["smaller", "air around", "a bright vessel"])
+def test_a_relative_window_does_not_depend_on_the_field_of_view(view):
+    expected, d = scaled_crop(neuromelanin())["nm"], neuromelanin()
+    if view == "smaller":
+        d = {key: volume[:, 3:, :, 1:] for key, volume in d.items()}
+    elif view == "air around":
+        d = {key: BorderPad((40, 40, 10))(volume) for key, volume in d.items()}
+    else:
+        d["nm"][:, 2, 2, :] = 9000
+    assert torch.allclose(scaled_crop(d)["nm"].as_tensor(), expected.as_tensor(), atol=1e-6)
+
+
+def test_an_image_without_contrast_is_refused_under_a_relative_window():
+    d = neuromelanin()
+    d["nm"][:] = 300
+    with pytest.raises(ValueError, match="ROI 'nm' has no contrast in the NM image"):
+        scaled_crop(d)
+
+
+@pytest.mark.parametrize("pixel", [(0.5, 2.0), (1.34, 0.67)])
+def test_tissue_keeps_its_shape_whatever_the_pixels_are(pixel):
+    """A sphere is as wide as it is high, in its crop and in the mask."""
+    affine = np.diag([*pixel, 2.0, 1.0])
+    shape = [round(40 / side) for side in (*pixel, 2.0)]
+    places = np.stack(np.indices(shape), -1) * [*pixel, 2.0] - 19
+    mask = (np.linalg.norm(places, axis=-1) < 8).astype(float)
+    d = ROICropd(rois={"nm": NIGRA})(make_volumes(mask, affine=affine))
+    _, height, width = d["mask_nm"].shape[1:]
+    assert abs(height - width) * min(pixel) <= max(pixel)
+    assert d["nm"].shape == d["mask_nm"].shape
+    assert d["nm"].pixdim[1:].tolist() == pytest.approx([min(pixel)] * 2)
+    rows, columns = (int(d["mask_nm"].sum((0, 1, axis)).count_nonzero()) for axis in (3, 2))
+    assert abs(rows - columns) * min(pixel) <= max(pixel)  # as the sphere has
+    assert set(d["mask_nm"].unique().tolist()) == {0.0, 1.0}
+
+
+def test_a_fixed_extent_gives_crops_of_one_size_about_the_middle_of_the_nuclei():
+    roi = ROI(image="nm", nuclei=["SN"], extent_mm=[12, 10, 8])
+    for stop in (13, 16):
+        mask = np.zeros(SHAPE)
+        mask[10:stop, 10:14, 4:6] = 1
+        d = ROICropd(rois={"nm": roi})(make_volumes(mask))
+        assert tuple(d["nm"].shape) == (1, 4, 15, 18)  # 2 mm slices, 0.6667 mm in plane
+        middle = (d["mask_nm"][0] > 0).nonzero().double().mean(0) + 0.5
+        assert torch.allclose(middle, torch.tensor([2.0, 7.5, 9.0]).double(), atol=1)
+    missing = ROICropd(rois={"nm": roi}, missing="fallback")({"subject": "S0"})
+    assert missing["missing_rois"] == ["nm"]
 
 
 def test_an_roi_without_nuclei_is_the_whole_image_and_needs_no_mask():
