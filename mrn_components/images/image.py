@@ -61,7 +61,7 @@ class Image:
         self._check_nuclei()
         if self.window is not None and self.relative_window is not None:
             raise ValueError(
-                f"image {self.name!r}: a window and a relative_window are two scales; leave one out."
+                f"image {self.name!r}: window and relative_window are two scales; leave one out."
             )
         for key in ("window", "percentiles", "relative_window"):
             span = getattr(self, key)

@@ -36,12 +36,12 @@ class ROIPlacer:
     """Place the ROIs in a subject's volumes.
 
     An ROI's box holds its nuclei, of each id the largest 26-connected component, and
-    ``roi.margin_mm`` on every side, or is a field of ``roi.extent_mm`` about the middle of that box;
-    an ROI without nuclei is the whole image. With
-    ``missing="fallback"`` a nucleus that the mask lacks takes the box of its other side, reflected
-    about the subject's mid-sagittal plane, or else the box of the population. Plane and population
-    are put where the nuclei of all masks say, since the images share a world. Nuclei that the
-    population does not know are taken as they are found, neither estimated nor doubted.
+    ``roi.margin_mm`` on every side; or is a field of ``roi.extent_mm`` about their middle. An ROI
+    without nuclei is the whole image. With ``missing="fallback"`` a nucleus that the mask lacks
+    takes the box of its other side, reflected about the subject's mid-sagittal plane, or else the
+    box of the population. Plane and population are put where the nuclei of all masks say, since
+    the images share a world. Nuclei that the population does not know are taken as they are found,
+    neither estimated nor doubted.
 
     Args:
         rois: the regions of interest by name.

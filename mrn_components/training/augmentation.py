@@ -1,8 +1,10 @@
 """Augmentation of the regions of interest (section 4.1.2)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch.nn.functional as F  # noqa: N812  as torch names it
 from monai.transforms import (
     Compose,
     EnsureChannelFirstd,
@@ -10,10 +12,12 @@ from monai.transforms import (
     RandFlipd,
     RandGaussianNoised,
     RandHistogramShiftd,
+    RandomizableTransform,
     RandRotated,
     RandShiftIntensityd,
     SqueezeDimd,
 )
+from torch import Tensor
 
 from mrn_components.regions.roi import crop_keys
 
@@ -29,6 +33,7 @@ def augment_rois(
     mirror: Arguments | None = None,
     rotation: Arguments | None = None,
     noise: Arguments | None = None,
+    jitter: Arguments | None = None,
 ) -> Compose:
     """Compose MONAI's random transforms, so that all ROIs of a subject share each draw but noise.
 
@@ -43,11 +48,12 @@ def augment_rois(
         mirror: of ``RandFlipd``, left-right, for images and masks.
         rotation: of ``RandRotated`` in the plane of the slices, for images and masks.
         noise: of ``RandGaussianNoised``, for each image anew.
+        jitter: of ``RandJitterBoxesd``, for each ROI anew.
     """
     images = list(rois)
     both = crop_keys(images)
     modes = ["bilinear"] * len(images) + ["nearest"] * len(images)
-    transforms: list[Any] = []
+    transforms: list[Any] = [] if jitter is None else [RandJitterBoxesd(rois=images, **jitter)]
     for kind, arguments in (
         (RandHistogramShiftd, histogram_shift),
         (RandAdjustContrastd, contrast),
@@ -64,3 +70,42 @@ def augment_rois(
     if noise is not None:  # one each: a shared one adds the first ROI's noise to all
         transforms += [RandGaussianNoised(keys=name, **noise) for name in images]
     return Compose(transforms)
+
+
+class RandJitterBoxesd(RandomizableTransform):
+    """Move the sides of the ROIs' boxes, as another reader's masks would.
+
+    Each side moves by its own number of voxels. What lies beyond a crop repeats its edge, and is
+    background in its mask.
+
+    Args:
+        rois: names of the ROIs; each has an image ``NAME`` and a mask ``mask_NAME`` (1, D, H, W).
+        max_voxels: how far a side moves at most, along D, H and W.
+        prob: of moving those of a subject.
+    """
+
+    def __init__(
+        self, *, rois: Iterable[str], max_voxels: Sequence[int] = (1, 2, 2), prob: float = 0.5
+    ) -> None:
+        super().__init__(prob)
+        self.rois = list(rois)
+        self.max_voxels = np.array(max_voxels)[:, None]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Move the boxes."""
+        d = dict(data)
+        self.randomize(None)
+        for name in self.rois if self._do_transform else ():
+            moves = self.R.randint(-self.max_voxels, self.max_voxels + 1, size=(3, 2))
+            d[name] = _moved(d[name], moves, "replicate")
+            d[f"mask_{name}"] = _moved(d[f"mask_{name}"], moves, "constant")
+        return d
+
+
+def _moved(crop: Tensor, moves: np.ndarray, mode: str) -> Tensor:
+    """Move the sides of a crop (1, D, H, W) outwards, where ``moves`` (3, 2) is positive, or in."""
+    for axis, (before, after) in enumerate(moves.tolist(), start=1):
+        start = min(max(-before, 0), crop.shape[axis] - 1)
+        crop = crop.narrow(axis, start, max(1, crop.shape[axis] - start - max(-after, 0)))
+    outwards = np.maximum(moves, 0)[::-1].ravel().tolist()  # torch begins with the last axis
+    return F.pad(crop[None], outwards, mode=mode)[0]
