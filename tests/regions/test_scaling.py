@@ -53,7 +53,7 @@ def test_neuromelanin_is_scaled_by_what_the_network_looks_at():
         labels = [phantom.label for phantom in phantoms]
         auc = max(a := roc_auc_score(labels, levels), 1 - a)
         rows[way] = (np.mean(cut), np.max(cut), np.mean(spread), np.max(moved), auc)
-        print(
+        print(  # noqa: T201
             f"{way:12} SN cut {rows[way][0]:.4f} (most {rows[way][1]:.4f}), deviation "
             f"{rows[way][2]:.3f}, moved by the field of view {rows[way][3]:.4f}, AUC {auc:.2f}"
         )
