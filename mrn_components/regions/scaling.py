@@ -43,7 +43,7 @@ def scale_crop(crop: torch.Tensor, mask: torch.Tensor, image: Image) -> torch.Te
     if image.relative_window is None:
         return crop
     low, high = (end * tissue_level(crop[mask == 0]) for end in image.relative_window)
-    return ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)(crop)
+    return ((crop - low) / (high - low)).clamp(0, 1)
 
 
 def tissue_level(voxels: torch.Tensor) -> float:

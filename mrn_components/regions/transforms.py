@@ -100,7 +100,7 @@ class ROICropd(Transform):
         return scale_crop(crop, mask, roi.image), mask
 
     def _crop(self, volume: MetaTensor, box: Box, fill: float, mode: str = "bilinear") -> Tensor:
-        crop = self.to_slices(self.crop.crop_pad(volume, *box, value=fill))
+        crop: Any = self.to_slices(self.crop.crop_pad(volume, *box, value=fill))
         thickness, *pixel = crop.pixdim.tolist()
         if max(pixel) > 1.01 * min(pixel):
             spacing = (thickness, min(pixel), min(pixel))
