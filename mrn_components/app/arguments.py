@@ -2,20 +2,18 @@
 
 import inspect
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 from typing import Any
 
 from fire.docstrings import parse as parse_docstring
 from fire.parser import DefaultParseValue
 
-from mrn_components.system.values import did_you_mean, nearest, parse_bool, parse_value
-
-Bound = dict[str, Any]
+from mrn_components.system.values import did_you_mean, nearest, parse_value
 
 
-def bind(verb: str, function: Callable[..., Any], words: Sequence[str]) -> Bound:
-    """Read what is typed after a verb: arguments in their order, and options.
+def bind(verb: str, function: Callable[..., Any], words: Sequence[str]) -> dict[str, Any]:
+    """Read what is typed after a verb: arguments in their order, and options; return all by name.
 
     An option is ``--name value`` or ``--name=value``, with ``-`` for ``_`` if you like. A switch
     may stand alone, ``--resume``, or be turned off, ``--noresume``. After ``--`` nothing is an
@@ -27,16 +25,13 @@ def bind(verb: str, function: Callable[..., Any], words: Sequence[str]) -> Bound
         function: what it calls.
         words: what is typed.
 
-    Returns:
-        The arguments of ``function`` by name.
-
     Raises:
         ValueError: in one line, for an option that the function does not have, a value of another
             type, an argument too many or too few.
     """
     parameters = inspect.signature(function).parameters
     named = {n: p for n, p in parameters.items() if p.kind is not Parameter.VAR_KEYWORD}
-    bound: Bound = {}
+    bound: dict[str, Any] = {}
     loose: list[str] = []
     rest = list(words)
     while rest:
@@ -45,16 +40,15 @@ def bind(verb: str, function: Callable[..., Any], words: Sequence[str]) -> Bound
             loose, rest = [*loose, *rest], []
         elif not word.startswith("--"):
             loose.append(word)
-        elif (option := _Option(word, named)).name in named:
-            bound[option.name] = option.value(rest)
-        elif len(named) < len(parameters):
-            bound[option.name] = DefaultParseValue(option.text(rest, default="True"))
         else:
-            raise ValueError(
-                f"{word}: `mrn {verb}` has no such option; it has "
-                f"{', '.join(f'--{name}' for name in named)}."
-                + did_you_mean([f"--{name}" for name in nearest(option.name, named)])
-            )
+            name, value = _option(word, named, rest)
+            if name not in named and len(named) == len(parameters):
+                raise ValueError(
+                    f"{word}: `mrn {verb}` has no such option; it has "
+                    f"{', '.join(f'--{known}' for known in named)}."
+                    + did_you_mean([f"--{known}" for known in nearest(name, named)])
+                )
+            bound[name] = value
     places = [n for n, p in named.items() if p.kind is Parameter.POSITIONAL_OR_KEYWORD]
     free = [name for name in places if name not in bound]
     if len(loose) > len(free):
@@ -67,45 +61,21 @@ def bind(verb: str, function: Callable[..., Any], words: Sequence[str]) -> Bound
     return bound
 
 
-class _Option:
-    """One word that begins with ``--``.
-
-    Args:
-        word: as typed.
-        named: the parameters that it may name.
-    """
-
-    def __init__(self, word: str, named: dict[str, Parameter]) -> None:
-        name, equals, text = word[2:].partition("=")
-        self.word = f"--{name}"
-        self.name = name.replace("-", "_")
-        self._text = text if equals else None
-        switch = self.name.removeprefix("no")
-        if self.name not in named and switch in named and named[switch].annotation is bool:
-            self.name, self._text = switch, "False"
-        self._parameter = named.get(self.name)
-
-    def text(self, rest: list[str], default: str | None) -> str:
-        """What follows ``=``, else the next word, which leaves ``rest``, else the default.
-
-        Raises:
-            ValueError: if there is none of them.
-        """
-        if self._text is not None:
-            return self._text
-        if rest and not rest[0].startswith("--"):
-            return rest.pop(0)
-        if default is None:
-            raise ValueError(f"{self.word} lacks its value: type {self.word} VALUE.")
-        return default
-
-    def value(self, rest: list[str]) -> Any:
-        """The value by the parameter's type."""
-        assert self._parameter is not None
-        kind = self._parameter.annotation
-        if kind is bool:
-            return parse_bool(self.word, self.text(rest, default="True"))
-        return parse_value(self.word, self.text(rest, default=None), kind)
+def _option(word: str, named: Mapping[str, Parameter], rest: list[str]) -> tuple[str, Any]:
+    """The name of an option and its value, after ``=`` or in the next word, out of ``rest``."""
+    typed, equals, text = word[2:].partition("=")
+    name = typed.replace("-", "_")
+    switch = name.removeprefix("no")
+    if name not in named and switch in named and named[switch].annotation is bool:
+        name, equals, text = switch, "=", "False"
+    kind = named[name].annotation if name in named else None  # None for a key of a config
+    if not equals and rest and not rest[0].startswith("--"):
+        text = rest.pop(0)
+    elif not equals and kind in (bool, None):
+        text = "True"
+    elif not equals:
+        raise ValueError(f"--{typed} lacks its value: type --{typed} VALUE.")
+    return name, parse_value(f"--{typed}", text, kind) if kind else DefaultParseValue(text)
 
 
 def usage(verb: str, function: Callable[..., Any]) -> str:
@@ -133,9 +103,5 @@ def help_text(verb: str, function: Callable[..., Any]) -> str:
             lines.append(f"  {name.upper()}")
         else:
             lines.append(f"  --{name}" + f"  (default: {default})" * (default is not None))
-        lines.append(
-            textwrap.fill(
-                told.get(name) or "", 96, initial_indent=" " * 6, subsequent_indent=" " * 6
-            )
-        )
+        lines.append(textwrap.indent(textwrap.fill(told.get(name) or "", 90), " " * 6))
     return "\n".join(lines).replace("``", "`")

@@ -35,7 +35,6 @@ def measure_subjects(
         The path of ``biomarkers.csv``.
 
     Raises:
-        FileNotFoundError: if there are no subjects.
         ValueError: for a faulty datalist, or if no subject has a mask.
         FailedSubjectsError: at the end, if subjects failed; names them and the reasons.
     """
@@ -44,15 +43,13 @@ def measure_subjects(
     found = find_subjects(input, images, need=need, masks=masks)
     found.require_some()
     found.refuse_output(output)
-    measured, errors, problems = {}, {}, found.problems
+    measured, errors = {}, {}
     for subject in found.subjects:
         name = subject["subject"]
-        if name in problems:
-            errors[name] = problems[name]
-            continue
         try:
-            files = files_of(subject)
-            volumes = {key: read_volume(files[key]) for key in files}
+            if name in found.problems:
+                raise ValueError(found.problems[name])
+            volumes = {key: read_volume(path) for key, path in files_of(subject).items()}
             measured[name] = measure_nuclei(volumes, images)
         except (ValueError, OSError) as error:
             errors[name] = str(error)

@@ -43,26 +43,20 @@ class BundleRun:
 
     def state(self) -> Literal["start", "resume", "predict", "done"]:
         """What is to be done next, by the files that are there."""
-        models = self.folder / "models"
-        epochs = [
-            int(path.stem.removeprefix("epoch_"))
-            for path in (models / "checkpoints").glob("epoch_*.pt")
-        ]
+        models, predictions = self.folder / "models", self.predictions
+        checkpoints = models.glob("checkpoints/epoch_*.pt")
+        epochs = [int(path.stem.removeprefix("epoch_")) for path in checkpoints]
         if not epochs:
             return "start"
         if max(epochs) < self.epochs:
             return "resume"
-        weights, predictions = models / "model.pt", self.predictions
+        weights = models / "model.pt"
         both = weights.is_file() and predictions.is_file()
-        if both and predictions.stat().st_mtime_ns > weights.stat().st_mtime_ns:
-            return "predict" if _has_failures(predictions) else "done"
-        return "predict"
+        newer = both and predictions.stat().st_mtime_ns > weights.stat().st_mtime_ns
+        return "done" if newer and not _has_failures(predictions) else "predict"
 
     def run(self, show: bool = False) -> None:
-        """Do what is left.
-
-        Args:
-            show: print the processes' output too.
+        """Do what is left, and print the processes' output too if ``show``.
 
         Raises:
             RuntimeError: if the training or the prediction fails, or the folder is in use.
@@ -73,17 +67,15 @@ class BundleRun:
                 # What a run leaves that was stopped before its first checkpoint.
                 for name in ("models", "tensorboard"):
                     shutil.rmtree(self.folder / name, ignore_errors=True)
-            if state in ("start", "resume"):
-                resume = ["--resume", "True"] if state == "resume" else []
-                self._call([*self.train, *resume], lock, show)
+                self._call(self.train, lock, show)
+            if state == "resume":
+                self._call([*self.train, "--resume", "True"], lock, show)
             if state != "done":
                 self._call(self.predict, lock, show)
 
     def _call(self, command: Sequence[str], lock: int, show: bool) -> None:
         """Run a command, which shares the lock: it may outlive this process."""
-        environment = dict(os.environ)
-        if self.device is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = str(self.device)
+        device = {} if self.device is None else {"CUDA_VISIBLE_DEVICES": str(self.device)}
         path = self.folder / "train.log"
         with (
             path.open("ab") as log,
@@ -93,7 +85,7 @@ class BundleRun:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=(lock,),
-                env=environment,
+                env=os.environ | device,
             ) as process,
         ):
             start = log.tell()

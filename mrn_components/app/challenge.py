@@ -1,11 +1,10 @@
 """``mrn challenge``: the PDCADxFoundation challenge's cases, answered in the organisers' files."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from mrn_components.app.predict.records import mask_file, read_record
 from mrn_components.app.segment import save_mask
 from mrn_components.data import Subject
 from mrn_components.data.layouts import Need, find_subjects
-from mrn_components.data.target import read_target
+from mrn_components.data.target import Target, read_target
 from mrn_components.images.finding import FaultyFileError
 from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.images.volume import Volume, read_volume
@@ -26,19 +25,12 @@ Format = Literal["docker", "email", "baseline"]
 _UNKNOWN = 0  # the answer to a case that cannot be predicted, as of the organisers' baseline
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What is handed in for a case.
-
-    Args:
-        subject: the case and its files.
-        label: 0 or 1.
-        problem: why it is no prediction, if it is none.
-    """
+class _Answer(NamedTuple):
+    """What is handed in for a case."""
 
     subject: Subject
     label: int
-    problem: str | None
+    problem: str | None  # why it is no prediction, if it is none
 
 
 def challenge(
@@ -76,12 +68,11 @@ def challenge(
         The folder of the answers.
 
     Raises:
-        ValueError: for another format, or an override that the config does not know.
-        FileNotFoundError: if there are no cases, or ``bundle`` is no bundle.
+        ValueError: for another format, or a bundle that predicts something else.
         FailedSubjectsError: at the end, if cases were answered without a prediction.
     """
-    if format not in _WRITERS:
-        raise ValueError(f"format must be one of {sorted(_WRITERS)}, got {format!r}.")
+    if format not in get_args(Format):
+        raise ValueError(f"format must be one of {sorted(get_args(Format))}, got {format!r}.")
     need = Need(images="some", masks="given", labels="none", every_folder=True)
     found = find_subjects(inputs, need=need, masks=masks)
     found.refuse_output(outputs)
@@ -104,10 +95,12 @@ def challenge(
                 f"{', '.join(target.columns)}; name a bundle of two classes."
             )
         answers = {
-            subject["subject"]: _answer(Path(scratch), subject, found.problems)
+            subject["subject"]: _answer(
+                Path(scratch), subject, target, found.problems.get(subject["subject"])
+            )
             for subject in found.subjects
         }
-        _WRITERS[format](outputs, Path(scratch), answers)
+        _write(format, outputs, Path(scratch), answers)
     problems = [f"  {name}: {a.problem}" for name, a in answers.items() if a.problem is not None]
     if problems:
         raise FailedSubjectsError(
@@ -117,41 +110,34 @@ def challenge(
     return outputs
 
 
-def _answer(scratch: Path, subject: Subject, problems: Mapping[str, str]) -> _Answer:
-    name = subject["subject"]
-    record = None if name in problems else read_record(scratch, name, read_target(scratch))
+def _answer(scratch: Path, subject: Subject, target: Target, problem: str | None) -> _Answer:
+    """Answer a case by its record, unless there was a problem with it before."""
+    record = read_record(scratch, subject["subject"], target) if problem is None else None
     if record is None:
-        return _Answer(subject, _UNKNOWN, problems.get(name, "it was not predicted."))
+        return _Answer(subject, _UNKNOWN, problem or "it was not predicted.")
     if record["class"] is None:
         return _Answer(subject, _UNKNOWN, record["error"])
     return _Answer(subject, record["class"], None)
 
 
-def _write_docker(outputs: Path, scratch: Path, answers: Mapping[str, _Answer]) -> None:
+def _write(
+    format: Format,  # noqa: A002
+    outputs: Path,
+    scratch: Path,
+    answers: Mapping[str, _Answer],
+) -> None:
+    """Write the organisers' files."""
+    folder = outputs / "outputs" if format == "email" else outputs
     for name, answer in answers.items():
-        _write_masks(answer.subject, outputs / name, scratch, "pred")
-        write_text(outputs / name / "PD_pred.txt", str(answer.label))
-
-
-def _write_email(outputs: Path, scratch: Path, answers: Mapping[str, _Answer]) -> None:
-    for name, answer in answers.items():
-        _write_masks(answer.subject, outputs / "outputs" / name, scratch, "pred")
-    rows = [f"{name},{answer.label}\n" for name, answer in answers.items()]
-    write_text(outputs / "label_predict.csv", "patient_id,prediction\n" + "".join(rows))
-
-
-def _write_baseline(outputs: Path, scratch: Path, answers: Mapping[str, _Answer]) -> None:
-    for name, answer in answers.items():
-        _write_masks(answer.subject, outputs / name, scratch, "mask")
+        suffix = "mask" if format == "baseline" else "pred"
+        _write_masks(answer.subject, folder / name, scratch, suffix)
+        if format == "docker":
+            write_text(folder / name / "PD_pred.txt", str(answer.label))
     rows = [f"{name},{answer.label}" for name, answer in answers.items()]
-    write_text(outputs / "pred.csv", "\n".join(rows))
-
-
-_WRITERS: dict[str, Callable[[Path, Path, Mapping[str, _Answer]], None]] = {
-    "baseline": _write_baseline,
-    "docker": _write_docker,
-    "email": _write_email,
-}
+    if format == "email":
+        write_text(outputs / "label_predict.csv", "\n".join(["patient_id,prediction", *rows, ""]))
+    if format == "baseline":
+        write_text(outputs / "pred.csv", "\n".join(rows))
 
 
 def _write_masks(subject: Subject, output: Path, scratch: Path, suffix: str) -> None:

@@ -4,10 +4,11 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -28,23 +29,14 @@ _MAX_PLACES = 10  # printed of one kind of fault; the JSON has them all
 _SUBJECTS_A_PROCESS = 4  # fewer do not repay its start
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """What a check found.
-
-    Args:
-        data: the data set.
-        subjects: its subjects.
-        findings: the faults, errors first.
-        confounds: what headers and tables tell of the labels; None without labels.
-        target: what the labels are.
-    """
+class Report(NamedTuple):
+    """What a check found."""
 
     data: str
     subjects: list[dict[str, Any]]
-    findings: list[Finding]
-    confounds: Confounds | None
-    target: Target = HC_PD
+    findings: list[Finding]  # errors first
+    confounds: Confounds | None  # what headers and tables tell of the labels; None without labels
+    target: Target  # what the labels are
 
     @property
     def exit_code(self) -> int:
@@ -56,12 +48,11 @@ class Report:
         """Subjects of each class, and those with errors."""
         labels = [subject.get("label") for subject in self.subjects]
         faulty = {finding.subject for finding in self.findings if finding.severity == "error"}
-        names = [subject["subject"] for subject in self.subjects]
         return {
             "subjects": len(labels),
             **{name: labels.count(number) for number, name in enumerate(self._classes)},
             "unlabelled": labels.count(None),
-            "with_errors": sum(name in faulty for name in names),
+            "with_errors": sum(subject["subject"] in faulty for subject in self.subjects),
         }
 
     @property
@@ -135,7 +126,6 @@ def check(
 
     Raises:
         FileNotFoundError: if there is no such data set, or it names no subject.
-        ValueError: for a datalist that is none, or fewer than one worker.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be >= 1 or None for one a CPU, got {workers}.")
@@ -160,13 +150,7 @@ def check(
         confounds = confound_baseline([fields[s["subject"]] for s in labelled], groups.tolist())
         findings += confound_findings(confounds, groups.tolist())
     findings.sort(key=lambda finding: (finding.severity, finding.id))  # stable; "error" first
-    report = Report(
-        data=str(data),
-        subjects=found.subjects,
-        findings=findings,
-        confounds=confounds,
-        target=target,
-    )
+    report = Report(str(data), found.subjects, findings, confounds, target)
     if json is not None:
         write_text(Path(json), report.to_json())
     return report
@@ -188,16 +172,11 @@ def _examine(
     rois: Mapping[str, ROI],
     workers: int | None,
 ) -> list[Examination]:
-    useful = max(len(subjects) // _SUBJECTS_A_PROCESS, 1)
-    processes = min(workers or os.cpu_count() or 1, useful)
-    examined = in_order(
-        partial(_examine_one, images=images, rois=rois),
-        subjects,
-        workers=processes if processes > 1 else 0,
-        lost=_lost,
-    )
-    bar = tqdm(examined, total=len(subjects), desc="Check", unit="subject", leave=False)
-    return list(bar)
+    processes = min(workers or os.cpu_count() or 1, len(subjects) // _SUBJECTS_A_PROCESS)
+    workers = processes if processes > 1 else 0
+    examine = partial(_examine_one, images=images, rois=rois)
+    examined = in_order(examine, subjects, workers=workers, lost=_lost)
+    return list(tqdm(examined, total=len(subjects), desc="Check", unit="subject", leave=False))
 
 
 def _lost(subject: Mapping[str, Any]) -> Examination:
@@ -222,12 +201,8 @@ def _examine_one(
 
 def _fields(found: Found, examinations: Sequence[Examination]) -> dict[str, dict[str, float | str]]:
     """What the confound baseline sees of each subject: headers, covariates, its place by id."""
-    order = sorted(examination.subject for examination in examinations)
-    return {
-        examination.subject: {
-            **examination.fields,
-            **found.covariates.get(examination.subject, {}),
-            "order of the ids": float(order.index(examination.subject)),
-        }
-        for examination in examinations
-    }
+    fields: dict[str, dict[str, float | str]] = {}
+    for place, one in enumerate(sorted(examinations, key=attrgetter("subject"))):
+        known = one.fields | found.covariates.get(one.subject, {})
+        fields[one.subject] = known | {"order of the ids": float(place)}
+    return fields

@@ -60,7 +60,7 @@ def main() -> None:
             f"--{error.key}: `mrn {name}` has no such option, and its config no such key."
             + did_you_mean([*options, *(f"--{key}" for key in error.near)])
         ) from None
-    tell(name, result)
+    _tell(name, result)
 
 
 def function_of(verb: str) -> Callable[..., Any]:
@@ -69,16 +69,8 @@ def function_of(verb: str) -> Callable[..., Any]:
     return getattr(import_module(f"mrn_components.{module}"), name)
 
 
-def tell(verb: str, result: Any) -> None:
-    """Print what a command returned.
-
-    Args:
-        verb: the command.
-        result: a path, or what says itself in words and by ``exit_code`` how it ended.
-
-    Raises:
-        SystemExit: with that code.
-    """
+def _tell(verb: str, result: Any) -> None:
+    """Print what a command returned: a path, or what says in words and a code how it ended."""
     if isinstance(result, Path):
         _, holds, shown = COMMANDS[verb]
         file = (result if result.is_dir() else result.parent) / shown
@@ -105,12 +97,10 @@ def overview() -> str:
 
 def components() -> str:
     """List every name that a config may use as ``_target_: mrn_components.NAME``."""
-    width = max(map(len, mrn_components.__all__))
-    lines = []
-    for name in mrn_components.__all__:
-        summary = (getattr(mrn_components, name).__doc__ or "").strip().splitlines()
-        lines.append(f"{name:{width}}  {summary[0] if summary else ''}")
-    return "\n".join(lines)
+    names = mrn_components.__all__
+    width = max(map(len, names))
+    docs = {name: getattr(mrn_components, name).__doc__ for name in names}  # a test holds them
+    return "\n".join(f"{name:{width}}  {doc.splitlines()[0]}" for name, doc in docs.items())
 
 
 def version() -> str:

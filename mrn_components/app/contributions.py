@@ -8,17 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mrn_components.app.predict.classifier import Classifier
+from mrn_components.app.predict.records import Record
 from mrn_components.app.predict.run import Options, predict_cohort
-from mrn_components.app.states import (
-    METRICS,
-    StateScores,
-    leakage,
-    read_states,
-    state_metrics,
-    state_name,
-)
+from mrn_components.app.report.explanation import roi_shapley
+from mrn_components.app.states import METRICS, StateScores, leakage, state_metrics, state_name
 from mrn_components.data.layouts import Found
-from mrn_components.metrics.shapley import shapley_values
+from mrn_components.data.target import Score
 from mrn_components.networks.inferers import masked_states
 from mrn_components.networks.masking import MaskMode, check_mask_mode
 from mrn_components.system.files import write_csv, write_text
@@ -71,9 +66,7 @@ def contributions(
         The path of ``contributions.csv``.
 
     Raises:
-        FileNotFoundError: if a path is missing or ``bundle`` is no bundle.
-        ValueError: for an unknown mask mode, an override that the config does not know or that
-            states what is varied here, or if no subject has a prediction in every state.
+        ValueError: for an unknown mask mode, or an override of what is varied here.
         FailedSubjectsError: at the end, if subjects failed; names them and the reasons.
     """
     if varied := sorted({"masked_rois", "inferer", "tta"} & set(overrides)):
@@ -101,38 +94,58 @@ def contributions(
 
 
 def _write(
-    output: Path,
-    mask_mode: str,
-    records: Sequence[Mapping[str, Any]],
-    found: Found,
-    classifier: Classifier,
+    output: Path, mask_mode: str, records: Sequence[Record], found: Found, classifier: Classifier
 ) -> None:
     """Write the tables of some records."""
     for name in _FILES:  # of an earlier call
         (output / name).unlink(missing_ok=True)
-    scores = read_states(records, found.subjects, list(classifier.rois), classifier.target)
+    scores = _scores(records, found, classifier)
     if not scores.prob_pd:
         return  # predict says why
-    shapley = _write_subjects(output, scores)
-    leak = _write_table(output, scores, mask_mode) if scores.labels else None
-    mean = {roi: sum(abs(row[roi]) for row in shapley) / len(shapley) for roi in scores.rois}
+    names = [state_name(masked) for masked in masked_states(scores.rois)]
+    states, rows, shapley = [], [], []
+    for subject, prob_pd in scores.prob_pd.items():
+        shapley.append(roi_shapley(prob_pd, scores.rois))
+        states.append({"subject": subject, **dict(zip(names, prob_pd, strict=True))})
+        ends = {scores.lead: prob_pd[0], "baseline": prob_pd[-1]}
+        rows.append({"subject": subject, **ends, **shapley[-1]})
+    write_csv(output / "states.csv", states, floats=".8f")
+    write_csv(output / "contributions.csv", rows, floats=".8f")
     summary = {
         "mask_mode": mask_mode,
-        "subjects": len(shapley),
-        "mean_absolute_shapley": mean,
-        "leakage": leak,
+        "subjects": len(rows),
+        "mean_absolute_shapley": {
+            roi: sum(abs(values[roi]) for values in shapley) / len(shapley) for roi in scores.rois
+        },
+        "leakage": _write_table(output, scores, mask_mode) if scores.labels else None,
     }
     write_text(output / "contributions.json", json.dumps(summary, indent=2) + "\n")
     _logger.info("contributions of the ROIs are in %s (research use only)", output)
 
 
-def format_table(rows: Sequence[Mapping[str, Any]], leak: Mapping[str, Any]) -> str:
-    """Lay the states out as a Markdown table, in percent.
+def _scores(records: Sequence[Record], found: Found, classifier: Classifier) -> StateScores:
+    """What was predicted in the states; subjects without a prediction are left out."""
+    target = classifier.target
+    done = {r["subject"]: r["states"][target.lead] for r in records if r["status"] == "ok"}
+    labels = {
+        subject["subject"]: int(subject["label"] == target.number)
+        for subject in found.subjects
+        if "label" in subject and subject["subject"] in done and not isinstance(target, Score)
+    }
+    return StateScores(tuple(classifier.rois), done, labels, target.lead)
 
-    Args:
-        rows: what ``state_metrics`` returns.
-        leak: what ``leakage`` returns.
-    """
+
+def _write_table(output: Path, scores: StateScores, mask_mode: str) -> dict[str, Any]:
+    """Write the metrics of the cohort; the test for leakage."""
+    rows = state_metrics(scores)
+    leak = leakage(rows[-1]["roc_auc"], mask_mode)
+    write_csv(output / "table.csv", [_flat(row) for row in rows], floats=".8f")
+    write_text(output / "table.md", _table(rows, leak))
+    return leak
+
+
+def _table(rows: Sequence[Mapping[str, Any]], leak: Mapping[str, Any]) -> str:
+    """The states as a Markdown table, in percent."""
     rois, with_paper = rows[-1]["masked"], "paper" in rows[0]
     header = [*rois, *(f"{name} (95 % interval)" for name in METRICS.values())]
     header += ["paper: accuracy, ROC AUC, F1"] * with_paper
@@ -147,34 +160,6 @@ def format_table(rows: Sequence[Mapping[str, Any]], leak: Mapping[str, Any]) -> 
     return f"✕ marks a masked ROI.\n\n{table}\n\n{leak['finding']} Research use only.\n"
 
 
-def _write_subjects(output: Path, scores: StateScores) -> list[dict[str, float]]:
-    """Write what is known of each subject; the Shapley values of its ROIs."""
-    states = masked_states(scores.rois)
-    names = [state_name(masked) for masked in states]
-    visible = [frozenset(scores.rois) - frozenset(masked) for masked in states]
-    state_rows, rows, shapley = [], [], []
-    for subject, prob_pd in scores.prob_pd.items():
-        # A subset's value is P(PD) with just these ROIs visible.
-        values = shapley_values(dict(zip(visible, prob_pd, strict=True)), scores.rois)
-        shapley.append(values)
-        state_rows.append({"subject": subject, **dict(zip(names, prob_pd, strict=True))})
-        rows.append(
-            {"subject": subject, scores.lead: prob_pd[0], "baseline": prob_pd[-1], **values}
-        )
-    write_csv(output / "states.csv", state_rows, floats=".8f")
-    write_csv(output / "contributions.csv", rows, floats=".8f")
-    return shapley
-
-
-def _write_table(output: Path, scores: StateScores, mask_mode: str) -> dict[str, Any]:
-    """Write the metrics of the cohort; the test for leakage."""
-    rows = state_metrics(scores)
-    leak = leakage(rows[-1]["roc_auc"], mask_mode)
-    write_csv(output / "table.csv", [_flat(row) for row in rows], floats=".8f")
-    write_text(output / "table.md", format_table(rows, leak))
-    return leak
-
-
 def _percent(metric: Mapping[str, Any]) -> str:
     if metric["value"] is None:
         return "-"
@@ -186,6 +171,6 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of ``state_metrics`` as columns."""
     columns: dict[str, Any] = {"masked": state_name(row["masked"])}
     for name in METRICS:
-        columns |= {name: row[name]["value"], f"{name}_low": row[name]["low"]}
-        columns[f"{name}_high"] = row[name]["high"]
+        columns[name] = row[name]["value"]
+        columns |= {f"{name}_{end}": row[name][end] for end in ("low", "high")}
     return columns | {f"paper_{name}": value for name, value in row.get("paper", {}).items()}

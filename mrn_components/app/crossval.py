@@ -22,7 +22,7 @@ from mrn_components.system.files import write_text
 
 # Keys of a config that differ between folds or have an argument of their own.
 _OWN_KEYS = ("dataset_dir", "output_dir", "num_folds", "fold", "run_name", "ckpt_dir", "resume")
-_PREDICT_KEYS = ("device", "num_workers", "precision")  # overrides that prediction shares
+_PREDICT_KEYS = ("cache_dir", "device", "num_workers", "precision")  # that prediction shares
 
 
 def crossval(
@@ -99,9 +99,8 @@ def crossval(
         )
     missing = [str(number) for number, run in enumerate(runs) if run.state() != "done"]
     if missing:
-        command = _command(settings, output)
         print(f"Folds {', '.join(missing)} are not trained yet. To train them and see the metrics:")
-        print(f"  {command}")
+        print(f"  {_command(settings, output)}")
     else:
         print(write_results(runs, subjects, output))
         print(f"The page of the cohort: {_write_report(output, Path(bundle).resolve().name)}")
@@ -128,14 +127,14 @@ def plan_folds(
         ValueError: for an unknown key, or settings unlike those of an earlier call.
         DataLeakageError: if two folds share a person.
     """
-    bundle, overrides = Path(settings["bundle"]), dict(settings["overrides"])
+    bundle = Path(settings["bundle"])
     configs = tuple(find_config(bundle, name) for name in ("train", *settings["configs"]))
-    for key in sorted({*_OWN_KEYS} & overrides.keys()):
+    for key in sorted({*_OWN_KEYS} & settings["overrides"].keys()):
         raise ValueError(f"--{key}: `mrn crossval` sets it for every fold; leave it out.")
     overrides = {
         "cache_dir": str(output / "cache"),
         "folds#path": str(output / "folds.json"),
-        **overrides,
+        **settings["overrides"],
         "dataset_dir": settings["dataset_dir"],
         "num_folds": settings["num_folds"],
     }
@@ -150,7 +149,11 @@ def plan_folds(
     runs = []
     for number, members in enumerate(folds):
         folder = output / f"fold{number}"
-        validation = [_absolute(subject) for subject in subjects if subject["subject"] in members]
+        validation = [
+            subject | {key: str(path.absolute()) for key, path in files_of(subject).items()}
+            for subject in subjects
+            if subject["subject"] in members
+        ]
         write_text(folder / "validation.json", json.dumps(validation, indent=1) + "\n")
         own = {"fold": number, "run_name": folder.name, "output_dir": str(folder)}
         runs.append(
@@ -178,18 +181,14 @@ def submit(
     Args:
         runs: the folds.
         folder: of the jobs' own files, on a disk that all machines share.
-        cluster: as of submitit.
-        parameters: as of submitit's ``update_parameters``. The default time is a day.
-
-    Raises:
-        RuntimeError: if submitit is not installed.
+        cluster: where submitit runs them.
+        parameters: for submitit's ``update_parameters``. The default time is a day.
     """
     try:
         import submitit
     except ImportError as error:
-        raise RuntimeError(
-            "jobs on SLURM need submitit: pip install 'mrn-components[slurm]'."
-        ) from error
+        message = "jobs on SLURM need submitit: pip install 'mrn-components[slurm]'."
+        raise RuntimeError(message) from error
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
     executor.update_parameters(**{"name": "mrn-crossval", "timeout_min": 24 * 60, **parameters})
     jobs = [executor.submit(run.run) for run in runs]
@@ -224,12 +223,8 @@ def _write_report(output: Path, name: str) -> Path:
     return write_cohort_report(evaluation, crossval=folds)
 
 
-def _absolute(subject: Subject) -> Subject:
-    return subject | {key: str(path.absolute()) for key, path in files_of(subject).items()}
-
-
 def _predict_command(folder: Path, overrides: Mapping[str, Any]) -> list[str]:
-    shared = {key: overrides[key] for key in ("cache_dir", *_PREDICT_KEYS) if key in overrides}
+    shared = {key: overrides[key] for key in _PREDICT_KEYS if key in overrides}
     tables = str(folder / "validation.json"), str(folder / "out_of_fold")
     # With parts of the user's own, which this command has trained.
     options = {"abstain": False, "trust_bundle": True, **shared}
@@ -237,9 +232,9 @@ def _predict_command(folder: Path, overrides: Mapping[str, Any]) -> list[str]:
 
 
 def _command(settings: Mapping[str, Any], output: Path) -> str:
-    options = {"bundle": settings["bundle"], "folds": settings["num_folds"]}
+    """What to type for the folds that are left."""
+    words = ["--bundle", settings["bundle"], "--folds", str(settings["num_folds"])]
     if settings["configs"]:
-        options["configs"] = ",".join(settings["configs"])
-    words = [str(word) for key, value in options.items() for word in (f"--{key}", value)]
+        words += ["--configs", ",".join(settings["configs"])]
     words += flags(settings["overrides"])
     return shlex.join(["mrn", "crossval", settings["dataset_dir"], str(output), *words])

@@ -24,26 +24,21 @@ def save_ensemble(runs: Sequence[Path], output_dir: Path) -> Path:
         runs: folders of runs, each with ``configs/inference.json`` and ``models/model.pt``.
         output_dir: folder of the bundle.
 
-    Returns:
-        ``output_dir``.
-
     Raises:
         ValueError: for no run, or runs whose network, ROIs or preprocessing differ.
         FileNotFoundError: if a run is not finished.
         FileExistsError: if ``output_dir`` holds something else than an ensemble.
     """
-    runs, output_dir = [Path(run) for run in runs], Path(output_dir)
     if not runs:
         raise ValueError("save_ensemble runs must name at least one run, got none.")
-    if output_dir.exists() and not _is_ensemble(output_dir):
+    first = output_dir / "models" / "fold0.pt"
+    if output_dir.exists() and any(output_dir.iterdir()) and not first.is_file():
         raise FileExistsError(
             f"{output_dir} is there and no ensemble; name a new folder, or move it away."
         )
     configs = [ConfigParser.load_config_file(str(bundle_config(run, "inference"))) for run in runs]
-    weights = [
-        existing_file(path=str(run / "models" / "model.pt"), hint="Finish this run first.")
-        for run in runs
-    ]
+    models = [str(run / "models" / "model.pt") for run in runs]
+    weights = [existing_file(path=path, hint="Finish this run first.") for path in models]
     _check_same(runs, configs)
     config = ensemble_config(configs[0], len(runs))
     mark_run([config], output_dir)
@@ -56,10 +51,6 @@ def save_ensemble(runs: Sequence[Path], output_dir: Path) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return output_dir
-
-
-def _is_ensemble(folder: Path) -> bool:
-    return not any(folder.iterdir()) or (folder / "models" / "fold0.pt").is_file()
 
 
 def _check_same(runs: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> None:

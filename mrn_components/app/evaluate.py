@@ -1,6 +1,5 @@
 """``mrn evaluate``: how good predictions are, and whether two models differ."""
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,12 @@ import numpy as np
 import mrn_components
 from mrn_components.app.figures import Scored, write_figures
 from mrn_components.app.report.cohort import write_cohort_report
-from mrn_components.data.predictions import labels_file, predictions_file, read_predictions
+from mrn_components.data.predictions import (
+    PREDICTIONS,
+    labels_file,
+    predictions_file,
+    read_predictions,
+)
 from mrn_components.data.tables import read_labels
 from mrn_components.data.target import HC_PD, Score, Target, describe, read_target
 from mrn_components.metrics import (
@@ -24,7 +28,7 @@ from mrn_components.metrics import (
     format_comparison,
     format_metrics,
 )
-from mrn_components.system.files import write_text
+from mrn_components.system.files import file_hash, write_text
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "statsmodels", "matplotlib")
 
@@ -63,7 +67,6 @@ def evaluate(
         The folder of the results.
 
     Raises:
-        FileNotFoundError: if a table is missing.
         DataLeakageError: if the predictions say that the model was trained on these subjects.
         ValueError: for a faulty table, or tables that do not name the same subjects.
     """
@@ -77,14 +80,17 @@ def evaluate(
     subjects, left_out = _common_subjects(tables, partial=partial)
 
     truth = np.array([truth_of[subject] for subject in subjects])
-    models = [
-        _scored(name, np.array([table[subject] for subject in subjects]), truth, target, seed)
-        for name, table in zip(model_names, prob_of, strict=True)
-    ]
+    models = []
+    for name, table in zip(model_names, prob_of, strict=True):
+        prob = np.array([table[subject] for subject in subjects])
+        confusion = {} if isinstance(target, Score) else target.confusion(prob, truth)
+        models.append(Scored(name, prob, target.metrics(prob, truth, seed), confusion))
+    report, *other = (_of_model(*pair) for pair in zip(models, files, strict=True))
     comparison = None
-    if against is not None:
+    if other:
         comparison = target.compare(models[0].prob, models[1].prob, truth)
-    report = _reports(models, files, comparison) | {
+        report |= {"against": other[0], "comparison": comparison}
+    report |= {
         "labels": _file(truth_file),
         "n": len(truth),
         **_cohort(truth, target),
@@ -92,7 +98,11 @@ def evaluate(
         **({"threshold": THRESHOLD} if target.is_binary else {}),
         "confidence": CONFIDENCE,
         "bootstrap": {"seed": seed, "resamples": NUM_RESAMPLES},
-        "versions": _versions(),
+        "versions": {
+            "python": platform.python_version(),
+            "mrn_components": mrn_components.__version__,
+            **{name: version(name) for name in _PACKAGES},
+        },
         "note": "Research use only.",
     }
     output_dir = files[0].parent / "evaluation" if output is None else Path(output)
@@ -105,10 +115,7 @@ def evaluate(
 
 def _names(files: Sequence[Path], names: Sequence[str] | None) -> list[str]:
     if names is None:
-        found = [
-            file.resolve().parent.name if file.name == "predictions.csv" else file.stem
-            for file in files
-        ]
+        found = [f.resolve().parent.name if f.name == PREDICTIONS else f.stem for f in files]
         return found if len(set(found)) == len(found) else ["A", "B"]
     if len(names) != len(files) or len(set(names)) != len(names) or not all(names):
         raise ValueError(
@@ -154,25 +161,9 @@ def _cohort(truth: np.ndarray, target: Target) -> dict[str, Any]:
     return facts | {"classes": dict(zip(target.names, target.counts(truth), strict=True))}
 
 
-def _scored(name: str, prob: np.ndarray, truth: np.ndarray, target: Target, seed: int) -> Scored:
-    confusion = {} if isinstance(target, Score) else target.confusion(prob, truth)
-    return Scored(name, prob, target.metrics(prob, truth, seed), confusion)
-
-
-def _reports(
-    models: Sequence[Scored], files: Sequence[Path], comparison: Comparison | None
-) -> dict[str, Any]:
-    """Put the first model's metrics on top, and the second's into ``against``."""
-    report, *others = (
-        {
-            **model.metrics,
-            "name": model.name,
-            "predictions": _file(file),
-            **({"confusion": model.confusion} if model.confusion else {}),
-        }
-        for model, file in zip(models, files, strict=True)
-    )
-    return report | ({"against": others[0], "comparison": comparison} if others else {})
+def _of_model(model: Scored, file: Path) -> dict[str, Any]:
+    facts = {**model.metrics, "name": model.name, "predictions": _file(file)}
+    return facts | ({"confusion": model.confusion} if model.confusion else {})
 
 
 def _text(
@@ -194,9 +185,4 @@ def _text(
 
 
 def _file(path: Path) -> dict[str, str]:
-    return {"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-
-
-def _versions() -> dict[str, str]:
-    ours = {"python": platform.python_version(), "mrn_components": mrn_components.__version__}
-    return ours | {name: version(name) for name in _PACKAGES}
+    return {"file": str(path), "sha256": file_hash(path)}

@@ -1,7 +1,7 @@
 """``mrn evaluate_masks``: how well segmented masks agree with those that readers drew."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from tqdm import tqdm
 import mrn_components
 from mrn_components.data import Subject
 from mrn_components.data.layouts import Need, find_subjects
-from mrn_components.images.image import CHALLENGE_IMAGES, SIDES
+from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.images.masks import check_mask
 from mrn_components.images.volume import read_volume
 from mrn_components.metrics import CONFIDENCE, NUM_RESAMPLES, Metric
@@ -22,10 +22,11 @@ from mrn_components.system.files import write_csv, write_text
 
 Row = dict[str, Any]  # {"subject", "image", "nucleus", "side", "label"} and a MaskScore
 
-_IMAGES: tuple[str, ...] = ("nm", "qsm")
 _METRICS = {"dice": "Dice", "hausdorff_voxels": "Hausdorff, voxels", "hausdorff95_mm": "HD95, mm"}
 _VOLUMES = {"volume_mm3": "volume, mm3", "true_volume_mm3": "true volume, mm3"}
 _EMPTY = ("predicted", "truth", "both")
+_NUCLEUS = ("image", "nucleus")  # what the rows of a summary have in common
+_LABEL = ("image", "nucleus", "side", "label")
 
 
 def evaluate_masks(
@@ -59,19 +60,22 @@ def evaluate_masks(
     need = Need(images="given", masks="all", labels="none")
     truth = find_subjects(dataset, need=need).require_all()
     made = find_subjects(dataset, need=replace(need, masks="given"), masks=masks).require_all()
-    pairs, missing = _pairs(made, truth)
+    pairs = zip(made, truth, strict=True)
+    every = [(*pair, image) for pair in pairs for image in CHALLENGE_IMAGES.values()]
+    there = [(ours, theirs, image) for ours, theirs, image in every if image.mask_name in ours]
+    missing = [f"{s['subject']} {i.name}" for ours, s, i in every if i.mask_name not in ours]
     if missing and not partial:
         raise FileNotFoundError(
-            f"{masks} lacks {len(missing)} of the {len(missing) + len(pairs)} masks of {dataset}: "
+            f"{masks} lacks {len(missing)} of the {len(every)} masks of {dataset}: "
             f"{', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}; --partial True "
             "scores those that are there."
         )
-    rows = [row for pair in tqdm(pairs, desc="masks") for row in _score_pair(*pair)]
+    rows = [row for case in tqdm(there, desc="masks") for row in _score(*case)]
     report = {
         "n": len({row["subject"] for row in rows}),
         "left_out": missing,
-        "nuclei": _summaries(rows, ("image", "nucleus"), seed),
-        "labels": _summaries(rows, ("image", "nucleus", "side", "label"), seed),
+        "nuclei": _summaries(rows, _NUCLEUS, seed),
+        "labels": _summaries(rows, _LABEL, seed),
         "confidence": CONFIDENCE,
         "bootstrap": {"seed": seed, "resamples": NUM_RESAMPLES},
         "masks": str(masks),
@@ -86,37 +90,21 @@ def evaluate_masks(
     return folder
 
 
-def _pairs(
-    made: Iterable[Subject], truth: Iterable[Subject]
-) -> tuple[list[tuple[str, str, str, str]], list[str]]:
-    """List (subject, image, predicted file, true file), and the masks that are not predicted."""
-    pairs, missing = [], []
-    for ours, theirs in zip(made, truth, strict=True):
-        for image in _IMAGES:
-            key = f"mask_{image}"
-            if key in ours:
-                pairs.append((theirs["subject"], image, ours[key], theirs[key]))
-            else:
-                missing.append(f"{theirs['subject']} {image}")
-    return pairs, missing
-
-
-def _score_pair(subject: str, image: str, predicted: str, truth: str) -> list[Row]:
+def _score(made: Subject, truth: Subject, image: Image) -> list[Row]:
+    """Compare the masks of an image of a subject, nucleus by nucleus and side by side."""
+    key = {"subject": truth["subject"], "image": image.name}
     try:
-        ours, theirs = (read_volume(path).canonical for path in (predicted, truth))
-        check_mask(theirs, CHALLENGE_IMAGES[image])
-        check_mask(ours, CHALLENGE_IMAGES[image], theirs)
+        ours, theirs = (read_volume(of[image.mask_name]).canonical for of in (made, truth))
+        check_mask(theirs, image)
+        check_mask(ours, image, theirs)
     except ValueError as error:
-        raise ValueError(f"{subject}: {error}") from error
-    keys = {
-        number: {"subject": subject, "image": image, "nucleus": nucleus, "side": side}
-        for nucleus, ids in CHALLENGE_IMAGES[image].nuclei.items()
-        for side, number in zip(SIDES, ids, strict=True)
-    }
-    scores = score_masks(
-        ours.ids, theirs.ids, labels=list(keys), spacing_mm=theirs.spacing_mm.tolist()
-    )
-    return [key | {"label": label} | scores[label] for label, key in keys.items()]
+        raise ValueError(f"{key['subject']}: {error}") from error
+    labels, spacing_mm = list(image.ids), theirs.spacing_mm.tolist()
+    scores = score_masks(ours.ids, theirs.ids, labels=labels, spacing_mm=spacing_mm)
+    return [
+        {**key, "nucleus": nucleus, "side": side, "label": label, **scores[label]}
+        for label, (nucleus, side) in image.ids.items()
+    ]
 
 
 def _summaries(rows: Sequence[Row], keys: Sequence[str], seed: int) -> list[dict[str, Any]]:
@@ -140,34 +128,25 @@ def _mean(rows: Sequence[Row], metric: str, seed: int) -> Metric:
         if row[metric] is not None:
             sides.setdefault(row["subject"], []).append(row[metric])
     values = np.array([np.mean(pair) for pair in sides.values()])
-    interval = (
-        bootstrap_interval([values], np.mean, seed)
-        if len(values) > 1
-        else undefined_interval("bootstrap", "needs two subjects")
-    )
+    interval = undefined_interval("bootstrap", "needs two subjects")
+    if len(values) > 1:
+        interval = bootstrap_interval([values], np.mean, seed)
     return {"value": float(values.mean()) if len(values) else None, "n": len(values), **interval}
 
 
 def _markdown(report: dict[str, Any]) -> str:
     left_out = f"; left out: {', '.join(report['left_out'])}" if report["left_out"] else ""
-    lines = [
+    return (
         f"{report['n']} subjects{left_out}. Means with {report['confidence']:.0%} intervals "
         "(bootstrap over subjects). A Dice is 0 where one mask is empty; Hausdorff distances are "
         "means over the n masks that have them. The organisers score every nucleus but TH. "
-        "Research use only.",
-        "",
-        "Right and left together:",
-        "",
-        *_table(report["nuclei"], ("image", "nucleus")),
-        "",
-        "Each label:",
-        "",
-        *_table(report["labels"], ("image", "nucleus", "side", "label")),
-    ]
-    return "\n".join(lines) + "\n"
+        "Research use only.\n\n"
+        f"Right and left together:\n\n{_table(report['nuclei'], _NUCLEUS)}\n"
+        f"Each label:\n\n{_table(report['labels'], _LABEL)}"
+    )
 
 
-def _table(summaries: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[str]:
+def _table(summaries: Sequence[dict[str, Any]], keys: Sequence[str]) -> str:
     empty = [f"empty: {which}" for which in _EMPTY]
     header = [*keys, *_METRICS.values(), *_VOLUMES.values(), *empty]
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
@@ -177,7 +156,7 @@ def _table(summaries: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[str
         cells += [f"{summary[name]:.0f}" for name in _VOLUMES]
         cells += [str(summary["empty"][which]) for which in _EMPTY]
         lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    return "\n".join(lines) + "\n"
 
 
 def _cell(metric: Metric) -> str:

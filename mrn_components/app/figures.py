@@ -5,9 +5,9 @@ the figures can be read in grey.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -25,25 +25,17 @@ _STYLES: list[dict[str, Any]] = [
     {"color": "#009E73", "linestyle": "-.", "marker": "^"},
     {"color": "#CC79A7", "linestyle": ":", "marker": "v"},
 ]
-FIGURES = ("roc", "reliability", "confusion", "scatter")
+_FIGURES = ("roc", "reliability", "confusion", "scatter")
 _LONGEST_NAME = 24
 
 
-@dataclass(frozen=True)
-class Scored:
-    """What the figures show of one model.
+class Scored(NamedTuple):
+    """What the figures show of one model."""
 
-    Args:
-        name: for the legends.
-        prob: P(PD) or the score of each subject, or (N, K) of more than two classes.
-        metrics: what the target's ``metrics`` returns.
-        confusion: what its ``confusion`` returns; empty of a score.
-    """
-
-    name: str
-    prob: np.ndarray
-    metrics: Mapping[str, Metric]
-    confusion: Mapping[str, int]
+    name: str  # for the legends
+    prob: np.ndarray  # P(PD) or the score of each subject, or (N, K) of more than two classes
+    metrics: Mapping[str, Metric]  # what the target's ``metrics`` returns
+    confusion: Mapping[str, int]  # what its ``confusion`` returns; empty of a score
 
     @property
     def label(self) -> str:
@@ -83,7 +75,7 @@ def write_figures(
                 replacing(output_dir / f"{name}{suffix}") as temporary,
             ):
                 figure.savefig(temporary, dpi=150, metadata=metadata)
-    for name in set(FIGURES) - set(figures):
+    for name in {*_FIGURES} - {*figures}:
         for suffix in (".png", ".svg"):
             (output_dir / f"{name}{suffix}").unlink(missing_ok=True)
 
@@ -92,41 +84,36 @@ def _roc(models: list[Scored], truth: np.ndarray, target: Classes, subjects: str
     """A panel with a curve a model; of more than two classes a panel a model, a curve a class."""
     if target.is_binary:
         own = truth == target.number
-        curves = [(_auc_label(m.label, m.metrics["roc_auc"]), own, m.prob) for m in models]
+        curves = [(model.label, model.metrics["roc_auc"], own, model.prob) for model in models]
         panels = [(f"ROC, {subjects}", curves)]
     else:
         panels = []
         for model in models:
+            aucs = [model.metrics[f"roc_auc_{name.lower()}"] for name in target.names]
             curves = [
-                (
-                    _auc_label(
-                        f"{name} against the rest", model.metrics[f"roc_auc_{name.lower()}"]
-                    ),
-                    truth == number,
-                    model.prob[:, number],
-                )
-                for number, name in enumerate(target.names)
+                (f"{name} against the rest", auc, truth == number, model.prob[:, number])
+                for number, (name, auc) in enumerate(zip(target.names, aucs, strict=True))
             ]
             panels.append((f"ROC of {model.label}, {subjects}", curves))
     figure = Figure(figsize=(5 * len(panels), 5), layout="constrained")
-    for axes, (title, curves) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-    ):
-        _draw_curves(axes, title, curves)
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw_curves(axes, *panel)
     return figure
 
 
 def _draw_curves(
-    axes: Any, title: str, curves: Sequence[tuple[str, np.ndarray, np.ndarray]]
+    axes: Any, title: str, curves: Sequence[tuple[str, Metric, np.ndarray, np.ndarray]]
 ) -> None:
-    for number, (label, own, prob) in enumerate(curves):
+    for (name, auc, own, prob), style in zip(curves, cycle(_STYLES), strict=False):
         if own.all() or not own.any():
             continue
-        rates = roc_curve(own, prob, drop_intermediate=False)
-        style = _STYLES[number % len(_STYLES)]
-        line = {key: style[key] for key in ("color", "linestyle")} | {"linewidth": 2}
+        fpr, tpr, _ = roc_curve(own, prob, drop_intermediate=False)
+        label = f"{name}: AUC {auc['value']:.3f}"
+        if auc["low"] is not None:
+            label += f" (DeLong {CONFIDENCE:.0%}: {auc['low']:.3f} to {auc['high']:.3f})"
+        line = {"color": style["color"], "linestyle": style["linestyle"], "linewidth": 2}
         line["label"] = label
-        RocCurveDisplay(fpr=rates[0], tpr=rates[1]).plot(axes, curve_kwargs=line)
+        RocCurveDisplay(fpr=fpr, tpr=tpr).plot(axes, curve_kwargs=line)
     if axes.lines:
         axes.plot((0, 1), (0, 1), color="grey", linestyle=":", label="Chance: AUC 0.5")
         axes.legend(loc="lower right", fontsize=8)
@@ -140,14 +127,6 @@ def _draw_curves(
         ylim=(-0.01, 1.01),
         aspect="equal",
     )
-
-
-def _auc_label(name: str, auc: Metric) -> str:
-    value = "undefined" if auc["value"] is None else f"{auc['value']:.3f}"
-    label = f"{name}: AUC {value}"
-    if auc["low"] is None:
-        return label
-    return f"{label} (DeLong {CONFIDENCE:.0%}: {auc['low']:.3f} to {auc['high']:.3f})"
 
 
 def _scatter(models: list[Scored], truth: np.ndarray, target: Score, subjects: str) -> Figure:
@@ -170,23 +149,20 @@ def _reliability(models: list[Scored], truth: np.ndarray, target: Classes, subje
     axes, counts = figure.subplots(2, height_ratios=(4, 1), sharex=True)
     for number, (model, style) in enumerate(zip(models, _STYLES, strict=False)):
         bins = reliability_bins(model.prob, own)
-        share = np.array([part.diseased / part.subjects for part in bins])
-        mean = np.array([part.mean_prob for part in bins])
         wilson = [wilson_interval(part.diseased, part.subjects) for part in bins]
-        label = f"{model.label}: ECE {model.metrics['ece']['value']:.3f}, "
-        label += f"Brier {model.metrics['brier']['value']:.3f}"
+        low, size, diseased, mean = np.array(bins).T
+        share = diseased / size
+        ece, brier = (model.metrics[name]["value"] for name in ("ece", "brier"))
+        label = f"{model.label}: ECE {ece:.3f}, Brier {brier:.3f}"
         CalibrationDisplay(share, mean, model.prob).plot(
             ax=axes, name=label, ref_line=number == 0, **style
         )
-        ends = [
-            share - [interval["low"] for interval in wilson],
-            [interval["high"] for interval in wilson] - share,
-        ]
+        ends = [share - [part["low"] for part in wilson], [part["high"] for part in wilson] - share]
         lengths = np.maximum(ends, 0)  # rounding may leave -1e-17, which matplotlib refuses
         axes.errorbar(mean, share, lengths, fmt="none", ecolor=style["color"], capsize=3)
         counts.bar(
-            [part.low for part in bins],
-            [part.subjects for part in bins],
+            low,
+            size,
             width=1 / NUM_BINS,
             align="edge",
             fill=False,

@@ -17,10 +17,7 @@ from mrn_components.system.files import write_text
 
 
 def write_results(runs: Sequence[BundleRun], subjects: Sequence[Subject], output: Path) -> str:
-    """Write ``out_of_fold.csv`` and ``crossval.json``.
-
-    Returns:
-        A table of the metrics.
+    """Write ``out_of_fold.csv`` and ``crossval.json``; return a table of the metrics.
 
     Raises:
         DataLeakageError: if a fold's network was trained on a subject that it predicts.
@@ -53,10 +50,10 @@ def write_results(runs: Sequence[BundleRun], subjects: Sequence[Subject], output
     summary = {
         name: _summary([metrics[name]["value"] for metrics in by_fold]) for name in by_fold[0]
     }
-    overall = score(rows)
-    content = {"num_subjects": len(rows), "folds": by_fold, "summary": summary, "overall": overall}
+    content = {"num_subjects": len(rows), "folds": by_fold, "summary": summary}
+    content["overall"] = score(rows)
     write_text(output / "crossval.json", json.dumps(content, indent=2) + "\n")
-    return _format(by_fold, summary, overall, target.main_metrics)
+    return _table(content, target.main_metrics)
 
 
 def _summary(folds: Sequence[float | None]) -> dict[str, float | None]:
@@ -67,18 +64,19 @@ def _summary(folds: Sequence[float | None]) -> dict[str, float | None]:
     return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1))}
 
 
-def _format(
-    by_fold: Sequence[Mapping[str, Metric]],
-    summary: Mapping[str, Mapping[str, float | None]],
-    overall: Mapping[str, Metric],
-    names: Sequence[str],
-) -> str:
-    lines = [["fold", *names]]
-    for number, metrics in enumerate(by_fold):
-        lines.append([str(number), *(_shown(metrics[name]["value"]) for name in names)])
-    means = [f"{_shown(summary[n]['mean'])} ({_shown(summary[n]['sd'])})" for n in names]
-    lines.append(["mean (sd)", *means])
-    lines.append(["all subjects", *(_shown(overall[name]["value"]) for name in names)])
+def _table(content: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The metrics of some names as text."""
+
+    def cells(metrics: Mapping[str, Metric]) -> list[str]:
+        return [_shown(metrics[name]["value"]) for name in names]
+
+    means = [content["summary"][name] for name in names]
+    lines = [
+        ["fold", *names],
+        *([str(number), *cells(metrics)] for number, metrics in enumerate(content["folds"])),
+        ["mean (sd)", *(f"{_shown(mean['mean'])} ({_shown(mean['sd'])})" for mean in means)],
+        ["all subjects", *cells(content["overall"])],
+    ]
     return "\n".join("  ".join(f"{cell:<13}" for cell in line).rstrip() for line in lines)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.transforms import Compose, SaveImaged
-from nibabel.affines import apply_affine
+from nibabel.affines import apply_affine, voxel_sizes
 
 from mrn_components.app.inspect import open_bundle
 from mrn_components.bundle import RunArguments
@@ -35,8 +35,7 @@ class NucleiSegmenter:
 
     Raises:
         FileNotFoundError: if ``bundle`` is no bundle, or has no weights for the image.
-        UntrustedBundleError: if more than the bundle's data differ from the installed one.
-        ValueError: for an override that the config does not know.
+        UntrustedBundleError: if more than its data differ from the installed bundle.
     """
 
     def __init__(
@@ -61,7 +60,6 @@ class NucleiSegmenter:
             )
         self.weights = weights
         self.ledgers = read_ledgers(weights)
-        self.image = image
         self.device = torch.device(parser.get_parsed_content("device"))
         self.preprocessing = parser.get_parsed_content("preprocessing")
         self.inferer = parser.get_parsed_content("inferer")
@@ -110,12 +108,8 @@ def save_mask(path: Path, mask: np.ndarray, like: Volume) -> None:
         getattr(volume, f"set_{kind}")(affine, int(code))
     volume.header["xyzt_units"] = like.header["xyzt_units"]
     with replacing(path) as temporary:
-        temporary.write_bytes(_gzip(volume.to_bytes()))
-
-
-def _gzip(content: bytes) -> bytes:
-    """Compress without the time of day, so that the same mask gives the same bytes."""
-    return gzip.compress(content, compresslevel=6, mtime=0)
+        # Without the time of day, so that the same mask gives the same bytes.
+        temporary.write_bytes(gzip.compress(volume.to_bytes(), compresslevel=6, mtime=0))
 
 
 def _near(mask: Volume, ids: Sequence[int], image: Any) -> dict[str, Any]:
@@ -124,10 +118,8 @@ def _near(mask: Volume, ids: Sequence[int], image: Any) -> dict[str, Any]:
     if box[0].start == box[0].stop:
         return {}
     corners_mm = apply_affine(mask.affine, list(product(*((a.start, a.stop) for a in box))))
-    inside = apply_affine(np.linalg.inv(image.affine.numpy()), corners_mm)
+    affine = image.affine.numpy()
+    inside = apply_affine(np.linalg.inv(affine), corners_mm)
     low, high = inside.min(axis=0), inside.max(axis=0)
-    spacing = np.linalg.norm(image.affine.numpy()[:3, :3], axis=0)
-    return {
-        "centre": (low + high) / 2,
-        "region_mm": (high - low) * spacing + 2 * _MARGIN_MM,
-    }
+    region_mm = (high - low) * voxel_sizes(affine) + 2 * _MARGIN_MM
+    return {"centre": (low + high) / 2, "region_mm": region_mm}

@@ -1,76 +1,34 @@
-"""P(PD) of subjects with every subset of the ROIs masked: the 16 states of Table 4."""
+"""The 16 states of Table 4: what is predicted with every subset of the ROIs masked."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 from mrn_components.app.paper import load_table
-from mrn_components.data import Subject
-from mrn_components.data.target import Score, Target
 from mrn_components.metrics import ZERO_VARIANCE, diagnosis_metrics
 from mrn_components.networks.inferers import masked_states
 
 METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC", "f1_macro": "macro F1"}
 
 
-@dataclass(frozen=True)
-class StateScores:
-    """P(PD) of subjects with every subset of the ROIs masked, or what else is predicted.
-
-    Args:
-        rois: the ROIs.
-        prob_pd: of each subject, P(PD) in every state, in the order of ``masked_states(rois)``.
-        labels: of each subject, 1 where it is of the positive class, else 0; empty where unknown.
-        lead: name of what is predicted in tables.
-    """
+class StateScores(NamedTuple):
+    """P(PD) of subjects with every subset of the ROIs masked, or what else is predicted."""
 
     rois: tuple[str, ...]
-    prob_pd: dict[str, list[float]]
-    labels: dict[str, int]
-    lead: str = "prob_pd"
+    prob_pd: dict[str, list[float]]  # of each subject, in the order of ``masked_states(rois)``
+    labels: dict[str, int]  # 1 where a subject is of the positive class, else 0; known ones
+    lead: str = "prob_pd"  # name of what is predicted in tables
 
 
-def read_states(
-    records: Sequence[Mapping[str, Any]],
-    subjects: Sequence[Subject],
-    rois: Sequence[str],
-    target: Target,
-) -> StateScores:
-    """Collect what ``mrn predict`` with states wrote; subjects without a prediction are left out.
-
-    Args:
-        records: of the subjects.
-        subjects: their labels, where they are known.
-        rois: of the network.
-        target: what is predicted; labels that are scores are left out.
-    """
-    values = {
-        record["subject"]: record["states"][target.lead]
-        for record in records
-        if record["status"] == "ok"
-    }
-    labels = {
-        subject["subject"]: int(subject["label"] == target.number)
-        for subject in subjects
-        if "label" in subject and subject["subject"] in values and not isinstance(target, Score)
-    }
-    return StateScores(tuple(rois), values, labels, target.lead)
-
-
-def state_metrics(scores: StateScores, seed: int = 1) -> list[dict[str, Any]]:
+def state_metrics(scores: StateScores) -> list[dict[str, Any]]:
     """Score each state, as Table 4 does, with 95 % intervals.
 
     Args:
         scores: of labelled subjects.
-        seed: seed of the bootstrap intervals.
 
     Returns:
         A row a state, in the order of ``masked_states``: ``{"masked": [...], "accuracy": {"value",
         "low", "high"}, "roc_auc": ..., "f1_macro": ...}`` and, for the paper's four ROIs, "paper":
         ``{"accuracy": ..., "roc_auc": ..., "f1_macro": ...}``. All are shares, 0 to 1.
-
-    Raises:
-        ValueError: if labels are missing.
     """
     if missing := sorted(scores.prob_pd.keys() - scores.labels.keys()):
         raise ValueError(f"subjects {missing} have no label; name a table by --labels CSV.")
@@ -78,9 +36,8 @@ def state_metrics(scores: StateScores, seed: int = 1) -> list[dict[str, Any]]:
     paper = {tuple(row.masked_rois or ()): row.paper for row in load_table(4).rows}
     states = masked_states(scores.rois)
     rows = []
-    for index, masked in enumerate(states):
-        prob = [in_states[index] for in_states in scores.prob_pd.values()]
-        metrics = diagnosis_metrics(prob, truth, seed=seed)
+    for masked, prob in zip(states, zip(*scores.prob_pd.values(), strict=True), strict=True):
+        metrics = diagnosis_metrics(prob, truth)
         row: dict[str, Any] = {"masked": list(masked), **{m: metrics[m] for m in METRICS}}
         if set(states) == set(paper):
             percent = zip(METRICS, paper[masked], strict=True)
@@ -109,18 +66,16 @@ def leakage(roc_auc: Mapping[str, Any], mask_mode: str) -> dict[str, Any]:
     interval = f", 95 % interval {low:.3f} to {high:.3f}," if low is not None else ","
     if low is None and value in (0, 1) and roc_auc["reason"] == ZERO_VARIANCE:
         low = high = value  # told apart without an error: no interval, and no doubt
-    seen = None
+    kept = "geometry or the mean" if mask_mode == "mean" else "geometry"
+    seen = None if mask_mode == "token" or low is None else not low <= 0.5 <= high
     if mask_mode == "token":
         finding = "the score is constant, since zero ROI tokens tell nothing: no test for leaks"
     elif low is None:
         finding = f"the ROC AUC has no interval ({roc_auc['reason']})"
+    elif seen:
+        finding = f"the ROC AUC is {value:.3f}{interval} which leaves 0.5 out: "
+        finding += f"the {kept} of the crops leaks the class"
     else:
-        seen = not low <= 0.5 <= high
-        finding = f"the ROC AUC is {value:.3f}{interval} which "
-        kept = "geometry or the mean" if mask_mode == "mean" else "geometry"
-        finding += (
-            f"leaves 0.5 out: the {kept} of the crops leaks the class"
-            if seen
-            else f"holds 0.5: no leak through the {kept} of the crops is seen"
-        )
+        finding = f"the ROC AUC is {value:.3f}{interval} which holds 0.5: "
+        finding += f"no leak through the {kept} of the crops is seen"
     return {"roc_auc": dict(roc_auc), "seen": seen, "finding": f"With all ROIs masked, {finding}."}

@@ -18,12 +18,13 @@ from mrn_components.app import cli, crossval
 from mrn_components.app.evaluate import evaluate
 from mrn_components.app.report import index
 from mrn_components.app.report.cohort import write_cohort_report
-from mrn_components.app.report.images import take_images
+from mrn_components.app.report.images import Drawing
 from mrn_components.app.report.pages import environment
 from mrn_components.app.report.reports import write_reports
 from mrn_components.app.report.slices import canonical_box, draw_slice, grey, radiological
 from mrn_components.app.report.strips import biomarker_rows, published_values
 from mrn_components.biomarkers import measure_nuclei, references
+from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.images.volume import Volume, read_volume
 from mrn_components.metrics import diagnosis_metrics
 
@@ -364,7 +365,7 @@ def test_nuclei_of_a_box_lie_wholly_in_it(cohort):
     folder = cohort / "SUBJ_000"
     files = {"qsm": "QSM.nii.gz", "mask_qsm": "QSM_mask.nii.gz"}
     volumes = {key: read_volume(folder / name) for key, name in files.items()}
-    image = take_images(volumes)["qsm"]
+    image = Drawing(CHALLENGE_IMAGES["qsm"], volumes["qsm"], volumes["mask_qsm"])
     box = image.box(BOXES["qsm2"])
     mask = make_mask("qsm")
     assert set(image.nuclei_inside(box, None)) == {"STN", "SN", "RN"}
@@ -387,7 +388,8 @@ def test_published_values_are_read_from_their_texts():
 
 
 def test_strips_place_values_in_proportion():
-    rows = biomarker_rows({"nm_volume_mm3_left": 272.0, "nm_volume_mm3_right": None})
+    values = {"nm_volume_mm3_left": 272.0, "nm_volume_mm3_right": None}
+    rows = biomarker_rows(values, CHALLENGE_IMAGES)
     row = next(row for row in rows["SN"] if row.name == "Neuromelanin volume")
     right, left = row.lanes
     assert right.at is None
@@ -399,7 +401,7 @@ def test_strips_place_values_in_proportion():
     sides = next(row for row in rows["SN"] if row.name == "Mean susceptibility").in_numbers
     assert [line.split(":")[0] for line in sides] == ["right", "left"]
     assert all("HC" in line and "PD" in line for line in sides)
-    asymmetric = biomarker_rows({"asymmetry_volume_mm3_SN": -0.25})["SN"][0]
+    asymmetric = biomarker_rows({"asymmetry_volume_mm3_SN": -0.25}, CHALLENGE_IMAGES)["SN"][0]
     assert asymmetric.asymmetry == -0.25
 
 

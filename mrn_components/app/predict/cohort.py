@@ -32,7 +32,8 @@ from mrn_components.app.predict.records import (
     write_tables,
 )
 from mrn_components.app.predict.segmentation import Segmenters
-from mrn_components.app.report.reports import complete_reports, needs_explanation, write_pages
+from mrn_components.app.report.reports import complete_reports, needs_explanation
+from mrn_components.app.report.subject import write_pages
 from mrn_components.data import Subject
 from mrn_components.data.layouts import Found
 from mrn_components.data.ledger import read_ledgers

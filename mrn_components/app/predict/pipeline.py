@@ -10,7 +10,7 @@ from mrn_components.app.predict.preparation import Preparation, Prepared, timed
 from mrn_components.app.predict.records import Record, mask_file, subject_folder
 from mrn_components.app.predict.segmentation import Segmenters
 from mrn_components.app.report.explanation import UNEXPLAINED
-from mrn_components.app.report.reports import EXPLANATION
+from mrn_components.app.report.subject import EXPLANATION
 from mrn_components.app.segment import save_mask
 from mrn_components.data.ledger import Ledger
 from mrn_components.images.image import Image

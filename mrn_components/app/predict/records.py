@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrn_components.app.report.reports import EXPLANATION, PAGE, THUMBNAILS
+from mrn_components.app.report.subject import EXPLANATION, PAGE, THUMBNAILS
 from mrn_components.biomarkers import write_biomarkers
 from mrn_components.data.predictions import PREDICTIONS, write_predictions
 from mrn_components.data.target import HC_PD, Score, Target

@@ -1,7 +1,6 @@
 """What moved a subject's P(PD): the ROIs' Shapley values, and maps of occlusion."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -19,7 +18,6 @@ from mrn_components.networks.masking import MaskMode, token_blocks
 # Cells along the longer side of a crop: of SN about 8 mm, the size of a nucleus's side.
 NUM_CELLS = 5
 UNEXPLAINED = "no explanation"  # how the flag begins of a subject that cannot be explained
-
 
 # What moved a subject's P(PD), as ``subjects/ID/explanation.json`` holds it:
 # - the target's leading column, such as "prob_pd": with all ROIs visible, without mirrored views;
@@ -67,24 +65,27 @@ def explain_subject(
         patients = [fold(images)["patient"] for fold in folds]
         # An ROI's token depends on no other ROI: of the others one slice is computed and dropped.
         thin = {roi: [crops[0][:, :1]] for roi, crops in images.items()}
-        maps = {}
-        for roi in rois:
-            ask = partial(_logits, folds, patients, thin, roi)
-            maps[roi] = [
-                [states[0] - float(target.values(ask(covered))[target.lead]) for covered in row]
-                for row in _covered_crops(images[roi][0], num_cells)
-            ]
-    visible = [frozenset(rois) - frozenset(masked) for masked in masked_states(rois)]
-    shapley = shapley_values(dict(zip(visible, states, strict=True)), rois)
+        maps: dict[str, list[list[float]]] = {roi: [] for roi in rois}
+        for roi, rows in maps.items():
+            for row in _covered_crops(images[roi][0], num_cells):
+                logits = [_logits(folds, patients, {**thin, roi: [crop]}, roi) for crop in row]
+                values = [float(target.values(each)[target.lead]) for each in logits]
+                rows.append([states[0] - value for value in values])
     first = {target.lead: states[0], "baseline": states[-1]}
-    return {**first, "shapley": shapley, "occlusion": maps}
+    return {**first, "shapley": roi_shapley(states, rois), "occlusion": maps}
+
+
+def roi_shapley(states: Sequence[float], rois: Sequence[str]) -> dict[str, float]:
+    """Return the Shapley value of each ROI, by what ``masked_values`` gives of every state."""
+    visible = [frozenset(rois) - frozenset(masked) for masked in masked_states(rois)]
+    return shapley_values(dict(zip(visible, states, strict=True)), rois)
 
 
 def masked_values(
     network: nn.Module,
     images: Mapping[str, Sequence[Tensor]],
     *,
-    target: Target = HC_PD,
+    target: Target,
     mask_mode: MaskMode = "voxels",
 ) -> list[float]:
     """Ask a network about one subject with every subset of the ROIs masked.
@@ -99,8 +100,7 @@ def masked_values(
         P(PD), or what else is predicted, in every state, in the order of ``masked_states``.
 
     Raises:
-        ValueError: for a network without ROI tokens, one that masks ROIs already, or an answer that
-            is no finite number.
+        ValueError: for a network without ROI tokens, or an answer that is no finite number.
     """
     with eval_mode(network):
         logits = MaskedStatesInferer(mask_mode=mask_mode)(images, network)["state_logits"][0]
@@ -109,33 +109,24 @@ def masked_values(
     return values
 
 
-def _covered_crops(crop: Tensor, num_cells: int) -> Iterator[Iterator[Tensor]]:
+def _covered_crops(crop: Tensor, num_cells: int) -> Iterator[list[Tensor]]:
     """Rows of crops, each with another cell of all its slices at the crop's mean."""
     rows, columns = (_edges(size, max(crop.shape[2:]), num_cells) for size in crop.shape[2:])
     mean = crop.mean(dim=(1, 2, 3), keepdim=True)
-
-    def cover(top: int, bottom: int, left: int, right: int) -> Tensor:
-        covered = crop.clone()
-        covered[:, :, top:bottom, left:right] = mean
-        return covered
-
-    for row in pairwise(rows):
-        yield (cover(*row, *column) for column in pairwise(columns))
+    for top, bottom in pairwise(rows):
+        covered = [crop.clone() for _ in columns[1:]]
+        for copy, (left, right) in zip(covered, pairwise(columns), strict=True):
+            copy[:, :, top:bottom, left:right] = mean
+        yield covered
 
 
-def _logits(
-    folds: Sequence[Any],
-    patients: Sequence[Tensor],
-    thin: Mapping[str, list[Tensor]],
-    roi: str,
-    crop: Tensor,
-) -> Tensor:
-    """Logits (1, K), the mean of the folds, with another crop of one ROI."""
-    inputs = {**thin, roi: [crop]}
+def _logits(folds: Sequence[Any], patients: Sequence[Tensor], crops: Any, roi: str) -> Tensor:
+    """Logits (1, K), the mean of the folds, with the token of one ROI from other crops."""
     logits = []
     for fold, patient in zip(folds, patients, strict=True):
+        covered = fold(crops)["patient"]
         block = token_blocks(patient, fold.rois, [roi])
-        logits.append(fold.classify(torch.where(block, fold(inputs)["patient"], patient)))
+        logits.append(fold.classify(torch.where(block, covered, patient)))
     return merge_logits(logits, "folds")["logits"]
 
 

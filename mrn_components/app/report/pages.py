@@ -6,6 +6,8 @@ index, is allowed by its hash, so that no text of a subject could run even if es
 
 import base64
 import hashlib
+import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -14,21 +16,30 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+import mrn_components
 from mrn_components.data.target import Score, Target
 from mrn_components.system.files import write_text
 
-NUM_SHOWN_HASH = 12  # characters
+_NUM_SHOWN_HASH = 12  # characters
 
 
 def write_page(path: Path, template: str, **context: Any) -> None:
-    """Write a page; it appears whole or not at all.
-
-    Args:
-        path: of the page.
-        template: its name among ``templates``.
-        context: what the template shows; every text in it is escaped.
-    """
+    """Write a page that shows the context; every text in it is escaped."""
     write_text(path, environment().get_template(template).render(context))
+
+
+def read_json(path: Path) -> Any:
+    """The content of a file of a subject, or None if it is not there.
+
+    Raises:
+        ValueError: naming the file, if it is no JSON.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}); predict this subject again.") from error
 
 
 @cache
@@ -43,6 +54,7 @@ def environment() -> Environment:
     )
     found.filters |= {"fixed": _fixed, "signed": _signed, "short": short}
     found.globals |= {"asset": _asset, "at": at, "ends": ends, "script_hash": _script_hash}
+    found.globals["version"] = mrn_components.__version__
     return found
 
 
@@ -72,28 +84,19 @@ def at(value: float, target: Target) -> float:
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """An image as an address that holds the image.
-
-    Args:
-        content: of the file.
-        kind: png, webp or svg+xml.
-    """
+    """An image file, png, webp or svg+xml, as an address that holds it."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
+@cache
 def _asset(name: str) -> Markup:
     """A file of ours beside the templates, as it is."""
-    return Markup(_read(name))
+    return Markup((Path(__file__).parent / "templates" / name).read_text(encoding="utf-8"))
 
 
 def _script_hash(name: str) -> str:
     """What a content security policy calls a script."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(_read(name).encode()).digest()).decode()
-
-
-@cache
-def _read(name: str) -> str:
-    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
+    return "sha256-" + base64.b64encode(hashlib.sha256(_asset(name).encode()).digest()).decode()
 
 
 def _fixed(value: float | None, digits: int = 2) -> str:
@@ -110,6 +113,5 @@ def _signed(value: float | None, digits: int = 2) -> str:
 
 def short(text: Any) -> str:
     """The first characters of a hash; other texts as they are."""
-    text = str(text)
-    is_hash = len(text) in (40, 64) and all(letter in "0123456789abcdef" for letter in text)
-    return text[:NUM_SHOWN_HASH] + "…" if is_hash else text
+    is_hash = re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", str(text))
+    return f"{text[:_NUM_SHOWN_HASH]}…" if is_hash else str(text)

@@ -1,6 +1,5 @@
 """``mrn report``: the pages of a folder of predictions."""
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,22 +7,18 @@ from typing import Any
 from urllib.parse import quote
 
 from mrn_components.app.report.explanation import UNEXPLAINED
-from mrn_components.app.report.images import Shown, draw_images
+from mrn_components.app.report.images import draw_images
 from mrn_components.app.report.index import write_index
-from mrn_components.app.report.subject import write_subject_report
+from mrn_components.app.report.pages import read_json
+from mrn_components.app.report.subject import EXPLANATION, PAGE, THUMBNAILS, write_pages
 from mrn_components.data.predictions import predictions_file, read_number
 from mrn_components.data.tables import read_rows
 from mrn_components.data.target import Target, read_target
 from mrn_components.images.finding import FaultyFileError
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.images.volume import Volume, read_volume
-from mrn_components.system.files import write_text
 
 _logger = logging.getLogger(__name__)
-
-EXPLANATION = "explanation.json"
-PAGE = "report.html"
-THUMBNAILS = "thumbnails.json"  # of the index
 
 
 def write_reports(
@@ -45,84 +40,48 @@ def write_reports(
         The path of ``index.html``.
 
     Raises:
-        FileNotFoundError: if there are no predictions.
-        ValueError: for a record that is no JSON.
+        ValueError: for a record that is no JSON, or leads out of ``input``.
     """
     return complete_reports(Path(output), Path(input), again=True)
 
 
 def complete_reports(output: Path, source: Path, *, again: bool = False) -> Path:
-    """Write ``index.html``, and the pages that are not there.
+    """Write ``index.html``, whose path is returned, and the pages that are not there.
 
     Args:
         output: folder of the predictions.
         source: folder or datalist that was predicted.
         again: write the pages that are there, too.
-
-    Returns:
-        The path of ``index.html``.
     """
     root = source if source.is_dir() else source.parent
-    manifest = _read_json(output / "manifest.json") or {}
-    records = []
-    lacking = 0
+    manifest = read_json(output / "manifest.json") or {}
+    images = {name: Image(**facts) for name, facts in (manifest.get("images") or {}).items()}
+    images = images or CHALLENGE_IMAGES  # of an old manifest
     target = read_target(output)
+    records, lacking = [], 0
     for where, row in read_rows(predictions_file(output), target.columns):
         folder = output / "subjects" / row["subject"]
         inside = folder.resolve().parent == (output / "subjects").resolve()
-        record = _read_json(folder / "prediction.json") if inside else None
+        record = read_json(folder / "prediction.json") if inside else None
         if record is None:
             records.append(_of_row(row, target, where))
         else:
             if again or not all((folder / name).is_file() for name in (PAGE, THUMBNAILS)):
-                images = images_of_manifest(manifest)
                 drawn = draw_images(record, _read_volumes(record, folder, root, images), images)
                 write_pages(folder, record, drawn, manifest, target)
             page = f"subjects/{quote(folder.name)}/{PAGE}"
-            records.append({**record, "page": page, "thumbs": _read_json(folder / THUMBNAILS)})
+            records.append({**record, "page": page, "thumbs": read_json(folder / THUMBNAILS)})
             lacking += needs_explanation(record, folder)
     path = output / "index.html"
     write_index(path, records, target)
     if lacking:
         _logger.warning(
-            "%d of %d pages lack Shapley values and occlusion maps, which need the network: "
-            "`mrn predict INPUT OUTPUT --resume True --report True`, with the bundle and the "
-            "options of the prediction, adds them.",
-            lacking,
-            len(records),
+            f"{lacking} of {len(records)} pages lack Shapley values and occlusion maps, which need "
+            "the network: `mrn predict INPUT OUTPUT --resume True --report True`, with the bundle "
+            "and the options of the prediction, adds them."
         )
     _logger.info("reports of %d subjects: %s (research use only)", len(records), path)
     return path
-
-
-def write_pages(
-    folder: Path,
-    record: Mapping[str, Any],
-    images: Mapping[str, Shown],
-    manifest: Mapping[str, Any],
-    target: Target,
-) -> None:
-    """Write a subject's page, and what the index shows of it.
-
-    Args:
-        folder: of the subject.
-        record: its ``prediction.json``.
-        images: what ``draw_images`` returns.
-        manifest: what it was predicted with.
-        target: what is predicted.
-    """
-    explanation = _read_json(folder / EXPLANATION)
-    write_subject_report(
-        folder / PAGE, record, images, explanation=explanation, manifest=manifest, target=target
-    )
-    thumbs = [image.thumbnail for image in images.values()]
-    write_text(folder / THUMBNAILS, json.dumps(thumbs) + "\n")
-
-
-def images_of_manifest(manifest: Mapping[str, Any]) -> Mapping[str, Image]:
-    """Return the images that were predicted from; the challenge's if an old manifest names none."""
-    images = manifest.get("images") or {}
-    return {name: Image(**facts) for name, facts in images.items()} or CHALLENGE_IMAGES
 
 
 def _read_volumes(
@@ -156,12 +115,7 @@ def _read_volumes(
 
 
 def needs_explanation(record: Mapping[str, Any], folder: Path) -> bool:
-    """Whether a subject was predicted without ``--report``, so that its page lacks something.
-
-    Args:
-        record: of the subject.
-        folder: of its files.
-    """
+    """Whether a subject, whose files ``folder`` has, was predicted without ``--report``."""
     impossible = any(flag.startswith(UNEXPLAINED) for flag in record.get("flags") or [])
     return record["status"] == "ok" and not impossible and not (folder / EXPLANATION).is_file()
 
@@ -180,17 +134,3 @@ def _of_row(row: Mapping[str, str], target: Target, where: str) -> dict[str, Any
         "error": row.get("error") or None,
         "flags": [flag for flag in (row.get("flags") or "").split("; ") if flag],
     }
-
-
-def _read_json(path: Path) -> Any:
-    """The content of a file, or None if it is not there.
-
-    Raises:
-        ValueError: naming the file, if it is no JSON.
-    """
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}); predict this subject again.") from error

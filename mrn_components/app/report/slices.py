@@ -9,49 +9,32 @@ Shapes: X Y Z voxels of a volume, axes to the patient's right, anterior and supe
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import contourpy
 import numpy as np
 from PIL import Image
 
 from mrn_components.app.report.pages import data_uri
+from mrn_components.images.boxes import Box
 from mrn_components.images.volume import Volume
 
-_CONTEXT_MM = 6.0  # tissue shown around an ROI's box
 _AREA_SHARES = (0.15, 0.5, 0.85)  # where the slices of an ROI lie in the area of its nuclei
 _WINDOW_PERCENTILES = (0.5, 99.5)
 _LONGEST_PX = 640  # of a picture: so pages of any matrix stay below 5 MB
 
 Span = tuple[float, float]
-Box = tuple[np.ndarray, np.ndarray]  # [start, stop) in voxels
 
 
-@dataclass(frozen=True)
-class Outline:
-    """A nucleus in a slice.
-
-    Args:
-        name: of the nucleus.
-        path: its contours as an SVG path, in mm.
-    """
+class Outline(NamedTuple):
+    """A nucleus in a slice: its contours as an SVG path, in mm."""
 
     name: str
     path: str
 
 
-@dataclass(frozen=True)
-class Frame:
-    """An ROI's box in a slice.
-
-    Args:
-        name: of the ROI.
-        left: of its upper left corner, in mm.
-        top: the same, downwards.
-        width: in mm.
-        height: in mm.
-    """
+class Frame(NamedTuple):
+    """An ROI's box in a slice, in mm from the upper left corner."""
 
     name: str
     left: float
@@ -60,67 +43,16 @@ class Frame:
     height: float
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A slice, or a part of one.
+class Picture(NamedTuple):
+    """A slice, or a part of one."""
 
-    Args:
-        uri: of the pixels.
-        width: in mm.
-        height: in mm.
-        number: of the slice, from 1 at the lowest.
-        num_slices: of the volume.
-        window: values that are black and white.
-        outlines: of the nuclei.
-        frames: boxes of the ROIs.
-    """
-
-    uri: str
-    width: float
-    height: float
-    number: int
-    num_slices: int
-    window: Span
-    outlines: tuple[Outline, ...] = ()
-    frames: tuple[Frame, ...] = ()
-
-
-def roi_slices(
-    volume: Volume,
-    mask: Volume | None,
-    *,
-    name: str,
-    nuclei: Mapping[str, Sequence[int]],
-    box: Box,
-    window: Span | None = None,
-) -> list[Picture]:
-    """Draw three slices through an ROI, low to high, with its box and its nuclei.
-
-    Args:
-        volume: the image.
-        mask: its nuclei on the same grid, or None.
-        name: of the ROI.
-        nuclei: label ids of each of its nuclei.
-        box: [start, stop) in voxels of ``volume``; it may leave the volume.
-        window: values that are black and white; None takes percentiles of the box.
-
-    Returns:
-        One to three pictures; none if the box lies outside the volume.
-    """
-    start, stop = box
-    low, high = np.maximum(start, 0), np.minimum(stop, volume.shape)
-    if (low >= high).any():
-        return []
-    if window is None:
-        window = percentile_window(volume.values(tuple(map(slice, low, high))))
-    context = np.ceil(_CONTEXT_MM / volume.spacing_mm).astype(int)
-    first = np.maximum(start - context, 0)
-    last = np.minimum(stop + context, volume.shape)
-    region = slice(first[0], last[0]), slice(first[1], last[1])
-    return [
-        draw_slice(volume, mask, z, nuclei=nuclei, boxes={name: box}, window=window, region=region)
-        for z in _chosen_slices(mask, nuclei, (low[2], high[2]))
-    ]
+    uri: str  # of the pixels
+    width: float  # in mm
+    height: float  # in mm
+    number: int  # of the slice, from 1 at the lowest
+    num_slices: int  # of the volume
+    outlines: list[Outline]  # of the nuclei
+    frames: list[Frame]  # boxes of the ROIs
 
 
 def draw_slice(
@@ -146,7 +78,6 @@ def draw_slice(
     """
     pixels = radiological(volume.values((*region, z)))
     dx, dy = volume.spacing_mm[:2]
-    height, width = pixels.shape[0] * dy, pixels.shape[1] * dx
     # In mm from the upper left corner: right edge of the region is x = 0, anterior edge y = 0.
     right = region[0].indices(volume.shape[0])[1]
     front = region[1].indices(volume.shape[1])[1]
@@ -168,15 +99,27 @@ def draw_slice(
             if path := _contour(np.isin(ids, labels), (dx, dy)):
                 outlines.append(Outline(name, path))
     return Picture(
-        uri=data_uri(encode(_shrunk(grey(pixels, window)), "PNG"), "png"),
-        width=round(width, 2),
-        height=round(height, 2),
+        uri=encode(_shrunk(grey(pixels, window)), "png"),
+        width=round(pixels.shape[1] * dx, 2),
+        height=round(pixels.shape[0] * dy, 2),
         number=int(z) + 1,
         num_slices=volume.shape[2],
-        window=window,
-        outlines=tuple(outlines),
-        frames=tuple(frames),
+        outlines=outlines,
+        frames=frames,
     )
+
+
+def chosen_slices(
+    mask: Volume | None, nuclei: Mapping[str, Sequence[int]], span: slice
+) -> list[int]:
+    """Choose slices of a span of Z: low, middle and high in some nuclei, if there are any."""
+    areas = np.ones(span.stop - span.start)
+    if mask is not None:
+        labels = [label for ids in nuclei.values() for label in ids]
+        areas_of_mask = np.isin(mask.ids[..., span], labels).sum(axis=(0, 1))
+        areas = areas_of_mask if areas_of_mask.any() else areas
+    shares = np.cumsum(areas) / areas.sum()
+    return sorted({int(span.start + np.searchsorted(shares, share)) for share in _AREA_SHARES})
 
 
 def canonical_box(
@@ -193,8 +136,7 @@ def canonical_box(
     to_volume = np.linalg.inv(volume.affine) @ affine
     edges = np.array([start, stop], dtype=float) - 0.5  # of voxels, whose centres are whole
     corners = edges @ to_volume[:3, :3].T + to_volume[:3, 3] + 0.5
-    corners = np.rint(np.sort(corners, axis=0)).astype(int)
-    return corners[0], corners[1]
+    return Box(*np.rint(np.sort(corners, axis=0)).astype(int))
 
 
 def radiological(plane: np.ndarray) -> np.ndarray:
@@ -218,6 +160,13 @@ def grey(plane: np.ndarray, window: Span) -> np.ndarray:
     return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
 
 
+def encode(pixels: np.ndarray, kind: str, **options: Any) -> str:
+    """Grey (H, W) or coloured pixels (H, W, 3) as an address that holds a picture, png or webp."""
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, kind, **options)
+    return data_uri(file.getvalue(), kind)
+
+
 def _shrunk(pixels: np.ndarray) -> np.ndarray:
     """Grey pixels (H, W), averaged where there are more of them than a page can hold."""
     shrink = max(pixels.shape) / _LONGEST_PX
@@ -227,36 +176,13 @@ def _shrunk(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX))
 
 
-def encode(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
-    """An image file of grey pixels (H, W)."""
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, kind, **options)
-    return file.getvalue()
-
-
-def _chosen_slices(
-    mask: Volume | None, nuclei: Mapping[str, Sequence[int]], span: tuple[int, int]
-) -> list[int]:
-    """Slices low, middle and high in the nuclei, or in the box where there are none."""
-    low, high = span
-    areas = np.ones(high - low)
-    if mask is not None:
-        labels = [label for ids in nuclei.values() for label in ids]
-        areas_of_mask = np.isin(mask.ids[..., low:high], labels).sum(axis=(0, 1))
-        areas = areas_of_mask if areas_of_mask.any() else areas
-    shares = np.cumsum(areas) / areas.sum()
-    return sorted({int(low + np.searchsorted(shares, share)) for share in _AREA_SHARES})
-
-
 def _contour(inside: np.ndarray, pixel_mm: Span) -> str:
     """The edge of a region (H, W) as an SVG path, in mm."""
     if not inside.any():
         return ""
-    padded = np.pad(inside, 1).astype(float)
-    dx, dy = pixel_mm
     parts = []
-    for line in contourpy.contour_generator(z=padded).lines(0.5):
+    for line in contourpy.contour_generator(z=np.pad(inside, 1).astype(float)).lines(0.5):
         # Sample (0, 0) of the padded array lies half a pixel outside the picture.
-        points = (np.asarray(line)[:-1] - 0.5) * (dx, dy)
+        points = (np.asarray(line)[:-1] - 0.5) * pixel_mm
         parts.append("M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in points) + "Z")
     return "".join(parts)

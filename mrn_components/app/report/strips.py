@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mrn_components.biomarkers import Biomarker, Reference, biomarkers_of, references
-from mrn_components.images.image import CHALLENGE_IMAGES, SIDES, Image
+from mrn_components.images.image import SIDES, Image
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _NAMES = {
@@ -20,63 +20,35 @@ _DIGITS = {"mm3": 0, "ppb": 0}  # others are shares and ratios
 _MARGIN = 0.06  # of a strip, free on either side
 
 
-@dataclass(frozen=True)
-class Mark:
-    """A group's published value on a strip, in percent of its width.
+class Mark(NamedTuple):
+    """A group's published value on a strip, in percent of its width."""
 
-    Args:
-        group: hc or pd.
-        at: the mean or median.
-        low: one standard deviation below, or the lower quartile; ``at`` where none is published.
-        high: the same, above.
-        text: the same in numbers, for readers.
-    """
-
-    group: str
-    at: float
-    low: float
-    high: float
-    text: str
+    group: str  # hc or pd
+    at: float  # the mean or median
+    low: float  # one standard deviation or quartile below; ``at`` where none is published
+    high: float  # the same, above
+    text: str  # the same in numbers, for readers
 
 
-@dataclass(frozen=True)
-class Lane:
-    """One side of the subject on a strip.
+class Lane(NamedTuple):
+    """One side of the subject on a strip."""
 
-    Args:
-        side: right or left, the patient's.
-        value: of the subject; None where it could not be measured.
-        at: the value in percent of the strip's width.
-        marks: what was published for this side.
-    """
-
-    side: str
-    value: float | None
-    at: float | None
-    marks: tuple[Mark, ...]
+    side: str  # right or left, the patient's
+    value: float | None  # of the subject; None where it could not be measured
+    at: float | None  # the value in percent of the strip's width
+    marks: list[Mark]  # what was published for this side
 
 
-@dataclass(frozen=True)
-class Row:
-    """A biomarker of one nucleus, both sides.
+class Row(NamedTuple):
+    """A biomarker of one nucleus, both sides."""
 
-    Args:
-        name: for readers.
-        unit: of the values.
-        meaning: one sentence.
-        digits: behind the decimal point.
-        lanes: right and left.
-        asymmetry: of the sides, -2 to 2; None where it is not defined.
-        published: what the marks rest on.
-    """
-
-    name: str
+    name: str  # for readers
     unit: str
-    meaning: str
-    digits: int
-    lanes: tuple[Lane, ...]
-    asymmetry: float | None
-    published: str
+    meaning: str  # one sentence
+    digits: int  # behind the decimal point
+    lanes: list[Lane]  # right and left
+    asymmetry: float | None  # of the sides, -2 to 2; None where it is not defined
+    published: str  # what the marks rest on
 
     @property
     def in_numbers(self) -> list[str]:
@@ -88,7 +60,7 @@ class Row:
 
 
 def biomarker_rows(
-    values: Mapping[str, float | None], images: Mapping[str, Image] = CHALLENGE_IMAGES
+    values: Mapping[str, float | None], images: Mapping[str, Image]
 ) -> dict[str, list[Row]]:
     """Lay a subject's biomarkers out: {nucleus: rows}, the substantia nigra first.
 
@@ -134,15 +106,10 @@ def _row(biomarker: Biomarker, nucleus: str, values: Mapping[str, float | None])
         return round(100 * (_MARGIN + share * (1 - 2 * _MARGIN)), 2)
 
     digits = _DIGITS.get(biomarker.unit, 3)
-    lanes = tuple(
-        Lane(
-            side,
-            value,
-            None if value is None else place(value),
-            tuple(_mark(group, ends, place, digits) for group, *ends in marks),
-        )
-        for side, value, marks in zip(SIDES, found, published, strict=True)
-    )
+    lanes = []
+    for side, value, of_side in zip(SIDES, found, published, strict=True):
+        marks = [_mark(group, ends, place, digits) for group, *ends in of_side]
+        lanes.append(Lane(side, value, None if value is None else place(value), marks))
     asymmetry = "asymmetry_" + biomarker.pattern.replace("_{side}", "").format(nucleus=nucleus)
     return Row(
         name=_NAMES.get(biomarker.pattern, biomarker.pattern),

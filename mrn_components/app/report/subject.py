@@ -1,89 +1,81 @@
 """The page of one subject."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import mrn_components
 from mrn_components.app.report.explanation import UNEXPLAINED, Explanation
 from mrn_components.app.report.images import Shown
-from mrn_components.app.report.pages import at, decision, ends, short, write_page
+from mrn_components.app.report.pages import at, decision, read_json, short, write_page
 from mrn_components.app.report.strips import biomarker_rows
-from mrn_components.data.target import HC_PD, Classes, Score, Target
+from mrn_components.data.target import Classes, Target
+from mrn_components.system.files import write_text
 
-NUCLEUS_NAMES = {
-    "CN": "caudate nucleus",
-    "PUT": "putamen",
-    "GP": "globus pallidus",
-    "TH": "thalamus",
-    "STN": "subthalamic nucleus",
-    "SN": "substantia nigra",
-    "RN": "red nucleus",
-    "DN": "dentate nucleus",
-}
-STATUS_TEXTS = {"ok": "complete", "abstained": "abstained", "failed": "failed"}
+EXPLANATION = "explanation.json"
+PAGE = "report.html"
+THUMBNAILS = "thumbnails.json"  # of the index
 
 _LEAST_SHARE = 0.01  # of the scale: smaller effects are not blown up to full colour
 _STRONGEST_OPACITY = 0.7
+# Keys of a record that may be absent or null.
+_ABSENT: dict[str, Any] = {
+    "trained_on": 0,
+    **dict.fromkeys(("error", "class", "fold_agreement", "tta_std")),
+    **dict.fromkeys(("flags", "missing_rois"), ()),
+    **{key: {} for key in ("boxes", "biomarkers", "estimated", "inputs")},
+    **{key: {} for key in ("mask_source", "timings_s")},
+}
 
 
-def write_subject_report(
-    path: Path,
+def write_pages(
+    folder: Path,
     record: Mapping[str, Any],
     images: Mapping[str, Shown],
-    *,
-    explanation: Explanation | None = None,
-    manifest: Mapping[str, Any] | None = None,
-    target: Target = HC_PD,
+    manifest: Mapping[str, Any],
+    target: Target,
 ) -> None:
-    """Write the page of one subject.
-
-    What is missing is said on the page.
+    """Write a subject's page, and what the index shows of it; what is missing is said there.
 
     Args:
-        path: of the page.
-        record: the subject's ``prediction.json``.
+        folder: of the subject, with ``explanation.json`` if it was explained.
+        record: its ``prediction.json``.
         images: what ``draw_images`` returns.
-        explanation: what ``explain_subject`` returned.
         manifest: of the predictions, for the provenance.
         target: what is predicted.
     """
-    rois = [_roi(name, box, images, record) for name, box in record.get("boxes", {}).items()]
+    explanation = read_json(folder / EXPLANATION)
+    thumbnails = [image.thumbnail for image in images.values()]
+    write_text(folder / THUMBNAILS, json.dumps(thumbnails) + "\n")
+    record = _ABSENT | {key: value for key, value in record.items() if value is not None}
+    rois = [_roi(name, images[box["image"]], record) for name, box in record["boxes"].items()]
     scale = _add_occlusion(rois, explanation, target) if explanation else None
-    measured = record.get("biomarkers") or {}
-    shown = {name: image.image for name, image in images.items()}
+    measured = record["biomarkers"]
     there = any(value is not None for value in measured.values())
+    shown = {name: image.image for name, image in images.items()}
     biomarkers = biomarker_rows(measured, shown) if there else {}
+    # A page goes where the other subjects must not.
+    others = ("inputs", "subjects", "timings_s", "images")
     write_page(
-        path,
+        folder / PAGE,
         "subject.html.j2",
-        version=mrn_components.__version__,
-        record={"error": None, **record},
-        status_text=STATUS_TEXTS.get(record["status"], record["status"]),
+        record=record,
         target=target,
         value=record.get(target.lead),
         decision=decision(record, target),
-        verdict=_verdict(record, target),
-        folds=record.get(f"{target.lead}_folds") or [],
+        folds=record.get(f"{target.lead}_folds", []),
         facts=_facts(record, target),
-        trained_on=record.get("trained_on") == 1,
-        flags=record.get("flags") or [],
-        overviews={name: image.overview for name, image in images.items()},
+        images=list(images.values()),
         rois=rois,
-        mask_text=_mask_text(record),
-        shown=list(shown.values()),
         occlusion_scale=scale,
         biomarkers=biomarkers,
-        nucleus_names=NUCLEUS_NAMES,
         sources=sorted({row.published for rows in biomarkers.values() for row in rows} - {""}),
         shapley=_shapley(explanation, record, target) if explanation else None,
-        unexplained="" if explanation else _why_unexplained(record, target),
-        made_with=_made_with(manifest or {}),
-        inputs=_inputs(record),
-        timings=list((record.get("timings_s") or {}).items()),
-        provenance=_provenance(manifest or {}),
+        unexplainable=any(flag.startswith(UNEXPLAINED) for flag in record["flags"]),
+        made_with=_made_with(manifest),
+        provenance=flatten({key: value for key, value in manifest.items() if key not in others}),
     )
 
 
@@ -92,46 +84,30 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str
     rows: list[tuple[str, str]] = []
     for key, value in content.items():
         name = f"{prefix}{key}"
+        if isinstance(value, list):
+            nested = any(isinstance(part, Mapping | list) for part in value)
+            value = dict(enumerate(value)) if nested else ", ".join(map(str, value))
         if isinstance(value, Mapping):
             rows += flatten(value, f"{name} · ")
-        elif isinstance(value, list) and any(isinstance(part, Mapping | list) for part in value):
-            rows += flatten({str(index): part for index, part in enumerate(value)}, f"{name} · ")
         else:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            rows.append((name, text))
+            rows.append((name, str(value)))
     return rows
 
 
-def _roi(
-    name: str, box: Mapping[str, Any], images: Mapping[str, Shown], record: Mapping[str, Any]
-) -> dict[str, Any]:
+def _roi(name: str, image: Shown, record: Mapping[str, Any]) -> dict[str, Any]:
     """What the page shows of one ROI."""
-    image = images[box["image"]]
     pictures, nuclei = image.rois.get(name, ([], []))
     return {
         "name": name,
         "image_name": image.image.title,
-        "nuclei": [(nucleus, NUCLEUS_NAMES.get(nucleus, nucleus)) for nucleus in nuclei],
+        "nuclei": nuclei,
         "pictures": pictures,
         "problem": image.problem or "the box lies outside the image",
-        "missing": name in (record.get("missing_rois") or []),
-        "estimated": (record.get("estimated") or {}).get(name, []),
+        "missing": name in record["missing_rois"],
+        "estimated": record["estimated"].get(name, []),
         "cells": [],
         "strongest": None,
     }
-
-
-def _verdict(record: Mapping[str, Any], target: Target) -> str:
-    """What follows from the value that the page shows first."""
-    low, high = target.span
-    if record["status"] == "abstained":
-        return "The system abstains: no class is given."
-    if isinstance(target, Score):
-        return f"on a scale from {low:g} to {high:g}"
-    if not target.is_binary:
-        return f"the most probable class is {record.get('class')}"
-    above = decision(record, target) == "pd"
-    return f"{'' if above else 'not '}above the threshold 0.5: class {ends(target)[above]}"
 
 
 def _add_occlusion(
@@ -164,27 +140,6 @@ def _add_occlusion(
     return scale
 
 
-def _why_unexplained(record: Mapping[str, Any], target: Target) -> str:
-    """Why there are no Shapley values and maps."""
-    if record["status"] == "failed":
-        return "the prediction failed."
-    if record.get(target.lead) is None:
-        return f"the system gives no {target.noun}."
-    if any(flag.startswith(UNEXPLAINED) for flag in record.get("flags") or []):
-        return "the flags say why."
-    return (
-        "they need the network, and the subject was predicted without --report. "
-        "`mrn predict INPUT OUTPUT --resume True --report True`, with the bundle and the options "
-        "of the prediction, adds them."
-    )
-
-
-def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Rows of the manifest, without the other subjects: a page goes where they must not."""
-    others = ("inputs", "subjects", "timings_s", "images")
-    return flatten({key: value for key, value in manifest.items() if key not in others})
-
-
 def _made_with(manifest: Mapping[str, Any]) -> list[str]:
     """What a reader must see of the manifest without unfolding it."""
     settings = manifest.get("settings") or {}
@@ -200,23 +155,18 @@ def _made_with(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _shapley(explanation: Explanation, record: Mapping[str, Any], target: Target) -> dict[str, Any]:
-    value, shown = record.get(target.lead), explanation[target.lead]
-    boxes = record.get("boxes") or {}
-    values = explanation["shapley"]
-    largest = max((abs(value) for value in values.values()), default=0) or 1
+    """The bars of the ROIs' Shapley values, left and width in percent, and their ends."""
+    values, shown = explanation["shapley"], explanation[target.lead]
+    largest = max(map(abs, values.values()), default=0) or 1
     bars = []
-    for name, part in values.items():
-        width = round(50 * abs(part) / largest, 2)
-        left = 50 if part > 0 else 50 - width
-        nuclei = ", ".join(boxes.get(name, {}).get("nuclei") or [])
-        bars.append({"name": name, "nuclei": nuclei, "value": part, "left": left, "width": width})
-    differs = value is not None and abs(at(value, target) - at(shown, target)) > 0.5
-    return {
-        "baseline": explanation["baseline"],
-        "value": shown,
-        "bars": bars,
-        "differs": differs,
-    }
+    for name, value in values.items():
+        width = round(50 * abs(value) / largest, 2)
+        left = 50 if value > 0 else 50 - width
+        nuclei = ", ".join(record["boxes"].get(name, {}).get("nuclei") or [])
+        bars.append({"name": name, "nuclei": nuclei, "value": value, "left": left, "width": width})
+    first = record.get(target.lead)
+    differs = first is not None and abs(at(first, target) - at(shown, target)) > 0.5
+    return {"baseline": explanation["baseline"], "value": shown, "bars": bars, "differs": differs}
 
 
 def _facts(record: Mapping[str, Any], target: Target) -> list[tuple[str, str]]:
@@ -225,33 +175,14 @@ def _facts(record: Mapping[str, Any], target: Target) -> list[tuple[str, str]]:
     if isinstance(target, Classes) and not target.is_binary and record.get(target.lead) is not None:
         for name, column in zip(target.names, target.columns, strict=True):
             facts.append((f"P({name})", f"{record[column]:.2f}"))
-    folds = record.get(f"{target.lead}_folds") or []
-    if folds:
+    if folds := record.get(f"{target.lead}_folds"):
         facts.append(("Folds", f"{min(folds):.2f} to {max(folds):.2f}"))
-    if folds and record.get("fold_agreement") is not None:
-        agree = round(record["fold_agreement"] * len(folds))
-        facts.append(("Agreement", f"{agree} of {len(folds)} folds give this class"))
-    if record.get("tta_std") is not None:
+        if record["fold_agreement"] is not None:
+            agree = round(record["fold_agreement"] * len(folds))
+            facts.append(("Agreement", f"{agree} of {len(folds)} folds give this class"))
+    if record["tta_std"] is not None:
         facts.append(("Mirrored view", f"standard deviation {record['tta_std']:.3f}"))
-    sources = record.get("mask_source") or {}
-    facts += [(f"{name.upper()} mask", text) for name, text in sources.items()]
-    if missing := record.get("missing_rois"):
-        facts.append(("Hidden regions", ", ".join(missing)))
+    facts += [(f"{name.upper()} mask", text) for name, text in record["mask_source"].items()]
+    if record["missing_rois"]:
+        facts.append(("Hidden regions", ", ".join(record["missing_rois"])))
     return facts
-
-
-def _mask_text(record: Mapping[str, Any]) -> str:
-    sources = set((record.get("mask_source") or {}).values())
-    if sources == {"segmented"}:
-        return ", which a network drew"
-    if "segmented" in sources:
-        return ", which a network drew in part"
-    return ", as given" if sources else ""
-
-
-def _inputs(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Rows (name, path, hash) of the files."""
-    files = (record.get("inputs") or {}).items()
-    return [
-        (name, str(file["path"]), str(file.get("sha256") or "not read")) for name, file in files
-    ]
