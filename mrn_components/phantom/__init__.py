@@ -1,4 +1,4 @@
-"""Synthetic paired NM, QSM and T1-like subjects in the challenge layout, with both masks.
+"""Synthetic paired NM and QSM subjects in the challenge layout, with both masks.
 
 ``numbers`` holds every value with its unit and source, ``anatomy`` draws the shapes, ``signal``
 turns them into images and ``cohort`` writes the files. None of them needs torch or monai.

@@ -1,6 +1,6 @@
 """Shapes of one subject: head pose, nuclei and background tissues on a grid."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,8 @@ from scipy.spatial.transform import Rotation
 from mrn_components.phantom.numbers import (
     ANCHOR_VOXEL,
     NM_SHAPE,
+    READER_SHIFT_MM,
+    READER_VOLUME_SD,
     SHAPES,
     SPACING_MM,
     STRETCH,
@@ -97,7 +99,7 @@ class Anatomy:
         pose: of the head.
         nuclei: {(nucleus, side): Region} of the QSM mask; regions do not overlap.
         nm_true: {side: Region} of the neuromelanin in QSM space.
-        nm_seen: {side: Region} of the same after the NM-QSM shift.
+        nm_seen: {side: Region} of the NM mask: after the NM-QSM shift, as a reader outlines it.
         shift_mm: (3,) NM against QSM in mm along the grid's axes.
     """
 
@@ -115,7 +117,7 @@ def draw_anatomy(
 
     Args:
         rng: source of the randomness.
-        nm_loss: {side: share of the neuromelanin's volume lost from its posterolateral end}.
+        nm_loss: {side: share by which a reader outlines less of the neuromelanin}.
         shift_mm: NM against QSM in mm along the grid's axes.
     """
     pose = Pose.draw(rng)
@@ -129,11 +131,12 @@ def draw_anatomy(
             taken = np.concatenate([taken, nuclei[name, side].voxels])
     moved = Pose(pose.anchor + shift_mm / SPACING_MM, pose.matrix)
     nm_true, nm_seen = {}, {}
+    reader = normal(rng)  # generous or sparing on both sides
     for number, side in enumerate(SIDES):
         solid = _Solid.draw(rng, NM_SHAPE, side=side, size=size)
-        volume = solid.volume[number] * (1 - nm_loss[side])
-        nm_true[side] = solid.region(pose, volume=volume, loss=nm_loss[side])
-        nm_seen[side] = solid.region(moved, volume=volume, loss=nm_loss[side])
+        nm_true[side] = solid.region(pose, volume=solid.volume[number])
+        outlined = solid.outlined(rng, reader=reader, loss=nm_loss[side])
+        nm_seen[side] = outlined.region(moved, volume=outlined.volume[number])
     return Anatomy(pose, nuclei, nm_true, nm_seen, shift_mm)
 
 
@@ -158,9 +161,14 @@ class _Solid:
         phases = rng.uniform(0, 2 * np.pi, 3)
         return cls(shape, SIDES[side], centre, (vectors, phases), np.array(shape.volume) * volume)
 
-    def region(
-        self, pose: Pose, *, volume: float, taken: np.ndarray | None = None, loss: float = 0.0
-    ) -> Region:
+    def outlined(self, rng: np.random.Generator, *, reader: float, loss: float) -> "_Solid":
+        """Shape that a reader draws: displaced, of another size, with another surface."""
+        share = 1 + READER_VOLUME_SD[0] * reader + READER_VOLUME_SD[1] * normal(rng)
+        centre = self.centre + READER_SHIFT_MM * normal(rng, 3)
+        waves = (self.waves[0], rng.uniform(0, 2 * np.pi, 3))
+        return replace(self, centre=centre, waves=waves, volume=self.volume * share * (1 - loss))
+
+    def region(self, pose: Pose, *, volume: float, taken: np.ndarray | None = None) -> Region:
         """Take the ``volume`` of free voxels nearest to the middle."""
         middle = pose.voxel(self.centre * (self.sign, 1, 1))
         reach = np.ceil((1.5 * max(self.shape.semi_axes) + 2) / np.array(SPACING_MM)).astype(int)
@@ -170,7 +178,6 @@ class _Solid:
         local = np.stack([right * self.sign, anterior, superior], -1)
         local -= self.centre.astype(np.float32)
         radius = self._radius(local)
-        radius += loss * np.maximum(local @ _POSTEROLATERAL, 0) / self.shape.semi_axes[0]
         if taken is not None:
             inside = taken - start
             inside = inside[((inside >= 0) & (inside < box)).all(1)]

@@ -4,8 +4,10 @@ import gzip
 import json
 import os
 import shutil
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -17,9 +19,9 @@ from mrn_components.phantom.subject import Phantom, check_settings, draw_label, 
 from mrn_components.system.files import write_text
 from mrn_components.system.workers import in_order
 
-_VERSION = 2  # raise when the same settings give other voxels or names
+_VERSION = 3  # raise when the same settings give other voxels or names
 _QSM = CHALLENGE_IMAGES["qsm"].file
-_FILES = ("T1", *(file for i in CHALLENGE_IMAGES.values() for file in (i.file, str(i.mask))))
+_FILES = tuple(file for i in CHALLENGE_IMAGES.values() for file in (i.file, str(i.mask)))
 _QSM_STEP_PPB = 0.1  # QSM is stored as int16 multiples of it
 
 
@@ -30,11 +32,12 @@ def make_cohort(
     seed: int = 1,
     effect: float = 1.0,
     view: View = "brain",
+    t1: bool = False,
     workers: int | None = None,
 ) -> Path:
     """Write a cohort of synthetic subjects, half of them with Parkinson's disease.
 
-    Writes ``output/PHAN1_000/{T1,QSM,NM,NM_mask,QSM_mask}.nii.gz``, ``output/train_cases.csv``
+    Writes ``output/PHAN1_000/{QSM,NM,NM_mask,QSM_mask}.nii.gz``, ``output/train_cases.csv``
     (no header; ``PHAN1_000,0``) and ``output/phantom.json`` with the settings. Each subject appears
     at once when it is complete; an interrupted call goes on where it stopped, and a call with more
     subjects adds to those that are there.
@@ -45,6 +48,7 @@ def make_cohort(
         seed: of the cohort; a subject depends on (seed, number) and on nothing else.
         effect: scale of every difference between PD and HC; 1 is the published size, 0 none.
         view: brain is the challenge's 300x300x70 grid, midbrain the part that holds the nuclei.
+        t1: write a T1-like image too, e.g. to try a registration; nothing here reads it.
         workers: processes; by default one for each CPU.
 
     Returns:
@@ -60,7 +64,8 @@ def make_cohort(
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be >= 1 or None for one a CPU, got {workers}.")
     output = Path(output)
-    _claim(output, {"version": _VERSION, "seed": seed, "effect": float(effect), "view": view})
+    settings = {"seed": seed, "effect": float(effect), "view": view, "t1": t1}
+    _claim(output, {"version": _VERSION, **settings})
     names = [f"PHAN{seed}_{index:03d}" for index in range(subjects)]
     surplus = {path.name for path in output.glob("PHAN*")} - set(names)
     if surplus:
@@ -68,8 +73,9 @@ def make_cohort(
             f"{output} already holds {max(surplus)}, asked for {subjects} subjects. "
             "Ask for more subjects, or choose another output folder."
         )
-    missing = [index for index, name in enumerate(names) if not _is_complete(output / name)]
-    write = partial(_write_subject, output=output, seed=seed, effect=effect, view=view)
+    files = (*_FILES, *["T1"] * t1)
+    missing = [index for index, name in enumerate(names) if not _is_complete(output / name, files)]
+    write = partial(_write_subject, output=output, settings=settings)
     processes = min(workers or os.cpu_count() or 1, max(len(missing), 1))
     bar = partial(tqdm, total=len(missing), desc="phantoms", unit="subject")
     list(bar(in_order(write, missing, workers=processes if processes > 1 else 0)))
@@ -102,19 +108,19 @@ def _differences(found: dict[str, object], wanted: dict[str, object]) -> str:
     return ", ".join(f"{key} is {found.get(key)!r}, asked for {wanted[key]!r}" for key in keys)
 
 
-def _is_complete(folder: Path) -> bool:
-    return all((folder / f"{name}.nii.gz").is_file() for name in _FILES)
+def _is_complete(folder: Path, files: Iterable[str]) -> bool:
+    return all((folder / f"{name}.nii.gz").is_file() for name in files)
 
 
-def _write_subject(index: int, *, output: Path, seed: int, effect: float, view: View) -> None:
+def _write_subject(index: int, *, output: Path, settings: Mapping[str, Any]) -> None:
     """Write a subject's folder under a hidden name, then rename it."""
-    phantom = make_subject(index, seed=seed, effect=effect, view=view)
-    folder = output / f"PHAN{seed}_{index:03d}"
+    phantom = make_subject(index, **settings)
+    folder = output / f"PHAN{settings['seed']}_{index:03d}"
     partial_folder = output / f".{folder.name}.partial"
     shutil.rmtree(partial_folder, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
     partial_folder.mkdir()
-    for name in _FILES:
+    for name in phantom.volumes:
         content = gzip.compress(_to_nifti(phantom, name).to_bytes(), compresslevel=1, mtime=0)
         (partial_folder / f"{name}.nii.gz").write_bytes(content)
     partial_folder.replace(folder)

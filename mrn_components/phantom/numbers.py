@@ -111,10 +111,11 @@ SHAPES = {
     ),
 }  # fmt: skip
 
-# The substantia nigra as neuromelanin shows it: more medial, smaller (volume: label maps, HC).
+# The substantia nigra as neuromelanin shows it: more medial, smaller (volume: label maps, HC; with
+# the readers' variation below, masks have an SD of 50 mm3).
 NM_SHAPE = Nucleus(
     (7.5, 1.4, -3.5), (0.3, 0.4, 0.3), (0.78, -0.18, 0.60), (0.22, -0.81, -0.54),
-    (6.6, 5.4, 2.1), (3.0, -0.8), -0.06, (322, 322), 0.15,
+    (6.6, 5.4, 2.1), (3.0, -0.8), -0.06, (322, 322), 0.10,
 )  # fmt: skip
 
 
@@ -158,8 +159,12 @@ SEVERITY_BETA = (2.0, 2.0)  # severity = 2 x beta: mean 1, between 0 and 2
 ASYMMETRY = 0.25  # the more affected side changes by 1.25, the other by 0.75
 LEFT_EXTRA_PPB = 5.0  # left minus right rise of the SN; organisers' chart
 NM_CONTRAST = (0.12, 0.03)  # mean and SD over the crus; calibrated, 2D scans 0.225
-NM_VOLUME_LOSS = 0.12  # share; inferred, literature 0.18
-NM_DEPLETION = (0.25, 0.20)  # posterolateral contrast: mean loss, SD also in HC; calibrated
+NM_VOLUME_LOSS = 0.05  # share of the outline; of the inferred 0.12, the rest is dim and outlined
+NM_DEPLETION = (0.45, 0.25)  # posterolateral contrast: mean loss, SD also in HC; calibrated
+
+# How readers' outlines of the neuromelanin vary, whatever the class; inferred.
+READER_VOLUME_SD = (0.12, 0.03)  # share of the volume: of both sides together, of each
+READER_SHIFT_MM = 0.4  # SD per axis
 
 # Nigrosome-1, the dark lens in the healthy SN (Kim 2018, 3 T).
 NIGROSOME_CHI_PPB = 55.0

@@ -18,8 +18,8 @@ class Phantom:
     Args:
         label: 0 healthy control (HC), 1 Parkinson's disease (PD).
         affine: (4, 4) voxel to world in mm, axes LAS.
-        volumes: {"NM", "QSM", "T1": float32; "NM_mask", "QSM_mask": uint8}, each (X, Y, Z).
-            QSM in ppb, 0 outside the brain; NM and T1 in arbitrary units.
+        volumes: {"NM", "QSM": float32; "NM_mask", "QSM_mask": uint8}, each (X, Y, Z), and where it
+            was asked for "T1". QSM in ppb, 0 outside the brain; NM and T1 in arbitrary units.
     """
 
     label: int
@@ -34,6 +34,7 @@ def make_subject(
     effect: float = 1.0,
     view: View = "brain",
     label: int | None = None,
+    t1: bool = False,
 ) -> Phantom:
     """Make one subject; the same (seed, index) always gives the same one.
 
@@ -46,6 +47,7 @@ def make_subject(
         view: "brain" is the challenge's 300x300x70 grid, "midbrain" the part of it that holds the
             nuclei, on the same voxels.
         label: 0 or 1; by default ``draw_label(index, seed=seed)``.
+        t1: make a T1-like image too; it changes none of the others.
 
     Raises:
         ValueError: for a negative index, seed or effect, or another view or label.
@@ -56,8 +58,8 @@ def make_subject(
     label = draw_label(index, seed=seed) if label is None else label
     if label not in (0, 1):
         raise ValueError(f"label must be 0 (HC) or 1 (PD), got {label!r}.")
-    streams = np.random.SeedSequence([seed, index]).spawn(4)
-    traits_rng, anatomy_rng, tissue_rng, image_rng = map(np.random.default_rng, streams)
+    streams = np.random.SeedSequence([seed, index]).spawn(5)
+    traits_rng, anatomy_rng, tissue_rng, image_rng, t1_rng = map(np.random.default_rng, streams)
     traits = draw_traits(traits_rng, effect=effect * label)
     anatomy = draw_anatomy(anatomy_rng, nm_loss=traits.nm_loss, shift_mm=traits.shift_mm)
     grid = GRIDS[view]
@@ -70,10 +72,11 @@ def make_subject(
     volumes = {
         nm.file: render_nm(anatomy, traits, tissue, grid=grid, rng=image_rng),
         qsm.file: render_qsm(anatomy, traits, tissue, brain=brain, grid=grid, rng=image_rng),
-        "T1": render_t1(anatomy, tissue, grid=grid, rng=image_rng),
         str(nm.mask): nm_mask,
         str(qsm.mask): qsm_mask,
     }
+    if t1:
+        volumes["T1"] = render_t1(anatomy, tissue, grid=grid, rng=t1_rng)
     return Phantom(label, grid.affine, volumes)
 
 

@@ -37,7 +37,7 @@ class Traits:
         nm: {(nucleus, side): NM signal relative to the crus}.
         nm_contrast: neuromelanin's contrast to the crus.
         nm_depletion: {side: share of that contrast lost at the posterolateral end}.
-        nm_loss: {side: share of the neuromelanin's volume lost from that end}.
+        nm_loss: {side: share by which a reader outlines less of the neuromelanin}.
         shift_mm: (3,) NM against QSM along the grid's axes.
     """
 
@@ -79,7 +79,8 @@ def draw_traits(rng: np.random.Generator, *, effect: float) -> Traits:
             side: min(NM_DEPLETION[0] * disease[side] + NM_DEPLETION[1] * normal(rng), 1.0)
             for side in SIDES
         },
-        nm_loss={side: min(NM_VOLUME_LOSS * disease[side], 0.7) for side in SIDES},
+        # Sizes tell what is published, and no more at a larger effect.
+        nm_loss={side: NM_VOLUME_LOSS * disease[side] / max(effect, 1) for side in SIDES},
         shift_mm=SHIFT_MM * normal(rng, 3),
     )
 
