@@ -1,12 +1,13 @@
 """The loop over a cohort: what is done stays, what fails is told at the end."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import torch
 from monai.bundle import ConfigWorkflow
 from tqdm import tqdm
 
@@ -20,7 +21,7 @@ from mrn_components.app.predict.manifest import (
     write_manifest,
 )
 from mrn_components.app.predict.pipeline import Pipeline
-from mrn_components.app.predict.preparation import Preparation
+from mrn_components.app.predict.preparation import Preparation, Prepared
 from mrn_components.app.predict.records import (
     Record,
     clear_subject,
@@ -161,28 +162,37 @@ class Cohort:
         for subject in subjects:
             images = self.pipeline.classifier.masked_images
             clear_subject(self.output_dir, subject["subject"], images)
-        preparation = self.pipeline.preparation
-        ready = in_order(
-            preparation,
-            [(subject, self.found.of(subject["subject"])) for subject in subjects],
-            workers=min(self.pipeline.classifier.num_workers, len(subjects) // _SUBJECTS_A_WORKER),
-            lost=preparation.lost,
-        )
         bar = tqdm(
-            ready,
+            self._predicted(subjects),
             total=len(subjects),
             desc="Subjects",
             unit="subject",
             disable=idist.get_rank() > 0,
         )
         for prepared in bar:
-            record = self.pipeline.predict(prepared)
+            record = prepared.record
             record["run"] = self._identity_of(record)
             write_record(self.output_dir, record)
             if self.options.report:
                 folder = subject_folder(self.output_dir, record["subject"])
                 target = self.pipeline.classifier.target
                 write_pages(folder, record, prepared.drawn, self._made_with(), target)
+
+    def _predicted(self, subjects: Sequence[Subject]) -> Iterator[Prepared]:
+        """Prepare the subjects in workers, and predict them there too if these have all cores.
+
+        Else this process asks the networks, on the cores that are left or on a GPU.
+        """
+        classifier, preparation = self.pipeline.classifier, self.pipeline.preparation
+        workers = min(classifier.num_workers, len(subjects) // _SUBJECTS_A_WORKER)
+        shared = classifier.device.type == "cpu" and workers >= max(2, torch.get_num_threads())
+        ready = in_order(
+            self.pipeline if shared else preparation,
+            [(subject, self.found.of(subject["subject"])) for subject in subjects],
+            workers=workers,
+            lost=preparation.lost,
+        )
+        return ready if shared else map(self.pipeline.predict, ready)
 
     def _made_with(self) -> dict[str, Any]:
         return made_with(self.description, self.pipeline.classifier.device)

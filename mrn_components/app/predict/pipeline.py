@@ -12,7 +12,9 @@ from mrn_components.app.predict.segmentation import Segmenters
 from mrn_components.app.report.explanation import UNEXPLAINED
 from mrn_components.app.report.subject import EXPLANATION
 from mrn_components.app.segment import save_mask
+from mrn_components.data import Subject
 from mrn_components.data.ledger import Ledger
+from mrn_components.images.finding import Finding
 from mrn_components.images.image import Image
 from mrn_components.images.volume import Volume
 from mrn_components.networks.masking import MaskMode
@@ -40,7 +42,15 @@ class Pipeline:
     states: MaskMode | None = None
     explain: bool = False
 
-    def predict(self, prepared: Prepared) -> Record:
+    def __call__(self, case: tuple[Subject, Sequence[Finding]]) -> Prepared:
+        """Prepare and predict a subject: all that is done with it, in any process.
+
+        Args:
+            case: what ``find_subjects`` returns of a subject, and what was found wrong with it.
+        """
+        return self.predict(self.preparation(case))
+
+    def predict(self, prepared: Prepared) -> Prepared:
         """Predict a subject; what goes wrong with it stands in its record.
 
         Args:
@@ -49,7 +59,8 @@ class Pipeline:
         if prepared.record["error"] is None:
             with self.preparation.guard(prepared):
                 self._fill(prepared)
-        return prepared.record
+        prepared.crops = None
+        return prepared
 
     def _fill(self, prepared: Prepared) -> None:
         record = prepared.record
