@@ -68,8 +68,7 @@ class RunArguments:
             source: where the overrides stand, for messages.
 
         Raises:
-            ValueError: for a key of an overlay or an override that nothing reads, or an override
-                of the wrong type.
+            ValueError: for a key that nothing reads, or an override of the wrong type.
         """
         return self._applied(source)[0]
 
@@ -80,8 +79,7 @@ class RunArguments:
             source: where the overrides stand, for messages.
 
         Raises:
-            ValueError: for a key of an overlay or an override that nothing reads, or an override
-                of the wrong type.
+            ValueError: for a key that nothing reads, or an override of the wrong type.
         """
         return replace(self, overrides=self._applied(source)[1])
 
@@ -115,16 +113,14 @@ def run_arguments() -> RunArguments | None:
         return update_kwargs(arguments.pop("args_file", None), run_id=run_id, **arguments)
 
     arguments = fire.Fire(capture, command=sys.argv[2:], serialize=lambda _: None)
-    config_files = arguments.pop("config_file", None) or ()
-    if isinstance(config_files, str):
-        config_files = (config_files,)
+    config_files = ensure_tuple(arguments.pop("config_file", None) or ())
     ids = [arguments.pop(name, None) for name in ("run_id", "init_id", "final_id")]
     for name in ("meta_file", "logging_file", "tracking"):
         arguments.pop(name, None)
     if not config_files:
         return None
     sections = tuple(name for name in ids if name is not None)
-    return RunArguments(tuple(Path(file) for file in config_files), arguments, sections)
+    return RunArguments(tuple(map(Path, config_files)), arguments, sections)
 
 
 def locate_bundle(*, name: str, run: str | None = None, made_in: str | None = None) -> str:
@@ -146,14 +142,14 @@ def locate_bundle(*, name: str, run: str | None = None, made_in: str | None = No
     if arguments is not None and (arguments.bundle_root / "configs" / "metadata.json").is_file():
         return str(arguments.bundle_root)
     package = Path(__file__).resolve().parent.parent
-    candidates = [Path(), Path("bundles", name), package / "bundles" / name, package]
-    candidates += [Path(made_in)] if made_in is not None else []
-    for candidate in candidates:
-        if _mark_of(candidate) == (name, run):
-            return str(candidate)
+    folders = [Path(), Path("bundles", name), package / "bundles" / name, package]
+    folders += [Path(made_in)] if made_in is not None else []
+    for folder in folders:
+        if _mark_of(folder) == (name, run):
+            return str(folder)
     raise FileNotFoundError(
         f"the config of {name} (run {run}) does not know its folder: it is none of "
-        f"{sorted({str(candidate) for candidate in candidates})}. Name the folder that holds its "
+        f"{sorted(set(map(str, folders)))}. Name the folder that holds its "
         "configs: bundle_root=FOLDER in Python, --bundle_root FOLDER on the command line."
     )
 
@@ -258,22 +254,18 @@ def save_run(
     mark_run([train, inference], Path(output_dir))
     configs.mkdir(parents=True, exist_ok=True)
     for name in ("evaluate.yaml", "multi_gpu_evaluate.yaml", "metadata.json", "logging.conf"):
-        if (arguments.bundle_root / "configs" / name).is_file():
-            shutil.copyfile(arguments.bundle_root / "configs" / name, configs / name)
+        if (source := arguments.bundle_root / "configs" / name).is_file():
+            shutil.copyfile(source, configs / name)
     for name, config in {"train": train, "inference": inference}.items():
         write_text(configs / f"{name}.json", json.dumps(config, indent=2) + "\n")
 
 
 def _check_unchanged(path: Path, train: Mapping[str, Any], allowed: Sequence[str]) -> None:
     """Refuse a config that differs from the one a run was begun with."""
-    free = (*_FREE_KEYS, *allowed)
+    free = tuple(f"{name}#" for name in (*_FREE_KEYS, *allowed))
     begun = json.loads(path.read_text(encoding="utf-8"))
-    changed = [
-        (key, was, now)
-        for key, was, now in differences(begun, json.loads(json.dumps(train)))
-        if not any(key == name or key.startswith(f"{name}#") for name in free)
-    ]
-    if changed:
+    found = differences(begun, json.loads(json.dumps(train)))
+    if changed := [one for one in found if not f"{one[0]}#".startswith(free)]:
         keys = sorted({key for key, *_ in changed})
         listed = "; ".join(f"{key} was {was}, is now {now}" for key, was, now in changed)
         raise ValueError(
@@ -329,8 +321,8 @@ def inference_config(train: Mapping[str, Any], bundle_root: Path) -> dict[str, A
 def bundle_config(bundle_root: Path, name: str) -> Path:
     """The bundle's config ``name``, in YAML or JSON."""
     for suffix in (".yaml", ".json"):
-        if (bundle_root / "configs" / f"{name}{suffix}").is_file():
-            return bundle_root / "configs" / f"{name}{suffix}"
+        if (path := bundle_root / "configs" / f"{name}{suffix}").is_file():
+            return path
     raise FileNotFoundError(
         f"{bundle_root} is no bundle: it has no configs/{name}.yaml or .json. "
         "Name a bundle (bundles/mrn) or the folder of a training run."

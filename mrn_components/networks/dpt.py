@@ -167,11 +167,10 @@ class DPTHead(nn.Module):
             patches = self.norm(tokens[:, grid.prefix :]).transpose(1, 2)
             x = self.projections[i](patches.unflatten(2, (grid.height, grid.width)))
             maps.append(self.convs[i](self.resizes[i](x)))
-        x, fusions = maps[-1], list(self.fusions)[::-1]
-        for i, fusion in enumerate(fusions):
-            skip = maps[-1 - i] if i else None
-            following = maps[-2 - i].shape[-2:] if i < NUM_LEVELS - 1 else None
-            x = fusion(x, skip, following)
+        x = maps[-1]
+        for i in reversed(range(NUM_LEVELS)):
+            skip = maps[i] if i < NUM_LEVELS - 1 else None
+            x = self.fusions[i](x, skip, maps[i - 1].shape[-2:] if i else None)
         return x
 
     def _run(

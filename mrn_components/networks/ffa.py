@@ -129,8 +129,6 @@ class FFA(nn.Module):
 
 
 class _TensorFFA(nn.Module):
-    """FFA on volumes of one size."""
-
     def __init__(self, ffa: FFA) -> None:
         super().__init__()
         self.global_blocks = nn.ModuleList(map(SequenceBlock, ffa.global_blocks))

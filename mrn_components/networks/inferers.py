@@ -30,13 +30,7 @@ class TTAInferer(Inferer):
         super().__init__()
         self.mirror = mirror
 
-    def __call__(
-        self,
-        inputs: Any,  # MONAI says Tensor
-        network: Callable[..., Any],
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
+    def __call__(self, inputs: Any, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Diagnose a batch of B subjects.
 
         Args:
@@ -69,7 +63,7 @@ class MaskedStatesInferer(Inferer):
     for each of the 2^R states.
 
     Args:
-        mask_mode: as of ``MRN``.
+        mask_mode: hide an ROI's voxels by "voxels" (zeros), "noise" or "mean", or its "token".
 
     Raises:
         ValueError: for an unknown ``mask_mode``.
@@ -81,11 +75,7 @@ class MaskedStatesInferer(Inferer):
         self.mask_mode = mask_mode
 
     def __call__(
-        self,
-        inputs: Any,  # MONAI says Tensor
-        network: Callable[..., Any],
-        *_args: Any,
-        **_kwargs: Any,
+        self, inputs: Any, network: Callable[..., Any], *_args: Any, **_kwargs: Any
     ) -> dict[str, Tensor]:
         """Diagnose a batch of B subjects in each of the S = 2^R states.
 
@@ -120,10 +110,8 @@ class MaskedStatesInferer(Inferer):
         shown = network(inputs)["patient"]  # (B, R * C)
         hidden = network(mask_images(inputs, rois, mode))["patient"]
         hidden = mask_tokens(hidden, rois, rois, mode)
-        mixed = (
-            torch.where(token_blocks(shown, rois, masked), hidden, shown)
-            for masked in masked_states(rois)
-        )
+        masks = (token_blocks(shown, rois, masked) for masked in masked_states(rois))
+        mixed = (torch.where(mask, hidden, shown) for mask in masks)
         return torch.stack([network.classify(patient) for patient in mixed], dim=1)
 
 

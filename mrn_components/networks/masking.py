@@ -15,11 +15,7 @@ MASK_MODES: tuple[str, ...] = get_args(MaskMode)
 
 
 def check_mask_mode(mode: str) -> None:
-    """Refuse a mode that is none of ``MASK_MODES``.
-
-    Raises:
-        ValueError: naming the modes.
-    """
+    """Raise a ``ValueError`` for a mode that is none of ``MASK_MODES``."""
     if mode not in MASK_MODES:
         raise ValueError(f"mask_mode must be one of {list(MASK_MODES)}, got {mode!r}.")
 
@@ -50,7 +46,7 @@ def mask_tokens(patient: Tensor, rois: Sequence[str], masked: Collection[str], m
         patient: ROI tokens side by side (B, R * C).
         rois: the R ROIs in the order of their tokens.
         masked: names of the ROIs to hide.
-        mode: as of ``mask_images``.
+        mode: how an ROI is hidden; "token" is the only one that acts here.
     """
     if mode != "token" or not masked:
         return patient

@@ -213,7 +213,6 @@ class MRN(nn.Module):
 def _check_arguments(
     rois: Mapping[str, HasClasses], masked_rois: Sequence[str], mask_mode: str, precision: str
 ) -> None:
-    """Refuse no ROI, a masked ROI that is none of ``rois``, and an unknown mode or precision."""
     if not rois:
         raise ValueError("network rois must name at least one ROI, got none.")
     if unknown := set(masked_rois) - set(rois):
@@ -229,18 +228,9 @@ def _check_arguments(
 def _gather(
     images: Mapping[str, Sequence[Tensor]], channels: Mapping[str, int]
 ) -> tuple[list[Tensor], list[str]]:
-    """Line the crops of all ROIs up, subjects within ROIs.
+    """Return the R * B crops, subjects within ROIs, and the ROI of each; refuse other shapes.
 
-    Args:
-        images: B crops (channels, D, H, W) of each ROI.
-        channels: the network's ROIs in their order, and the channels of each.
-
-    Returns:
-        The R * B crops, and the ROI of each.
-
-    Raises:
-        ValueError: for a missing ROI, ROIs of unequal numbers of subjects, and crops of another
-            shape.
+    ``channels`` has the network's ROIs in their order, and the channels of each.
     """
     if missing := [roi for roi in channels if roi not in images]:
         raise ValueError(

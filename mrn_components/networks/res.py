@@ -61,9 +61,7 @@ class RES(nn.Module):
             if slice_embedding != "none"
             else None
         )
-        self.ffa = ffa
-        self.sfa = sfa
-        self.dpt = dpt
+        self.ffa, self.sfa, self.dpt = ffa, sfa, dpt
         for part in (encoder, ffa, dpt):
             if checkpointing and part is not None:
                 part.set_grad_checkpointing()
@@ -74,16 +72,14 @@ class RES(nn.Module):
         Args:
             num_classes: classes K of each ROI's mask, background included.
         """
-        channels, num_heads = self.channels, self.encoder.num_heads
-        if self.ffa is not None:
-            self.ffa.build(channels, num_heads)
-        if self.sfa is not None:
-            self.sfa.build(channels, num_heads)
+        for part in (self.ffa, self.sfa):
+            if part is not None:
+                part.build(self.channels, self.encoder.num_heads)
         segmented = {roi: classes for roi, classes in num_classes.items() if classes > 1}
         if not segmented:
             self.dpt = None
         if self.dpt is not None:
-            self.dpt.build(channels, self.encoder.patch_size, segmented)
+            self.dpt.build(self.channels, self.encoder.patch_size, segmented)
 
     def forward(
         self, volumes: Sequence[Tensor], rois: Sequence[str]
@@ -100,9 +96,8 @@ class RES(nn.Module):
         """
         dpt = self.dpt if self.training else None
         volumes = [volume[0] for volume in volumes]
-        encoded, grids = self.encoder(
-            volumes, self._tapped_blocks() if dpt is not None else ()
-        )  # Eq. 2
+        tapped = self._tapped_blocks() if dpt is not None else ()
+        encoded, grids = self.encoder(volumes, tapped)  # Eq. 2
         tokens, levels = encoded[-1], encoded
         if self.slice_embedding is not None:
             tokens = self.slice_embedding(tokens, grids)  # Eq. 3

@@ -80,8 +80,6 @@ class SFA(nn.Module):
 
 
 class _TensorSFA(nn.Module):
-    """SFA on volumes of one size."""
-
     def __init__(self, sfa: SFA) -> None:
         super().__init__()
         self.roi_token, self.norm = sfa.roi_token, sfa.norm

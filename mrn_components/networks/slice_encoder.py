@@ -80,10 +80,9 @@ class SliceEncoder(nn.Module):
         # Any other (img_size=224) would resample the table twice.
         args = {"num_classes": 0, "dynamic_img_size": True, "drop_path_rate": drop_path_rate}
         self.vit: Any = _create(name, weights, {**args, **model_args})
+        cfg = self.vit.pretrained_cfg
         self.vit.patch_embed.proj = _OneChannelConv2d(
-            self.vit.patch_embed.proj,
-            self.vit.pretrained_cfg["mean"],
-            self.vit.pretrained_cfg["std"],
+            self.vit.patch_embed.proj, cfg["mean"], cfg["std"]
         )
         self.channels: int = self.vit.embed_dim
         self.depth = len(self.vit.blocks)
@@ -130,13 +129,9 @@ class SliceEncoder(nn.Module):
         """Tokens (S, n, C) of ``blocks`` and of the last block for slices (S, 1, H, W)."""
         wanted = [*blocks, self.depth - 1]
         indices = sorted(set(wanted))
+        form = {"norm": True, "return_prefix_tokens": True, "output_fmt": "NLC"}
         levels = self.vit.forward_intermediates(
-            slices,
-            indices=indices,
-            return_prefix_tokens=True,
-            norm=True,
-            output_fmt="NLC",
-            intermediates_only=True,
+            slices, indices=indices, intermediates_only=True, **form
         )
         tokens = [cat([prefix[:, : self.prefix], patches], 1) for patches, prefix in levels]
         return [tokens[indices.index(block)] for block in wanted]
@@ -152,8 +147,6 @@ class SliceEncoder(nn.Module):
 
 
 class _TensorSliceEncoder(nn.Module):
-    """A slice encoder on crops of one size."""
-
     def __init__(self, encoder: SliceEncoder) -> None:
         super().__init__()
         self.vit, self.patch_size, self.prefix = encoder.vit, encoder.patch_size, encoder.prefix
@@ -191,7 +184,7 @@ class _OneChannelConv2d(nn.Conv2d):
 
 
 def _create(name: str, weights: str | None, args: dict[str, Any]) -> Any:
-    """The timm model ``name`` with its weights, or an error that says what to type."""
+    """Return the timm model ``name`` with its weights, or say what to type."""
     if not timm.is_model(name):
         raise ValueError(
             f"SliceEncoder: name {name!r} is no model of timm."

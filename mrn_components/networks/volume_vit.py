@@ -40,6 +40,8 @@ class VolumeViT(nn.Module):
         RuntimeError: if the weights do not fit the network.
     """
 
+    vit: Any  # MONAI's class says nothing of its parts
+
     def __init__(
         self,
         *,
@@ -54,14 +56,21 @@ class VolumeViT(nn.Module):
         super().__init__()
         self.channels = hidden_size
         self.img_size = tuple(img_size)
-        self.vit = _vit(
+        self.vit = ViT(
+            in_channels=1,
             img_size=self.img_size,
             patch_size=tuple(patch_size),
             hidden_size=hidden_size,
             mlp_dim=mlp_dim,
             num_layers=num_layers,
             num_heads=num_heads,
+            proj_type="perceptron",
+            classification=True,
         )
+        self.vit.classification_head = nn.Identity()  # MRN has the head
+        for block in self.vit.blocks:
+            block.norm_cross_attn = nn.Identity()  # never used: it would get no gradient
+            block.attn.use_flash_attention = True  # ViT has no such argument; 2049 tokens need it
         if weights not in (None, "none"):  # a word too, because MONAI ignores None as an override
             self._load(str(weights))
 
@@ -69,21 +78,13 @@ class VolumeViT(nn.Module):
         """Do nothing: the encoder is the same for all ROIs."""
 
     def forward(self, volumes: Sequence[Tensor], rois: Sequence[str]) -> tuple[Tensor, None]:  # noqa: ARG002
-        """Map volumes to features.
+        """Map V volumes (1 or more channels, D, H, W), the image first, to features (V, C).
 
-        Args:
-            volumes: V volumes (1 or more channels, D, H, W), the image first.
-            rois: ROI of each volume; the encoder is the same for all.
-
-        Returns:
-            Features (V, C), and None: it segments nothing.
+        They are the same for all ROIs; None stands for the masks, which it does not segment.
         """
-        resized = [
-            interpolate(volume[None, :1].float(), self.img_size, mode="trilinear")
-            for volume in volumes
-        ]
-        class_tokens, _ = self.vit(cat(resized))
-        return class_tokens, None
+        images = [volume[None, :1].float() for volume in volumes]
+        resized = [interpolate(image, self.img_size, mode="trilinear") for image in images]
+        return self.vit(cat(resized))[0], None
 
     def on_tensors(self, rois: Sequence[str]) -> nn.Module:  # noqa: ARG002
         """Itself with one tensor (B, 1 or more channels, D, H, W) an ROI, for ``TensorNetwork``."""
@@ -91,14 +92,13 @@ class VolumeViT(nn.Module):
 
     def _load(self, path: str) -> None:
         state = read_weights(path, _WHAT_TO_TYPE)
-        if any(name.startswith(_PREFIX) for name in state):
-            state = {
-                name.removeprefix(_PREFIX): value
-                for name, value in state.items()
-                if name.startswith(_PREFIX)
-            }
+        prefix = _PREFIX if any(name.startswith(_PREFIX) for name in state) else ""
         # Some versions of MONAI saved a cross attention that they never used.
-        state = {name: value for name, value in state.items() if "cross_attn" not in name}
+        state = {
+            name.removeprefix(prefix): value
+            for name, value in state.items()
+            if name.startswith(prefix) and "cross_attn" not in name
+        }
         try:
             self.vit.load_state_dict(state)
         except RuntimeError as error:
@@ -109,8 +109,6 @@ class VolumeViT(nn.Module):
 
 
 class _TensorVolumeViT(nn.Module):
-    """The vision transformer on one tensor an ROI."""
-
     def __init__(self, vit: nn.Module, img_size: Sequence[int]) -> None:
         super().__init__()
         self.vit, self.img_size = vit, list(img_size)
@@ -121,14 +119,3 @@ class _TensorVolumeViT(nn.Module):
             resized = interpolate(volume[:, :1], self.img_size, mode="trilinear")
             features.append(self.vit(resized)[0])
         return features
-
-
-def _vit(**size: Any) -> Any:
-    """MONAI's network of M3D-CLIP, ending in the class token."""
-    vit: Any
-    vit = ViT(in_channels=1, proj_type="perceptron", classification=True, **size)
-    vit.classification_head = nn.Identity()  # MRN has the head
-    for block in vit.blocks:
-        block.norm_cross_attn = nn.Identity()  # never used: it would get no gradient
-        block.attn.use_flash_attention = True  # ViT has no such argument; 2049 tokens need it
-    return vit

@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.transforms import KeepLargestConnectedComponent
+from nibabel.affines import voxel_sizes
 from torch import Tensor
 
 from mrn_components.images.boxes import Box
@@ -39,7 +40,6 @@ class NucleiRegionInferer(Inferer):
         overlap: of neighbouring windows. nnU-Net: 0.5.
 
     Raises:
-        FileNotFoundError: if there is no such plan.
         ValueError: for a file that is no plan.
     """
 
@@ -57,10 +57,8 @@ class NucleiRegionInferer(Inferer):
         self.spacing_mm = np.array(content["spacing_mm"])
         self.patch_mm = self.spacing_mm * content["patch_voxels"]
         self.labels = set(range(1, content["labels"] + 1))
-        self.region_mm = None if region_mm is None else np.array(region_mm)
-        self.offset_mm = np.array(offset_mm)
         self.patch_voxels = tuple(content["patch_voxels"])
-        self.overlap = overlap
+        self.region_mm, self.offset_mm, self.overlap = region_mm, np.array(offset_mm), overlap
         # A nucleus is one piece; strays would also tell that it touches the border.
         self.keep_largest = KeepLargestConnectedComponent(is_onehot=False, connectivity=3)
 
@@ -93,16 +91,17 @@ class NucleiRegionInferer(Inferer):
                 f"NucleiRegionInferer takes one image (1, 1, D, H, W) at a time, got "
                 f"{tuple(inputs.shape)}; set batch_size to 1."
             )
-        image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        spacing = _spacing(inputs, self.spacing_mm)
+        image, spacing = inputs, self.spacing_mm
+        if isinstance(inputs, MetaTensor):
+            affine = torch.as_tensor(inputs.affine).reshape(-1, 4, 4)[0]
+            image, spacing = inputs.as_tensor(), voxel_sizes(affine.cpu().numpy())
         whole = Box(np.zeros(3, dtype=int), np.array(image.shape[2:]))
         region = self._region(whole, spacing, centre, region_mm)
         found = self._label(image, network, region, spacing)
         fault = self._fault(found, region, whole)
         if fault is not None and not np.array_equal(region, whole):
             _logger.info("%s: the whole image is searched.", fault)
-            region = whole
-            found = self._label(image, network, region, spacing)
+            region, found = whole, self._label(image, network, whole, spacing)
         labels = torch.zeros_like(inputs, dtype=torch.uint8)  # of a MetaTensor one, for Invertd
         labels[0, 0][region.inside] = found
         return labels
@@ -157,7 +156,7 @@ class NucleiRegionInferer(Inferer):
         centre: Sequence[float] | None,
         region_mm: Sequence[float] | None,
     ) -> Box:
-        size_mm = self.region_mm if region_mm is None else np.array(region_mm)
+        size_mm = self.region_mm if region_mm is None else region_mm
         if size_mm is None:
             return whole
         shape = whole.stop
@@ -174,16 +173,13 @@ class NucleiRegionInferer(Inferer):
         d, h, w = region.inside
         crop = image[:, :, d, h, w]
         factors = spacing / self.spacing_mm
-        native = tuple(crop.shape[2:])
+        native = crop.shape[2:]
         if np.abs(factors - 1).max() > 0.01:
-            crop = _resize(
-                crop, [max(1, round(s * f)) for s, f in zip(native, factors, strict=True)]
-            )
+            crop = _resize(crop, np.maximum(1, np.round(factors * native)).astype(int).tolist())
         logits = self.logits(crop, network)
-        if tuple(logits.shape[2:]) != native:
+        if logits.shape[2:] != native:
             logits = _resize(logits, native)
-        labels = logits.argmax(dim=1).to(torch.uint8)
-        return self.keep_largest(labels)[0]
+        return self.keep_largest(logits.argmax(dim=1).to(torch.uint8))[0]
 
     def _fault(self, labels: Tensor, region: Box, whole: Box) -> str | None:
         """What is wrong with the labels of a region, if something is."""
@@ -191,20 +187,11 @@ class NucleiRegionInferer(Inferer):
             return f"labels {missing} are not in the region"
         for axis in range(3):
             # A nucleus at the image's own border cannot be completed by looking further.
-            low = region.start[axis] > 0
-            high = region.stop[axis] < whole.stop[axis]
+            low, high = region.start[axis] > 0, region.stop[axis] < whole.stop[axis]
             first, last = labels.select(axis, 0), labels.select(axis, -1)
             if (low and bool(first.any())) or (high and bool(last.any())):
                 return "a nucleus touches the border of the region"
         return None
-
-
-def _spacing(inputs: Any, default: np.ndarray) -> np.ndarray:
-    """Voxel size along D, H, W in mm."""
-    if not isinstance(inputs, MetaTensor):
-        return default
-    affine = torch.as_tensor(inputs.affine).reshape(-1, 4, 4)[0, :3, :3]
-    return np.linalg.norm(affine.cpu().numpy(), axis=0)
 
 
 def _resize(volume: Tensor, size: Sequence[int]) -> Tensor:

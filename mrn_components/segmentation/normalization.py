@@ -22,7 +22,6 @@ class NormalizeByPland(MapTransform):
         plan: JSON file of the plan, or the plan.
 
     Raises:
-        FileNotFoundError: if there is no such plan.
         ValueError: for a file that is no plan.
     """
 

@@ -22,8 +22,8 @@ class NucleiUNet(nn.Module):
     nnU-Net gave them, behind ``folds.N.``.
 
     Args:
-        plan: JSON file of the plan, or the plan.
-        num_folds: networks F. Paper: five folds (section 4.1.1).
+        plan: JSON file of the plan, or the plan; it says how many folds. Paper: five (section
+            4.1.1).
         precision: "bf16" computes under autocast to bfloat16, "auto" where the hardware gains by
             it. The output is float32 in any case.
 
@@ -31,7 +31,6 @@ class NucleiUNet(nn.Module):
         folds: nnU-Net's networks.
 
     Raises:
-        FileNotFoundError: if there is no such plan.
         ValueError: for a file that is no plan.
     """
 
@@ -81,8 +80,7 @@ class NucleiUNet(nn.Module):
     @torch.no_grad()
     def __prepare_scriptable__(self) -> nn.Module:  # torch.jit.script compiles this instead
         """The folds traced: nnU-Net's encoders return a list or a tensor, which scripts cannot."""
-        image = torch.zeros(1, 1, *(2 * stride for stride in self.strides))
-        image = image.to(next(self.parameters()))
+        image = next(self.parameters()).new_zeros(1, 1, *(2 * stride for stride in self.strides))
         return _MeanLogits([torch.jit.trace(fold, image) for fold in self.folds])
 
 

@@ -15,15 +15,7 @@ ORIENTATION = "SAL"
 
 CONFIGURATION = "3d_fullres"  # of those that nnU-Net plans
 
-_KEYS = {
-    "image",
-    "labels",
-    "folds",
-    "spacing_mm",
-    "patch_voxels",
-    "normalization",
-    "architecture",
-}
+_KEYS = {"image", "labels", "folds", "spacing_mm", "patch_voxels", "normalization", "architecture"}
 # nnU-Net imports and calls what a plan names: these are the names that its planners write.
 _NETWORKS = {
     f"dynamic_network_architectures.architectures.unet.{name}"

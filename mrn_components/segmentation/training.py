@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ _PLANS = "nnUNetPlans"
 _NUMBERS = {"_codecs.encode", "numpy._core.multiarray.scalar", "numpy.dtype"}
 
 
+@dataclass(kw_only=True, eq=False)
 class NNUNetTraining:
     """Train nnU-Net v2 on the nuclei of one image, and make the result part of a bundle.
 
@@ -71,51 +73,31 @@ class NNUNetTraining:
         ValueError: for a fold that does not exist.
     """
 
-    def __init__(
-        self,
-        *,
-        subjects: Sequence[Subject],
-        folds: Mapping[str, Any],
-        identities: Identities,
-        image: Image,
-        output_dir: str,
-        weights: str,
-        fold_numbers: Sequence[int] = (0,),
-        trainer_class: str = "nnUNetTrainer_250epochs_NoMirroring",
-        max_epochs: int = 250,
-        iterations: int = 250,
-        val_iterations: int = 50,
-        adam_lr: float | None = None,
-        foreground_share: float = 0.33,
-        memory_gb: float = 8.0,
-        base_features: int = 32,
-        save_interval: int = 5,
-        device: str | torch.device = "cuda",
-        num_workers: int = 2,
-        resume: bool = False,
-    ) -> None:
-        for fold in fold_numbers:
-            select_fold(subjects, folds, fold, "training")
-        self.subjects = subjects
-        self.folds = folds
-        self.identities = identities
-        self.image = image
-        self.output_dir = Path(output_dir)
-        self.weights = Path(weights)
-        self.root = self.output_dir / "nnunet" / image.name
-        self.fold_numbers = fold_numbers
-        self.trainer_class = trainer_class
-        self.max_epochs = max_epochs
-        self.iterations = iterations
-        self.val_iterations = val_iterations
-        self.adam_lr = adam_lr
-        self.foreground_share = foreground_share
-        self.memory_gb = memory_gb
-        self.base_features = base_features
-        self.save_interval = save_interval
-        self.device = torch.device(device)
-        self.num_workers = num_workers
-        self.resume = resume
+    subjects: Sequence[Subject]
+    folds: Mapping[str, Any]
+    identities: Identities
+    image: Image
+    output_dir: str | Path
+    weights: str | Path
+    fold_numbers: Sequence[int] = (0,)
+    trainer_class: str = "nnUNetTrainer_250epochs_NoMirroring"
+    max_epochs: int = 250
+    iterations: int = 250
+    val_iterations: int = 50
+    adam_lr: float | None = None
+    foreground_share: float = 0.33
+    memory_gb: float = 8.0
+    base_features: int = 32
+    save_interval: int = 5
+    device: str | torch.device = "cuda"
+    num_workers: int = 2
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse folds that do not exist."""
+        for fold in self.fold_numbers:
+            select_fold(self.subjects, self.folds, fold, "training")
+        self.root = Path(self.output_dir, "nnunet", self.image.name)
 
     def run(self) -> None:
         """Prepare the data, train the folds and export the weights.
@@ -211,7 +193,7 @@ class NNUNetTraining:
             configuration=CONFIGURATION,
             fold=fold,
             dataset_json=json.loads(dataset.read_text(encoding="utf-8")),
-            device=self.device,
+            device=torch.device(self.device),
         )
         trainer.num_epochs = self.max_epochs
         trainer.num_iterations_per_epoch = self.iterations
@@ -232,16 +214,16 @@ class NNUNetTraining:
             members = select_fold(self.subjects, self.folds, fold, "training")
             subjects |= {subject["subject"]: subject for subject in members}
         plan = export_plan(self.image, plans, num_folds=len(trained))
-        path = self.output_dir / "configs" / f"plan_{self.image.name}.json"
+        path = Path(self.output_dir, "configs", f"plan_{self.image.name}.json")
         write_text(path, json.dumps(plan, indent=1) + "\n")
         ledger = TrainingLedger(subjects=list(subjects.values()), identities=self.identities)
-        with replacing_hashed(self.weights) as temporary:
+        with replacing_hashed(Path(self.weights)) as temporary:
             torch.save(state, temporary)
             ledger.append_to(temporary)
         _logger.info("folds %s are in %s (research use only)", trained, self.weights)
 
     def _fold_weights(self, fold: int) -> Path:
-        return self.output_dir / "models" / f"{self.image.name}_fold{fold}.pt"
+        return Path(self.output_dir, "models", f"{self.image.name}_fold{fold}.pt")
 
     def _trained_folds(self) -> list[int]:
         return [f for f in range(len(self.folds["folds"])) if self._fold_weights(f).is_file()]
@@ -270,14 +252,9 @@ class _Adapted:
             super().save_checkpoint(str(temporary))  # type: ignore[misc]
 
     def load_checkpoint(self, filename: str) -> None:
-        """Read a checkpoint, which nnU-Net unpickles, if it names nothing but data.
-
-        Raises:
-            ValueError: if it could run code.
-        """
+        """Read a checkpoint, which nnU-Net unpickles, if it names nothing but data."""
         check_digest(Path(filename))
-        found = set(get_unsafe_globals_in_checkpoint(filename)) - _NUMBERS
-        if found:
+        if found := set(get_unsafe_globals_in_checkpoint(filename)) - _NUMBERS:
             raise ValueError(
                 f"{filename} would run {', '.join(sorted(found))}; a checkpoint of nnU-Net's own "
                 "does not. Name another run (--run_name NAME)."

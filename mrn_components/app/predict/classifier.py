@@ -54,10 +54,7 @@ class Classifier:
         self.images = dict(sorted(needed_images(self.rois).items()))
         self.keys = volume_keys(self.rois)
         self.device = torch.device(parser.get_parsed_content("device"))
-        config = parser.get()
-        self.num_workers = int(
-            parser.get_parsed_content("num_workers") if "num_workers" in config else 0
-        )
+        self.num_workers = int(parser.get_parsed_content("num_workers", default=0))
         self.weights = [Path(file) for file in ensure_tuple(parser.get_parsed_content("ckpt_path"))]
         # First, because it fails where there are no weights, and the network takes long.
         checkpoint = parser.get_parsed_content("checkpoint")
@@ -75,6 +72,10 @@ class Classifier:
         """Return the images whose masks the ROIs need, those with most nuclei first."""
         masked = [image for image in self.images.values() if image.mask_name in self.keys]
         return sorted(masked, key=lambda image: -len(image.nuclei))
+
+    def lacking(self, subject: Subject) -> list[Image]:
+        """Return the images of a subject without the masks that the ROIs need, in that order."""
+        return [i for i in self.masked_images if i.name in subject and i.mask_name not in subject]
 
     def crop(self, subject: Subject) -> dict[str, Any]:
         """Crop a subject's ROIs.

@@ -20,8 +20,7 @@ from mrn_components.app.predict.manifest import (
     without_folders,
     write_manifest,
 )
-from mrn_components.app.predict.pipeline import Pipeline
-from mrn_components.app.predict.preparation import Preparation, Prepared
+from mrn_components.app.predict.pipeline import Pipeline, Prepared
 from mrn_components.app.predict.records import (
     Record,
     clear_subject,
@@ -39,7 +38,6 @@ from mrn_components.data import Subject
 from mrn_components.data.layouts import Found
 from mrn_components.data.ledger import read_ledgers
 from mrn_components.data.tables import files_of
-from mrn_components.images.image import Image
 from mrn_components.networks.masking import MaskMode
 from mrn_components.system.errors import FailedSubjectsError
 from mrn_components.system.hashes import file_hash
@@ -49,7 +47,6 @@ from mrn_components.system.workers import in_order
 OWN_KEYS = ("bundle_root", "dataset_dir", "output_dir", "labels", "require_labels")
 
 _SUBJECTS_A_WORKER = 2
-_NUMBERS = ("weights", "config")  # what decides the numbers of a subject with masks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,26 +90,20 @@ class Cohort:
     def __init__(
         self, workflow: ConfigWorkflow, found: Found, output_dir: Path, options: Options
     ) -> None:
-        self.found = found
-        self.output_dir = output_dir
-        self.options = options
-        classifier = Classifier(workflow)
+        self.found, self.output_dir, self.options = found, output_dir, options
+        self.classifier = classifier = Classifier(workflow)
         segmenters = Segmenters(options.segmentation, classifier.device, options.trust_bundle)
-        segments = self._load_segmenters(classifier.masked_images, segmenters)
+        segments = self._load(segmenters)
         self.pipeline = Pipeline(
             classifier=classifier,
             segmenters=segmenters,
-            preparation=Preparation(
-                classifier=classifier,
-                ledgers=read_ledgers(classifier.weights),
-                root=found.root,
-                output_dir=output_dir,
-                cache_dir=options.overrides.get("cache_dir"),
-                draws=options.report,
-            ),
+            ledgers=read_ledgers(classifier.weights),
+            root=found.root,
+            output_dir=output_dir,
+            cache_dir=options.overrides.get("cache_dir"),
             abstain=options.abstain,
             states=options.states,
-            explain=options.report,
+            report=options.report,
         )
         bundle, segmentation = Path(options.bundle), Path(options.segmentation)
         self.description = {
@@ -127,32 +118,26 @@ class Cohort:
                 "overrides": without_folders(options.overrides),
             },
         }
-        same = [
-            mrn_components.__version__,
-            options.abstain,
-            *(self.description[key] for key in _NUMBERS),
-        ]
+        numbers = self.description["weights"], self.description["config"]
+        same = [mrn_components.__version__, options.abstain, *numbers]
         self._identity = hash_content(same)
         self._identity_with_masks = hash_content([*same, self.description["segmentation"]])
 
-    def _load_segmenters(self, images: Sequence[Image], segmenters: Segmenters) -> bool:
-        """Build the segmenters that are needed; whether any is.
+    def _load(self, segmenters: Segmenters) -> bool:
+        """Build the segmenters that are needed, and return whether any is.
 
-        Raises:
-            ValueError: if one cannot be built though every subject needs one.
+        One that cannot be built is the error of the subjects that need it, or of the cohort if all
+        do.
         """
-        without = [
-            {i.name for i in images if i.name in subject and i.mask_name not in subject}
-            for subject in self.found.subjects
-        ]
+        lacking = [self.classifier.lacking(subject) for subject in self.found.subjects]
         try:
-            for image in images:
-                if any(image.name in names for names in without):
+            for image in self.classifier.masked_images:
+                if any(image in images for images in lacking):
                     segmenters.load(image)
         except ValueError:
-            if all(without):
-                raise  # else it is the error of those subjects
-        return any(without)
+            if all(lacking):
+                raise
+        return any(lacking)
 
     def predict(self, subjects: Sequence[Subject]) -> None:
         """Predict subjects, and write the records of those that files can be named after."""
@@ -160,48 +145,41 @@ class Cohort:
         if self.options.resume:
             subjects = self._left(subjects)
         for subject in subjects:
-            images = self.pipeline.classifier.masked_images
-            clear_subject(self.output_dir, subject["subject"], images)
-        bar = tqdm(
-            self._predicted(subjects),
-            total=len(subjects),
-            desc="Subjects",
-            unit="subject",
-            disable=idist.get_rank() > 0,
-        )
-        for prepared in bar:
-            record = prepared.record
-            record["run"] = self._identity_of(record)
-            write_record(self.output_dir, record)
+            clear_subject(self.output_dir, subject["subject"], self.classifier.masked_images)
+        silent = idist.get_rank() > 0
+        predicted = self._predicted(subjects)
+        for done in tqdm(predicted, "Subjects", len(subjects), unit="subject", disable=silent):
+            done.record["run"] = self._identity_of(done.record)
+            write_record(self.output_dir, done.record)
             if self.options.report:
-                folder = subject_folder(self.output_dir, record["subject"])
-                target = self.pipeline.classifier.target
-                write_pages(folder, record, prepared.drawn, self._made_with(), target)
+                folder = subject_folder(self.output_dir, done.record["subject"])
+                made, target = self._made_with(), self.classifier.target
+                write_pages(folder, done.record, done.drawn, made, target)
 
     def _predicted(self, subjects: Sequence[Subject]) -> Iterator[Prepared]:
         """Prepare the subjects in workers, and predict them there too if these have all cores.
 
         Else this process asks the networks, on the cores that are left or on a GPU.
         """
-        classifier, preparation = self.pipeline.classifier, self.pipeline.preparation
-        workers = min(classifier.num_workers, len(subjects) // _SUBJECTS_A_WORKER)
-        shared = classifier.device.type == "cpu" and workers >= max(2, torch.get_num_threads())
+        workers = min(self.classifier.num_workers, len(subjects) // _SUBJECTS_A_WORKER)
+        on_cpu = self.classifier.device.type == "cpu"
+        shared = on_cpu and workers >= max(2, torch.get_num_threads())
         ready = in_order(
-            self.pipeline if shared else preparation,
+            self.pipeline if shared else self.pipeline.prepare,
             [(subject, self.found.of(subject["subject"])) for subject in subjects],
             workers=workers,
-            lost=preparation.lost,
+            lost=self.pipeline.lost,
         )
         return ready if shared else map(self.pipeline.predict, ready)
 
     def _made_with(self) -> dict[str, Any]:
-        return made_with(self.description, self.pipeline.classifier.device)
+        return made_with(self.description, self.classifier.device)
 
     def _is_named(self, subject: Subject) -> bool:
         return all(finding.id != "subject-id" for finding in self.found.of(subject["subject"]))
 
     def _left(self, subjects: Sequence[Subject]) -> list[Subject]:
-        """The subjects that are not done yet."""
+        """Return the subjects that are not done yet."""
         reasons = [self._why_again(subject) for subject in subjects]
         counts = Counter(reason for reason in reasons if reason is not None)
         again = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none"
@@ -218,19 +196,18 @@ class Cohort:
             FailedSubjectsError: if subjects failed.
         """
         records = [self._read(subject) for subject in self.found.subjects]
-        classifier = self.pipeline.classifier
-        table = write_tables(self.output_dir, records, classifier.target, classifier.images)
+        target, images = self.classifier.target, self.classifier.images
+        table = write_tables(self.output_dir, records, target, images)
         write_manifest(self.output_dir, self._made_with(), records)
         if self.options.further is not None:
-            self.options.further(records, self.found, classifier)
+            self.options.further(records, self.found, self.classifier)
         if self.options.report:
             print(f"report: {complete_reports(self.output_dir, self.found.root)}", flush=True)
         counts = Counter(record["status"] for record in records)
         flagged = sum(bool(record["flags"]) for record in records)
-        ended = (
-            f"{counts['ok']} predicted, {counts['abstained']} abstained, {counts['failed']} failed"
-        )
-        print(f"{ended}; {flagged} have flags (research use only)", flush=True)
+        ended = f"{counts['ok']} predicted, {counts['abstained']} abstained"
+        ended += f", {counts['failed']} failed; {flagged} have flags (research use only)"
+        print(ended, flush=True)
         for record in records:
             if record["status"] == "abstained":
                 print(f"  {record['subject']}: {'; '.join(record['flags'])}")
@@ -244,9 +221,9 @@ class Cohort:
         return table
 
     def _read(self, subject: Subject) -> Record:
-        name, target = subject["subject"], self.pipeline.classifier.target
+        name, target = subject["subject"], self.classifier.target
         if not self._is_named(subject):
-            error = self.pipeline.preparation.shown(self.found.problems[name], subject)
+            error = self.pipeline.shown(self.found.problems[name], subject)
             return empty_record(name, target) | {"error": error}
         record = read_record(self.output_dir, name, target)
         if record is None or record["run"] != self._identity_of(record):
@@ -256,8 +233,7 @@ class Cohort:
 
     def _why_again(self, subject: Subject) -> str | None:
         """Why a subject is predicted (again); None if it is done."""
-        target = self.pipeline.classifier.target
-        record = read_record(self.output_dir, subject["subject"], target)
+        record = read_record(self.output_dir, subject["subject"], self.classifier.target)
         if record is None:
             return "new"
         if record["status"] == "failed":
@@ -273,9 +249,9 @@ class Cohort:
     def _lacking(self, record: Record) -> str | None:
         """What a record is without that is asked for; None if nothing."""
         folder = subject_folder(self.output_dir, record["subject"])
-        images = self.pipeline.classifier.images
         for name, source in record["mask_source"].items():
-            mask = mask_file(self.output_dir, record["subject"], images[name])
+            image = self.classifier.images[name]
+            mask = mask_file(self.output_dir, record["subject"], image)
             if source == "segmented" and not mask.is_file():
                 return "their masks"
         if self.options.report and needs_explanation(record, folder):

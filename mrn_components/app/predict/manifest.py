@@ -62,7 +62,11 @@ def made_with(run: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         **run,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "versions": _versions(),
+        "versions": {
+            "python": platform.python_version(),
+            "mrn_components": mrn_components.__version__,
+            **{name: version(name) for name in _PACKAGES},
+        },
     }
 
 
@@ -85,11 +89,6 @@ def write_manifest(output_dir: Path, made: Mapping[str, Any], records: Sequence[
         },
     }
     write_text(output_dir / "manifest.json", json.dumps(content, indent=2) + "\n")
-
-
-def _versions() -> dict[str, str]:
-    ours = {"python": platform.python_version(), "mrn_components": mrn_components.__version__}
-    return ours | {name: version(name) for name in _PACKAGES}
 
 
 def _timings(records: Sequence[Record]) -> dict[str, dict[str, float]]:

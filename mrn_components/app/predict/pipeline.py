@@ -1,104 +1,192 @@
-"""One subject, from what was prepared to its record: masks, the network's answers, files."""
+"""One subject, from its files to its record: read, check, segment, crop, measure, ask, explain."""
 
 import json
+import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from mrn_components.app.predict.classifier import Classifier
-from mrn_components.app.predict.preparation import Preparation, Prepared, timed
-from mrn_components.app.predict.records import Record, mask_file, subject_folder
+from mrn_components.app.predict.records import (
+    Record,
+    empty_record,
+    mask_file,
+    subject_folder,
+    unpredicted,
+)
 from mrn_components.app.predict.segmentation import Segmenters
 from mrn_components.app.report.explanation import UNEXPLAINED
+from mrn_components.app.report.images import Shown, draw_images
 from mrn_components.app.report.subject import EXPLANATION
 from mrn_components.app.segment import save_mask
+from mrn_components.biomarkers import measure_nuclei
+from mrn_components.checks import examine_subject
 from mrn_components.data import Subject
-from mrn_components.data.ledger import Ledger
+from mrn_components.data.ledger import Ledger, find_trained_on
+from mrn_components.data.tables import files_of
 from mrn_components.images.finding import Finding
 from mrn_components.images.image import Image
 from mrn_components.images.volume import Volume
 from mrn_components.networks.masking import MaskMode
+from mrn_components.system.errors import user_message
 from mrn_components.system.files import write_text
+
+_logger = logging.getLogger(__name__)
+
+Case = tuple[Subject, Sequence[Finding]]  # a subject, and what was found wrong with it
+
+
+@dataclass(kw_only=True)
+class Prepared:
+    """A subject on its way.
+
+    Args:
+        subject: its id, and the files that there are; those that are read stand as volumes.
+        record: what is known so far; with an error, the subject has failed.
+        crops: of its ROIs; None while masks are lacking, and when the network was asked.
+        drawn: what its page shows of its images, if it is to have one.
+    """
+
+    subject: Subject
+    record: Record
+    crops: dict[str, Any] | None = None
+    drawn: dict[str, Shown] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """What turns a prepared subject into its record, in the process that has the networks.
+    """What turns the files of a subject into its record, in any process.
 
     Args:
         classifier: the network and what is around it.
         segmenters: make the masks that a subject lacks.
-        preparation: what is done before.
+        ledgers: of the classifier's weights.
+        root: folder that paths are told relative to, in records as in messages.
+        output_dir: folder of the results.
+        cache_dir: folder that remembers the hashes of images.
         abstain: give no probability where an ROI of neuromelanin, without which the paper's
             network loses most (Table 4), or more than one ROI is missing.
         states: also mask every subset of the ROIs, in this way.
-        explain: write ``explanation.json`` for the report too.
+        report: draw what pages show, while the volumes are in memory; write ``explanation.json``.
     """
 
     classifier: Classifier
     segmenters: Segmenters
-    preparation: Preparation
+    ledgers: Sequence[Ledger]
+    root: Path
+    output_dir: Path
+    cache_dir: str | None = None
     abstain: bool = True
     states: MaskMode | None = None
-    explain: bool = False
+    report: bool = False
 
-    def __call__(self, case: tuple[Subject, Sequence[Finding]]) -> Prepared:
-        """Prepare and predict a subject: all that is done with it, in any process.
+    def __call__(self, case: Case) -> Prepared:
+        """Prepare and predict a subject."""
+        return self.predict(self.prepare(case))
 
-        Args:
-            case: what ``find_subjects`` returns of a subject, and what was found wrong with it.
-        """
-        return self.predict(self.preparation(case))
+    def prepare(self, case: Case) -> Prepared:
+        """Read and check a subject, and crop its ROIs unless masks are lacking."""
+        prepared = self._begin(case)
+        with self._guard(prepared):
+            _note(prepared.record, case[1])
+            with _timed(prepared.record, "read"):
+                self._read(prepared)
+                self._mark(prepared, self.ledgers)
+            if not self.classifier.lacking(prepared.subject):
+                self._crop(prepared)
+        return prepared
 
     def predict(self, prepared: Prepared) -> Prepared:
-        """Predict a subject; what goes wrong with it stands in its record.
-
-        Args:
-            prepared: what ``preparation`` returns of it.
-        """
+        """Segment a subject that lacks masks, and ask the network; errors stand in the record."""
         if prepared.record["error"] is None:
-            with self.preparation.guard(prepared):
-                self._fill(prepared)
+            with self._guard(prepared):
+                if prepared.crops is None:
+                    self._segment(prepared)
+                    self._crop(prepared)
+                self._ask(prepared)
         prepared.crops = None
         return prepared
 
-    def _fill(self, prepared: Prepared) -> None:
-        record = prepared.record
-        if prepared.crops is None:
-            self._segment(prepared)
-            self.preparation.crop(prepared)
-        assert prepared.crops is not None
-        record["status"] = "ok"
-        if self.abstain and (reason := self._abstention(record)):
-            record["flags"].append(reason)
-            record["status"] = "abstained"
-            return
-        with timed(record, "classify"):
-            record |= self.classifier.classify(prepared.crops)
-        if self.states is not None:
-            with timed(record, "states"):
-                values = self.classifier.states(prepared.crops, self.states)
-            lead = self.classifier.target.lead
-            record["states"] = {"mask_mode": self.states, lead: values}
-        if self.explain:
-            with timed(record, "explain"):
-                self._explain(record, prepared.crops)
+    def lost(self, case: Case) -> Prepared:
+        """Return what is known of a subject whose files end the process that reads them."""
+        prepared = self._begin(case)
+        prepared.record["error"] = (
+            "the process that read its files died, perhaps for lack of memory; look at them with "
+            "`mrn check`, or try --num_workers 0."
+        )
+        return prepared
+
+    def shown(self, text: str, subject: Subject) -> str:
+        """Return a text about a subject without the folders of this machine."""
+        folders = [path.parent for path in files_of(subject).values()]
+        for folder in (self.output_dir, self.root, *folders):
+            for name in (str(folder.absolute()), str(folder)):
+                if name not in (".", "/"):
+                    text = text.replace(f"{name}/", "")
+        return text
+
+    def _begin(self, case: Case) -> Prepared:
+        record = empty_record(case[0]["subject"], self.classifier.target)
+        return Prepared(subject=dict(case[0]), record=record)
+
+    @contextmanager
+    def _guard(self, prepared: Prepared) -> Iterator[None]:
+        """Write what goes wrong with a subject into its record: the others go on."""
+        record, target = prepared.record, self.classifier.target
+        with _quiet(), _timed(record, "total"):
+            try:
+                yield
+            except Exception as error:  # whatever it is
+                record |= {"status": "failed", **unpredicted(target)}
+                record["error"] = self.shown(_message(error), prepared.subject)
+                self._release(prepared)
+                if user_message(error) is None:
+                    _logger.exception("subject %s failed", record["subject"])
+        record["flags"] = [self.shown(text, prepared.subject) for text in record["flags"]]
+
+    def _read(self, prepared: Prepared) -> None:
+        record, subject = prepared.record, prepared.subject
+        images = self.classifier.images
+        examination = examine_subject(subject, images, self.classifier.rois, deep=False)
+        volumes = examination.volumes
+        subject |= volumes
+        record["inputs"] = {
+            key: {
+                "path": self.shown(str(path), subject),
+                "sha256": volumes[key].sha256 if key in volumes else None,  # it cannot be read
+            }
+            for key, path in files_of(subject).items()
+        }
+        _note(record, examination.findings)
+        masked = sorted(i.name for i in self.classifier.masked_images if i.name in subject)
+        record["mask_source"] = {
+            name: "given" if images[name].mask_name in subject else "segmented" for name in masked
+        }
+
+    def _mark(self, prepared: Prepared, ledgers: Sequence[Ledger]) -> None:
+        """Note whether some weights were trained on a subject."""
+        found = find_trained_on([prepared.subject], ledgers, self.cache_dir)
+        prepared.record["trained_on"] |= int(bool(found))
 
     def _segment(self, prepared: Prepared) -> None:
         """Make and write the masks that a subject lacks."""
         record, subject = prepared.record, prepared.subject
         images = [image for image in self.classifier.masked_images if image.name in subject]
-        for image in self.preparation.lacking(prepared):
-            path = mask_file(self.preparation.output_dir, record["subject"], image)
-            with timed(record, f"segment_{image.name}"):
+        for image in self.classifier.lacking(subject):
+            path = mask_file(self.output_dir, record["subject"], image)
+            with _timed(record, f"segment_{image.name}"):
                 segment = self.segmenters.load(image)
                 masks = {i.name: subject[i.mask_name] for i in images if i.mask_name in subject}
                 mask = segment(subject[image.name], find_near(image, images, masks))
-            with timed(record, "write"):
+            with _timed(record, "write"):
                 save_mask(path, mask, like=subject[image.name])
             subject[image.mask_name] = subject[image.name].with_voxels(mask, path)
-        with timed(record, "read"):
-            self.preparation.mark(prepared, list(self._ledgers_of_segmenters(record)))
+        with _timed(record, "read"):
+            self._mark(prepared, list(self._ledgers_of_segmenters(record)))
 
     def _ledgers_of_segmenters(self, record: Record) -> Iterator[Ledger]:
         """Of those whose masks the subject has: a network knows the nuclei that it learned from."""
@@ -106,13 +194,61 @@ class Pipeline:
             if source == "segmented":
                 yield from self.segmenters.load(self.classifier.images[image]).ledgers
 
+    def _crop(self, prepared: Prepared) -> None:
+        """Crop the ROIs of a subject with masks, and measure its nuclei."""
+        record, subject = prepared.record, prepared.subject
+        with _timed(record, "crop"):
+            crops = self.classifier.crop(subject)
+        for key in ("boxes", "estimated", "missing_rois"):
+            record[key] = crops.get(key, record[key])
+        record["flags"] += crops.get("flags", [])
+        with _timed(record, "measure"):
+            try:
+                volumes = {key: subject[key] for key in files_of(subject)}
+                record["biomarkers"] = measure_nuclei(volumes, self.classifier.images)
+            except (OSError, ValueError) as error:  # no reason against a prediction
+                record["flags"].append(f"no biomarkers: {error}")
+        prepared.crops = crops
+        self._release(prepared)
+
+    def _release(self, prepared: Prepared) -> None:
+        """Draw the volumes, then keep their paths alone: they are large, and change processes."""
+        files = files_of(prepared.subject)
+        volumes = {k: v for k, v in prepared.subject.items() if isinstance(v, Volume)}
+        if self.report and not prepared.drawn:
+            draw = partial(draw_images, prepared.record, images=self.classifier.images)
+            try:
+                prepared.drawn = draw(volumes)
+            except Exception:  # a page without pictures is no reason to stop
+                _logger.exception("subject %s cannot be drawn", prepared.record["subject"])
+                prepared.drawn = draw({})
+        prepared.subject |= {key: str(path) for key, path in files.items()}
+
+    def _ask(self, prepared: Prepared) -> None:
+        record, crops = prepared.record, prepared.crops
+        assert crops is not None
+        record["status"] = "ok"
+        if self.abstain and (reason := self._abstention(record)):
+            record["flags"].append(reason)
+            record["status"] = "abstained"
+            return
+        with _timed(record, "classify"):
+            record |= self.classifier.classify(crops)
+        if self.states is not None:
+            with _timed(record, "states"):
+                values = self.classifier.states(crops, self.states)
+            record["states"] = {"mask_mode": self.states, self.classifier.target.lead: values}
+        if self.report:
+            with _timed(record, "explain"):
+                self._explain(record, crops)
+
     def _explain(self, record: Record, crops: Mapping[str, Any]) -> None:
         try:
             explanation = self.classifier.explain(crops)
         except ValueError as error:
             record["flags"].append(f"{UNEXPLAINED}: {error}")
         else:
-            folder = subject_folder(self.preparation.output_dir, record["subject"])
+            folder = subject_folder(self.output_dir, record["subject"])
             write_text(folder / EXPLANATION, json.dumps(explanation) + "\n")
 
     def _abstention(self, record: Record) -> str | None:
@@ -140,3 +276,42 @@ def find_near(
         if other.name in masks and image.nuclei.keys() <= other.nuclei.keys():
             return masks[other.name], [i for name in image.nuclei for i in other.nuclei[name]]
     return None
+
+
+@contextmanager
+def _timed(record: Record, stage: str) -> Iterator[None]:
+    """Add the seconds that a block takes to those of a stage."""
+    start, timings = time.perf_counter(), record["timings_s"]
+    try:
+        yield
+    finally:
+        timings[stage] = round(timings.pop(stage, 0.0) + time.perf_counter() - start, 4)
+
+
+def _note(record: Record, findings: Sequence[Finding]) -> None:
+    """Refuse a subject with errors; warnings are its flags."""
+    errors = [str(finding) for finding in findings if finding.severity == "error"]
+    if errors:
+        raise ValueError(" ".join(errors))
+    record["flags"] += map(str, findings)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the components' warnings off the screen: a subject's flags say the same."""
+    package = logging.getLogger("mrn_components")
+    level = package.level
+    package.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        package.setLevel(level)
+
+
+def _message(error: BaseException) -> str:
+    message = user_message(error)
+    if message is None:
+        while error.__cause__ is not None:
+            error = error.__cause__
+        message = f"{type(error).__name__}: {error}"
+    return message

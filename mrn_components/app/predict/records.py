@@ -84,17 +84,7 @@ def read_record(output_dir: Path, subject: str, target: Target = HC_PD) -> Recor
 def write_tables(
     output_dir: Path, records: Sequence[Record], target: Target, images: Mapping[str, Image]
 ) -> Path:
-    """Write ``predictions.csv`` and ``biomarkers.csv``, a row a subject of all those given.
-
-    Args:
-        output_dir: folder of the results.
-        records: the subjects'.
-        target: what is predicted.
-        images: what was measured.
-
-    Returns:
-        The path of ``predictions.csv``.
-    """
+    """Write ``predictions.csv``, whose path is returned, and ``biomarkers.csv``."""
     path = output_dir / PREDICTIONS
     write_predictions(path, records, target)
     measured = {record["subject"]: record["biomarkers"] for record in records}

@@ -1,13 +1,17 @@
 """``mrn predict``, and what else predicts a cohort."""
 
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import torch
 from monai.bundle import ConfigWorkflow
 
 from mrn_components.app.predict.cohort import OWN_KEYS, Cohort, Options
-from mrn_components.app.predict.processes import joined_processes, with_own_device
 from mrn_components.app.predict.workflow import inference_workflow, target_of
 from mrn_components.data.layouts import Found, Need, find_subjects
 from mrn_components.data.subjects import needed_images
@@ -79,31 +83,24 @@ def predict(
 def predict_cohort(input_dir: str | Path, output_dir: str | Path, options: Options) -> Path:
     """Predict subjects, as ``predict`` and ``contributions`` do.
 
-    Args:
-        input_dir: the subjects, in any layout.
-        output_dir: folder of the results.
-        options: how.
-
     Returns:
         The path of ``predictions.csv``.
 
     Raises:
-        FileNotFoundError: if a path is missing or the bundle is none.
-        ValueError: for an option that is wrong.
-        FailedSubjectsError: at the end, if subjects failed.
+        FailedSubjectsError: at the end, if subjects failed; other errors come before the first one.
     """
     if own := sorted(set(OWN_KEYS) & set(options.overrides)):
         raise ValueError(
             f"--{own[0]}: `mrn predict INPUT OUTPUT` has no such option; `mrn evaluate` scores "
             "predictions by labels."
         )
-    with joined_processes() as (rank, world):
+    with _joined_processes() as (rank, world):
         workflow = inference_workflow(
             str(input_dir),
             str(output_dir),
             bundle=options.bundle,
             trust_bundle=options.trust_bundle,
-            **with_own_device(options.overrides),
+            **_with_own_device(options.overrides),
         )
         found = _find(workflow, input_dir, options)
         found.refuse_output(output_dir)
@@ -136,3 +133,26 @@ def _find(workflow: ConfigWorkflow, input_dir: str | Path, options: Options) -> 
         masks=options.masks,
         filters={} if options.nm_filter is None else dict.fromkeys(of_nm, options.nm_filter),
     )
+
+
+@contextmanager
+def _joined_processes() -> Iterator[tuple[int, int]]:
+    """Join the processes that ``torchrun`` started: yield this one's rank, and their number."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield 0, 1
+        return
+    # The first waits for the slowest; when one dies, torchrun ends the others.
+    idist.initialize("gloo", timeout=timedelta(days=7))
+    try:
+        yield idist.get_rank(), world
+    finally:
+        idist.finalize()
+
+
+def _with_own_device(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Give each of several processes a GPU, where there are any."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and torch.cuda.is_available():
+        number = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+        return {"device": f"cuda:{number}", **overrides}
+    return dict(overrides)

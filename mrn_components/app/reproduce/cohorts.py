@@ -38,13 +38,7 @@ class Data:
 
 
 def synthetic_data(folder: Path, cohorts: Iterable[Cohort], effect: float) -> dict[Cohort, Data]:
-    """Make phantoms to train and to score on; those that are there already stay.
-
-    Args:
-        folder: to write to.
-        cohorts: kinds that the rows need.
-        effect: disease effect of the cohorts that have one.
-    """
+    """Make phantoms in a folder to train and to score on; those that are there already stay."""
     data: dict[Cohort, Data] = {}
     for cohort in sorted(set(cohorts)):
         size = 0.0 if cohort == "null" else effect
@@ -67,11 +61,7 @@ def given_data(
 ) -> dict[Cohort, Data]:
     """Describe data sets of patients; of the controls, only shuffled labels can be made of them.
 
-    Args:
-        folder: to write shuffled labels to.
-        cohorts: kinds that the rows need.
-        training: data set to train on.
-        test: data set to score on.
+    The folder gets the shuffled labels.
     """
     return {
         cohort: _with_labels(cohort, folder, training, test)

@@ -1,9 +1,8 @@
 """The runs of a row: what is trained, where, and by which commands."""
 
-import csv
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from mrn_components.app.predict import predict
 from mrn_components.app.reproduce.cohorts import Data, Scale
 from mrn_components.app.states import state_name
 from mrn_components.bundle import RunArguments
-from mrn_components.data.predictions import read_predictions
+from mrn_components.data.predictions import read_predictions, read_rows
 
 _NUM_FOLDS = 5
 # Keys of a config that a run gets from its row, its seed and the data.
@@ -27,13 +26,7 @@ _OWN_KEYS = ("cache_dir", "fold", "labels", "num_folds", "output_dir", "run_name
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of a row with one seed, and where its probabilities will be.
-
-    Args:
-        row: the row.
-        runs: one, or one a fold for an ensemble.
-        data: subjects to score on.
-    """
+    """The runs of a row with one seed, one a fold for an ensemble, and the subjects to score on."""
 
     row: Row
     runs: tuple[BundleRun, ...]
@@ -53,7 +46,8 @@ class Plan:
         table = self.runs[0].predictions
         if self.row.masked_rois is not None:
             read_predictions(table.with_name("predictions.csv"))  # refuses subjects trained on
-            return _read_state(table, self.row.masked_rois)
+            state = state_name(self.row.masked_rois)
+            return {row["subject"]: float(row[state]) for _, row in read_rows(table, [state])}
         if self.row.ensemble:
             folder = self.runs[0].folder.with_name(f"{self.runs[0].folder.name}-ensemble")
             bundle = save_ensemble([run.folder for run in self.runs], folder)
@@ -97,12 +91,11 @@ class Planner:
         """
         for key in sorted({*_OWN_KEYS} & self.overrides.keys()):
             raise ValueError(f"--{key}: `mrn reproduce` sets it for every run; leave it out.")
-        small = self.scale == "small"
-        bundle = self.bundles / row.bundle
         # The row's overlay comes last: it may change what small.yaml makes small.
-        names = ("train", *(["small.yaml"] if small else []), *row.configs)
-        configs = tuple(find_config(bundle, name) for name in names)
-        overrides = {**row.overrides, **(row.small if small else {}), **self.overrides}
+        overlays, small = (["small.yaml"], row.small) if self.scale == "small" else ([], {})
+        names = ("train", *overlays, *row.configs)
+        configs = tuple(find_config(self.bundles / row.bundle, name) for name in names)
+        overrides = {**row.overrides, **small, **self.overrides}
         return RunArguments(configs, overrides).typed(source=f"row {row.name!r}: ")
 
     def _run(self, row: Row, seed: int, fold: int, data: Data) -> BundleRun:
@@ -110,14 +103,12 @@ class Planner:
         overrides = {
             **arguments.overrides,
             "dataset_dir": str(data.training.absolute()),
-            "labels": data.labels and str(data.labels.absolute()),
+            **({} if data.labels is None else {"labels": str(data.labels.absolute())}),
             "seed": seed,
             "fold": fold,
             "num_folds": _NUM_FOLDS,
             "cache_dir": str(self.cache_dir),
         }
-        if overrides["labels"] is None:
-            del overrides["labels"]
         # Named after all that the run does, so that an edited config is another run.
         merged = RunArguments(arguments.config_files, overrides).merged()
         identity = json.dumps(merged, sort_keys=True, default=str)
@@ -139,9 +130,3 @@ class Planner:
             predict=mrn_command(verb, str(data.test.absolute()), str(results), **options),
             predictions=results / table,
         )
-
-
-def _read_state(table: Path, masked_rois: Sequence[str]) -> dict[str, float]:
-    """P(PD) of every subject with some ROIs masked, from what ``mrn contributions`` wrote."""
-    with table.open(encoding="utf-8", newline="") as file:
-        return {r["subject"]: float(r[state_name(masked_rois)]) for r in csv.DictReader(file)}

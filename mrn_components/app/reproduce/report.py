@@ -38,9 +38,7 @@ class Report:
         """The table for people: paper, ours, interval, and the difference to the reference row."""
         several = len(self.seeds) > 1
         chance = "and seeds" if several else "only: one seed, so without the chance of training"
-        titles = [
-            f"{_TITLES[metric]}, {whose}" for metric in METRICS for whose in ("paper", "ours")
-        ]
+        titles = [f"{_TITLES[metric]}, {who}" for metric in METRICS for who in ("paper", "ours")]
         header = ["", *titles, f"ROC AUC against {self.table.reference}"]
         lines = [
             f"# Table {self.table.number}: {self.table.title}",
@@ -60,18 +58,19 @@ class Report:
 
     def csv(self) -> str:
         """One line a row and metric: paper, ours, interval, deviation over the seeds."""
-        columns = ("ours", "low", "high", "sd_over_seeds", "num_seeds")
+        ours: dict[str, float | None] = dict.fromkeys(
+            ("ours", "low", "high", "sd_over_seeds", "num_seeds")
+        )
         rows: list[dict[str, object]] = []
         for row in self.rows:
             for metric, paper in zip(METRICS, row.paper, strict=True):
-                ours: list[float | None] = [None] * 5
+                shown = None if paper is None else str(paper)
+                rows.append({"row": row.name, "metric": metric, "paper": shown, **ours})
                 if row.name in self.scores:
                     score = self.scores[row.name][metric]
                     values = score.value, *score.interval, float(score.by_seed.std())
-                    ours = [*(100 * value for value in values), len(score.by_seed)]
-                found = dict(zip(columns, ours, strict=True))
-                shown = None if paper is None else str(paper)
-                rows.append({"row": row.name, "metric": metric, "paper": shown, **found})
+                    numbers = [*(100 * value for value in values), len(score.by_seed)]
+                    rows[-1] |= dict(zip(ours, numbers, strict=True))
         return csv_text(rows, floats=".2f")
 
     def pairs_csv(self) -> str:
@@ -88,17 +87,17 @@ class Report:
 
     def _pairs(self) -> list[tuple[str, str]]:
         """Pairs of rows scored on the same subjects and labels: not the controls."""
-        return list(combinations([r.name for r in self.rows if self._is_comparable(r)], 2))
-
-    def _is_comparable(self, row: Row) -> bool:
-        return row.cohort == "true" and row.name in self.scores
+        names = [r.name for r in self.rows if r.cohort == "true" and r.name in self.scores]
+        return list(combinations(names, 2))
 
     def _cells(self, row: Row) -> list[str]:
         cells = [row.name]
         for metric, paper in zip(METRICS, row.paper, strict=True):
-            scored = row.name in self.scores
-            ours = _with_interval(self.scores[row.name][metric]) if scored else "–"
-            cells += [self._paper(metric, paper), ours]
+            cells += [self._paper(metric, paper), "–"]
+            if row.name in self.scores:
+                score = self.scores[row.name][metric]
+                low, high = score.interval
+                cells[-1] = f"{100 * score.value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
         return [*cells, self._remark(row)]
 
     def _paper(self, metric: str, percent: float | None) -> str:
@@ -138,11 +137,6 @@ class Report:
             "(paired, not corrected for the number of pairs); the others are not separable.",
             *(f"- {above} is above {'; '.join(below)}." for above, below in better.items()),
         ]
-
-
-def _with_interval(score: Score) -> str:
-    low, high = score.interval
-    return f"{100 * score.value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def _excludes_zero(low: float, high: float) -> bool:

@@ -78,18 +78,16 @@ def reproduce(
     )
     for row in ours:
         planner.arguments(row)  # a key that the bundle does not know ends here, before any work
-    data = _data(
-        scale, output / "data", [row.cohort for row in ours], (dataset_dir, test_dir), effect
-    )
+    cohorts: list[Cohort] = ["true", *(row.cohort for row in ours)]
+    data = _data(scale, output / "data", cohorts, (dataset_dir, test_dir), effect)
     plans = {
         row.name: [planner.plan(row, seed, data[row.cohort]) for seed in seeds]
         for row in ours
         if row.cohort in data
     }
     runs: dict[Path, BundleRun] = {}  # a run that several rows share has the first one's name
-    for plan in chain.from_iterable(plans.values()):
-        for run in plan.runs:
-            runs.setdefault(run.folder, run)
+    for run in (run for plan in chain.from_iterable(plans.values()) for run in plan.runs):
+        runs.setdefault(run.folder, run)
     print(f"Table {table}: {len(runs)} runs in {output / 'runs'}", flush=True)
     failures = run_here(list(runs.values()), jobs or _default_jobs(scale))
     report = Report(
@@ -144,7 +142,7 @@ def _data(
     effect: float,
 ) -> dict[Cohort, Data]:
     if scale == "small":
-        return synthetic_data(folder, ["true", *cohorts], effect)
+        return synthetic_data(folder, cohorts, effect)
     if scale != "paper":
         raise ValueError(f"scale must be 'small' or 'paper', got {scale!r}.")
     training, test = given
@@ -153,7 +151,7 @@ def _data(
             "scale 'paper' trains on your data: name the subjects to train on by --dataset_dir DIR "
             "and those to score on by --test_dir DIR."
         )
-    return given_data(folder, ["true", *cohorts], Path(training), Path(test))
+    return given_data(folder, cohorts, Path(training), Path(test))
 
 
 def _default_jobs(scale: Scale) -> int:
