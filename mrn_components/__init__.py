@@ -58,6 +58,7 @@ _REGISTER = {
     "VolumeViT": "networks.volume_vit",
     "WarmupCosineHandler": "training.handlers.schedule",
     "additional_metrics": "training.outputs",
+    "add_masks": "data.subjects",
     "augment_rois": "training.augmentation",
     "check_run": "bundle",
     "check_training_subjects": "data.ledger",

@@ -201,11 +201,10 @@ def save_safetensors(checkpoint: Path) -> None:
     """Write the tensors of a checkpoint beside it, with its ledger of training subjects."""
     weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
     ledger = read_ledger(checkpoint)
-    record = {"salt": ledger[0], "sha256": sorted(ledger[1])} if ledger else None
     save_file(
         {name: tensor.contiguous().clone() for name, tensor in weights.items()},
         checkpoint.with_suffix(".safetensors"),
-        {"format": "pt", **({"training_subjects": json.dumps(record)} if record else {})},
+        {"format": "pt", **({"training_subjects": ledger.as_json()} if ledger else {})},
     )
 
 

@@ -1,8 +1,12 @@
 """The bundles at a size that trains in seconds."""
 
+import json
 from pathlib import Path
 
 import torch
+from monai.bundle import ConfigWorkflow
+
+from mrn_components.bundle import inference_config
 
 BUNDLES = Path(__file__).parent.parent / "bundles"
 SMALL = {
@@ -39,3 +43,24 @@ def equal(one, other):
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
     return torch.equal(one, other) if torch.is_tensor(one) else one == other
+
+
+def train(cohort, run, bundle="mrn", overlays=(), tiny=None, **overrides):
+    """Train in miniature; the trainer, and the run's folder made a bundle."""
+    files = [str(BUNDLES / bundle / "configs" / f"{name}.yaml") for name in ("train", *overlays)]
+    workflow = ConfigWorkflow(
+        files,
+        workflow_type="train",
+        logging_file=False,
+        dataset_dir=str(cohort),
+        bundle_root=str(run.parent),
+        output_dir=str(run),
+        **(tiny or TINY[bundle]) | overrides,
+    )
+    config = {key: value for key, value in workflow.parser.get().items() if key != "_meta_"}
+    workflow.initialize()
+    workflow.run()
+    (run / "configs").mkdir()  # what save_run writes in a process of its own
+    inference = json.dumps(inference_config(config, BUNDLES / bundle))
+    (run / "configs" / "inference.json").write_text(inference)
+    return workflow.parser.get_parsed_content("train#trainer")

@@ -1,8 +1,8 @@
-"""The leakage ledger: whom a network was trained on, kept inside its weight files.
+"""The leakage ledger: whom and what a network was trained on, kept inside its weight files.
 
 A ledger holds salted hashes of what identifies the training subjects (ids, people, voxels of the
 images), so that weights tell whether they have seen a given subject, and no list of subjects. It
-is no encryption: who guesses an id can confirm it.
+is no encryption: who guesses an id can confirm it. It also says how thick the slices were.
 """
 
 import hashlib
@@ -10,17 +10,42 @@ import json
 import logging
 import secrets
 import zipfile
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel
 
 from mrn_components.data import DataLeakageError, Subject, identify_subjects
 from mrn_components.data.identities import Identities
+from mrn_components.data.tables import files_of
+from mrn_components.images.boxes import slice_thickness
 from mrn_components.system.files import existing_file
 
 _logger = logging.getLogger(__name__)
 _RECORD = "training_subjects.json"
 
-Ledger = tuple[str, frozenset[str]]  # the salt, and the salted hashes
+_LIKE = 0.8  # slices of 0.8 times the thickness seen in training, or of 1 / 0.8, are like them
+
+
+class Ledger(NamedTuple):
+    """What a weight file says of the subjects that it was trained on.
+
+    Args:
+        salt: of the hashes.
+        hashes: salted, of all that identifies a subject.
+        slices_mm: {image: (least, greatest)} distance of its slices, in mm.
+    """
+
+    salt: str
+    hashes: frozenset[str]
+    slices_mm: Mapping[str, Sequence[float]]
+
+    def as_json(self) -> str:
+        """Return it as the text that weight files hold."""
+        content = {"salt": self.salt, "sha256": sorted(self.hashes), "slices_mm": self.slices_mm}
+        return json.dumps(content, indent=1)
 
 
 class TrainingLedger:
@@ -36,18 +61,19 @@ class TrainingLedger:
         self.marks = frozenset[str]().union(*marks)
         self.salt = secrets.token_hex(16)
         self.hashes = _hash_marks(self.marks, self.salt)
+        self.slices_mm = _slices_of(subjects)
 
     def differs_from(self, path: Path) -> bool:
         """Whether the weights at ``path`` were trained on other subjects, as far as they say."""
         earlier = read_ledger(path)
-        return earlier is not None and _hash_marks(self.marks, earlier[0]) != earlier[1]
+        return earlier is not None and _hash_marks(self.marks, earlier.salt) != earlier.hashes
 
     def resume(self, path: Path) -> None:
         """Take over the ledger of the weights at ``path``, which training goes on from."""
         earlier = read_ledger(path)
         if earlier is not None:
-            self.salt, hashes = earlier
-            self.hashes = hashes | _hash_marks(self.marks, self.salt)
+            self.salt = earlier.salt
+            self.hashes = earlier.hashes | _hash_marks(self.marks, self.salt)
 
     def append_to(self, path: Path) -> None:
         """Append the ledger to a file that ``torch.save`` wrote.
@@ -56,18 +82,19 @@ class TrainingLedger:
         """
         with zipfile.ZipFile(path, "a") as archive:
             root = archive.namelist()[0].split("/")[0]
-            record = {"salt": self.salt, "sha256": sorted(self.hashes)}
-            archive.writestr(f"{root}/{_RECORD}", json.dumps(record, indent=1))
+            ledger = Ledger(self.salt, self.hashes, self.slices_mm)
+            archive.writestr(f"{root}/{_RECORD}", ledger.as_json())
 
 
 def read_ledger(path: str | Path) -> Ledger | None:
-    """Read the salt and the hashes from a weight file; None if it carries no ledger."""
+    """Read the ledger of a weight file; None if it carries none."""
     try:
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 if name.endswith(f"/{_RECORD}"):
                     record = json.loads(archive.read(name))
-                    return record["salt"], frozenset(record["sha256"])
+                    slices_mm = record.get("slices_mm", {})  # since 2026-11-26
+                    return Ledger(record["salt"], frozenset(record["sha256"]), slices_mm)
     except zipfile.BadZipFile:  # another format than torch's; what loads it may object
         pass
     return None
@@ -106,8 +133,27 @@ def find_trained_on(
     return {
         name
         for name, marks in identities.items()
-        if any(_hash_marks(marks, salt) & hashes for salt, hashes in ledgers)
+        if any(_hash_marks(marks, ledger.salt) & ledger.hashes for ledger in ledgers)
     }
+
+
+def unlike_training(slices_mm: Mapping[str, float], ledgers: Sequence[Ledger]) -> list[str]:
+    """Say which images have other slices than the weights were trained on.
+
+    Args:
+        slices_mm: distance of the slices of each image of a subject, in mm.
+        ledgers: what ``read_ledgers`` returns.
+    """
+    texts = []
+    for image, found in slices_mm.items():
+        seen = [number for ledger in ledgers for number in ledger.slices_mm.get(image, ())]
+        if seen and not _LIKE * min(seen) <= found <= max(seen) / _LIKE:
+            trained = " to ".join(f"{number:.3g}" for number in sorted({min(seen), max(seen)}))
+            texts.append(
+                f"{image}: its slices are {found:.3g} mm apart, those that the weights were "
+                f"trained on {trained} mm: the prediction may be wrong; resample the image"
+            )
+    return texts
 
 
 def check_training_subjects(
@@ -152,3 +198,14 @@ def check_training_subjects(
 
 def _hash_marks(marks: frozenset[str], salt: str) -> frozenset[str]:
     return frozenset(hashlib.sha256(f"{salt} {mark}".encode()).hexdigest() for mark in marks)
+
+
+def _slices_of(subjects: Sequence[Subject]) -> dict[str, tuple[float, float]]:
+    """Return the range of the slice distances of each image of some subjects, in mm."""
+    found = defaultdict(list)
+    for subject in subjects:
+        for key, path in files_of(subject).items():
+            if not key.startswith("mask_"):
+                header: Any = nibabel.load(path)
+                found[key].append(round(slice_thickness(header.affine), 4))
+    return {key: (min(numbers), max(numbers)) for key, numbers in found.items()}

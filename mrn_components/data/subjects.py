@@ -56,6 +56,39 @@ def load_subjects(
     return found.require_all(find_header_faults(found.subjects, needed) if check_headers else ())
 
 
+def add_masks(
+    subjects: Sequence[Subject],
+    masks: str | Path | None,
+    *,
+    dataset_dir: str | Path,
+    rois: Mapping[str, ROI],
+) -> list[Subject]:
+    """Return subjects, and once more those that have other masks, such as a network's.
+
+    A network that is trained on readers' masks alone meets others in prediction.
+
+    Args:
+        subjects: of ``dataset_dir``, with masks.
+        masks: folder of the other masks, as ``load_subjects`` takes it; None adds nothing.
+        dataset_dir: the data set.
+        rois: the regions, whose masks are needed.
+
+    Raises:
+        FileNotFoundError: if ``masks`` has those of no subject.
+        ValueError: for faults of the other masks' headers; lists all.
+    """
+    if masks is None:
+        return list(subjects)
+    images, need = needed_images(rois), Need(masks="given", labels="none")
+    found = find_subjects(dataset_dir, images, need=need, masks=masks)
+    others = {
+        other["subject"]: {key: path for key, path in other.items() if key.startswith("mask_")}
+        for other in found.require_all(find_header_faults(found.subjects, images))
+    }
+    again = [s | others[s["subject"]] for s in subjects if others.get(s["subject"])]
+    return [*subjects, *again]
+
+
 def needed_images(rois: Mapping[str, ROI] | None) -> dict[str, Image]:
     """Return the images that regions are taken from, without masks that no region needs.
 

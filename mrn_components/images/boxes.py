@@ -51,6 +51,11 @@ def world_axes(affine: np.ndarray) -> np.ndarray:
     return io_orientation(affine)[:, 0].astype(int)
 
 
+def slice_thickness(affine: np.ndarray) -> float:
+    """Distance of the axial slices of a file with this affine, in mm."""
+    return float(voxel_sizes(affine)[world_axes(affine) == 2][0])
+
+
 def enclosing_box(boxes: Sequence[Box], margin: Sequence[int]) -> Box:
     """The box around some boxes, larger by ``margin`` voxels on either side of each axis."""
     return Box(

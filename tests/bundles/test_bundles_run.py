@@ -1,6 +1,5 @@
 """The bundles, trained and used for prediction in miniature, with regions and parts swapped."""
 
-import json
 import math
 import os
 import signal
@@ -11,14 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_bundles import BUNDLES, SMALL, TINY, equal
+from tiny_bundles import BUNDLES, SMALL, TINY, equal, train
 from tiny_run import read_rows
 
 from mrn_components import VolumeViT
 from mrn_components.app.predict import predict
-from mrn_components.bundle import inference_config
 
 TINY_VIT = {
     "_target_": "mrn_components.VolumeViT",
@@ -30,27 +27,6 @@ TINY_VIT = {
     "num_layers": 1,
     "num_heads": 2,
 }
-
-
-def train(cohort, run, bundle="mrn", overlays=(), tiny=None, **overrides):
-    """Train in miniature; the trainer, and the run's folder made a bundle."""
-    files = [str(BUNDLES / bundle / "configs" / f"{name}.yaml") for name in ("train", *overlays)]
-    workflow = ConfigWorkflow(
-        files,
-        workflow_type="train",
-        logging_file=False,
-        dataset_dir=str(cohort),
-        bundle_root=str(run.parent),
-        output_dir=str(run),
-        **(tiny or TINY[bundle]) | overrides,
-    )
-    config = {key: value for key, value in workflow.parser.get().items() if key != "_meta_"}
-    workflow.initialize()
-    workflow.run()
-    (run / "configs").mkdir()  # what save_run writes in a process of its own
-    inference = json.dumps(inference_config(config, BUNDLES / bundle))
-    (run / "configs" / "inference.json").write_text(inference)
-    return workflow.parser.get_parsed_content("train#trainer")
 
 
 def read_curves(run):

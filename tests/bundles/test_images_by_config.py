@@ -7,7 +7,7 @@ import shutil
 import nibabel
 import numpy as np
 import pytest
-from test_bundles_run import train
+from tiny_bundles import train
 from tiny_cohort import write_nifti
 from tiny_run import read_rows
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, roc_auc_score
-from test_bundles_run import train
+from tiny_bundles import train
 from tiny_run import read_rows
 
 from mrn_components.app.check import check

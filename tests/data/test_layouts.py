@@ -1,10 +1,12 @@
 """Every layout that subjects are found in, and every fault that is found with them."""
 
 import json
+import shutil
 
 import pytest
 
 from mrn_components.data.layouts import Need, find_subjects
+from mrn_components.data.subjects import add_masks, load_subjects
 from mrn_components.data.tables import files_of
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 
@@ -271,3 +273,21 @@ def test_results_are_never_written_between_the_images(tmp_path):
         with pytest.raises(ValueError, match="holds the images, and results are never written"):
             found.refuse_output(folder)
     found.refuse_output(tmp_path / "out")
+
+
+def test_training_sees_subjects_once_more_by_other_masks(cohort, tmp_path, rois):
+    subjects = load_subjects(cohort)
+    for name in ("SUBJ_003", "SUBJ_007"):
+        (tmp_path / name).mkdir()
+        for mask in ("NM", "QSM"):
+            shutil.copy(
+                cohort / name / f"{mask}_mask.nii.gz", tmp_path / name / f"{mask}_pred.nii.gz"
+            )
+    training = subjects[:5]
+    assert add_masks(training, None, dataset_dir=cohort, rois=rois) == training
+    seen = add_masks(training, tmp_path, dataset_dir=cohort, rois=rois)
+    assert seen[:5] == training
+    (again,) = seen[5:]  # SUBJ_007 is not trained on
+    assert again["label"] == training[3]["label"]
+    assert again["nm"] == training[3]["nm"]
+    assert again["mask_qsm"] == str(tmp_path / "SUBJ_003" / "QSM_pred.nii.gz")

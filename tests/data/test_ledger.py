@@ -29,6 +29,7 @@ from mrn_components.data.ledger import (
     find_trained_on,
     read_ledger,
     read_ledgers,
+    unlike_training,
 )
 
 BUNDLES = Path(__file__).parent.parent.parent / "bundles"
@@ -92,7 +93,7 @@ def test_no_name_stands_in_the_file_and_every_run_has_its_salt(cohort, tmp_path,
     assert b"training_subjects.json" in content
     assert b"SUBJ" not in content
     other = save_weights(tmp_path / "other.pt", load_subjects(cohort)[:4])
-    (salt, hashes), (other_salt, other_hashes) = read_ledger(weights), read_ledger(other)
+    (salt, hashes, _), (other_salt, other_hashes, _) = read_ledger(weights), read_ledger(other)
     assert salt != other_salt
     assert not hashes & other_hashes
     assert len(hashes) == len(other_hashes) == 12  # an id and two images each
@@ -231,7 +232,7 @@ def test_one_name_for_both_mends_it(copied):
 def test_every_file_of_a_run_carries_the_ledger_also_when_resumed(cohort, tmp_path):
     subjects = load_subjects(cohort)
     make_run(tmp_path, epochs=3, ledger=make_ledger(subjects[:3]))[0].run()
-    salt, _ = read_ledger(tmp_path / "model.pt")
+    salt = read_ledger(tmp_path / "model.pt").salt
     other = {"ledger": make_ledger(subjects[1:4]), "epochs": 4, "resume": True}
     with pytest.raises(ValueError, match="trained on other subjects, or"):
         make_run(tmp_path, **other)[0].run()
@@ -296,4 +297,27 @@ def test_the_record_is_json_a_person_can_read(weights):
     with zipfile.ZipFile(weights) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("training_subjects.json")]
         assert archive.namelist()[0].split("/")[0] == name.split("/")[0]
-        assert set(json.loads(archive.read(name))) == {"salt", "sha256"}
+        assert set(json.loads(archive.read(name))) == {"salt", "sha256", "slices_mm"}
+
+
+# ---- how thick the slices were
+
+
+def test_weights_tell_slices_of_another_thickness(cohort, weights, tmp_path):
+    ledgers = read_ledgers(weights)
+    assert ledgers[0].slices_mm == {"nm": [2.0, 2.0], "qsm": [2.0, 2.0]}
+    assert unlike_training({"nm": 2.0, "qsm": 2.4}, ledgers) == []
+    assert unlike_training({"nm": 2.0, "r2star": 1.0}, ledgers) == []
+    (flag,) = unlike_training({"nm": 1.0, "qsm": 2.0}, ledgers)
+    assert flag.startswith(
+        "nm: its slices are 1 mm apart, those that the weights were trained on 2"
+    )
+    assert len(unlike_training({"nm": 3.0, "qsm": 3.0}, ledgers)) == 2
+
+
+def test_weights_of_earlier_versions_say_nothing_of_slices(tmp_path):
+    torch.save(StandIn().state_dict(), tmp_path / "model.pt")
+    with zipfile.ZipFile(tmp_path / "model.pt", "a") as archive:
+        root = archive.namelist()[0].split("/")[0]
+        archive.writestr(f"{root}/training_subjects.json", '{"salt": "a", "sha256": []}')
+    assert unlike_training({"nm": 1.0}, read_ledgers(tmp_path / "model.pt")) == []
