@@ -38,6 +38,7 @@ _REGISTER = {
     "PredictionsHandler": "training.handlers.predictions",
     "PrepareROIBatch": "regions.batch",
     "PretrainPhaseHandler": "training.handlers.phases",
+    "KeptWeights": "training.handlers.kept_weights",
     "ProjectionHead": "training.msupmoco",
     "RES": "networks.res",
     "ROI": "regions.roi",

@@ -32,7 +32,7 @@ from packaging.requirements import Requirement
 from safetensors.torch import save_file
 
 from mrn_components.bundle import bundle_config, mark_run
-from mrn_components.data.ledger import read_ledger
+from mrn_components.data.ledger import read_record
 from mrn_components.system.files import replacing
 from mrn_components.system.hashes import LARGE_FILES, file_hash, write_hashes
 
@@ -198,13 +198,17 @@ def check_weights(path: Path, network: torch.nn.Module, source: Path) -> None:
 
 
 def save_safetensors(checkpoint: Path) -> None:
-    """Write the tensors of a checkpoint beside it, with its ledger of training subjects."""
+    """Write the tensors of a checkpoint beside it, with the records that it carries."""
     weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    ledger = read_ledger(checkpoint)
+    records = {
+        name: json.dumps(record)
+        for name in ("training_subjects", "kept_weights")
+        if (record := read_record(checkpoint, f"{name}.json")) is not None
+    }
     save_file(
         {name: tensor.contiguous().clone() for name, tensor in weights.items()},
         checkpoint.with_suffix(".safetensors"),
-        {"format": "pt", **({"training_subjects": ledger.as_json()} if ledger else {})},
+        {"format": "pt", **records},
     )
 
 

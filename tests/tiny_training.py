@@ -16,6 +16,7 @@ from stand_in import (
 from torch.utils._pytree import tree_flatten
 
 from mrn_components import (
+    KeptWeights,
     MRNLoss,
     MSupMoCoHandler,
     PhaseValidationHandler,
@@ -24,18 +25,19 @@ from mrn_components import (
     SeedHandler,
 )
 
-SCORES = {3: 0.5, 4: 0.9, 5: 0.7, 6: 0.9}  # validation metric by epoch
+SCORES = {3: 0.5, 4: 0.9, 5: 0.7, 6: 0.9}  # validation metrics by epoch
+LOSSES = {3: 0.7, 4: 0.3, 5: 0.4, 6: 0.2}
 
 
-class Score(Average):
+class Scripted(Average):
     """A metric that follows a script."""
 
-    def __init__(self, evaluator):
-        super().__init__()
-        self.evaluator = evaluator
+    def __init__(self, evaluator, values):
+        super().__init__(output_transform=lambda _: 0.0)
+        self.evaluator, self.values = evaluator, values
 
     def compute(self):
-        return SCORES.get(self.evaluator.state.epoch, 0.5)
+        return self.values.get(self.evaluator.state.epoch, 0.5)
 
 
 def make_evaluator():
@@ -46,13 +48,23 @@ def make_evaluator():
         prepare_batch=prepare_batch,
         decollate=False,
     )
-    score = Score(evaluator)
-    score._output_transform = lambda _: 0.0
-    evaluator._register_metrics({"score": score})
+    evaluator._register_metrics(
+        {"score": Scripted(evaluator, SCORES)}, {"validation_loss": Scripted(evaluator, LOSSES)}
+    )
     return evaluator
 
 
-def make_run(directory, *, epochs=4, resume=False, workers=0, contrast=True, width=6, **options):
+def make_run(
+    directory,
+    *,
+    epochs=4,
+    resume=False,
+    workers=0,
+    contrast=True,
+    width=6,
+    keep="least_loss",
+    **options,
+):
     """A run with all that has a state: dropout, augmentation, two phases, teacher and bank."""
     manual_seed(3 if not resume else 4)  # a resumed run starts from other weights
     dataset, loss = make_dataset(), MRNLoss()
@@ -69,8 +81,9 @@ def make_run(directory, *, epochs=4, resume=False, workers=0, contrast=True, wid
         handlers["msupmoco"] = MSupMoCoHandler(
             network=network, bank_size=5, projection_dim=8, momentum=0.9
         )
+    kept = KeptWeights(rule=keep, evaluator=evaluator, first_epoch=3, num_epochs=3, momentum=0.8)
     saver = RunCheckpointHandler(
-        directory=directory, handlers=handlers, evaluator=evaluator, resume=resume, **options
+        directory=directory, handlers=handlers, keep=kept, resume=resume, **options
     )
     trainer = make_trainer(
         network,

@@ -46,8 +46,8 @@ def crossval(
     ``out_of_fold.csv`` has one row a subject and ``crossval.json`` the metrics by fold, their mean
     and deviation, and those of all subjects together; ``evaluation`` has figures and the page
     ``report.html``; ``ensemble`` is a bundle that predicts by the
-    networks of all folds. Each fold's best epoch was chosen on the subjects that it is scored on,
-    as in the paper; a test set is needed for an unbiased score.
+    networks of all folds. By default each fold's epoch is chosen on the subjects that it is scored
+    on, and the page says so; ``--keep last``, ``mean`` or ``teacher`` chooses none.
 
     Args:
         dataset: folder of subjects in the challenge's layout, with masks; or a JSON datalist.

@@ -9,15 +9,24 @@ import numpy as np
 
 from mrn_components.app.bundle_run import BundleRun
 from mrn_components.data import DataLeakageError, Subject
+from mrn_components.data.ledger import KEPT_WEIGHTS, read_record
 from mrn_components.data.predictions import read_predictions, write_predictions
 from mrn_components.data.tables import read_rows
 from mrn_components.data.target import read_target
 from mrn_components.metrics import Metric
 from mrn_components.system.files import write_text
 
+_CHOSEN = (
+    "Each fold's epoch was chosen on the subjects that it is scored on, so that the numbers are a "
+    "little too good; folds trained with --keep last, mean or teacher choose none."
+)
+_NOT_CHOSEN = "No epoch was chosen on the subjects that a fold is scored on."
+
 
 def write_results(runs: Sequence[BundleRun], subjects: Sequence[Subject], output: Path) -> str:
-    """Write ``out_of_fold.csv`` and ``crossval.json``; return a table of the metrics.
+    """Write ``out_of_fold.csv`` and ``crossval.json``; return a table of the metrics, and a note.
+
+    The note tells whether the epochs were chosen on the subjects that a fold is scored on.
 
     Raises:
         DataLeakageError: if a fold's network was trained on a subject that it predicts.
@@ -52,8 +61,11 @@ def write_results(runs: Sequence[BundleRun], subjects: Sequence[Subject], output
     }
     content = {"num_subjects": len(rows), "folds": by_fold, "summary": summary}
     content["overall"] = score(rows)
+    weights = [read_record(run.folder / "models" / "model.pt", KEPT_WEIGHTS) for run in runs]
+    chosen = any(record is None or record["chosen_on_validation"] for record in weights)
+    content |= {"kept_weights": weights, "note": _CHOSEN if chosen else _NOT_CHOSEN}
     write_text(output / "crossval.json", json.dumps(content, indent=2) + "\n")
-    return _table(content, target.main_metrics)
+    return f"{_table(content, target.main_metrics)}\n{content['note']}"
 
 
 def _summary(folds: Sequence[float | None]) -> dict[str, float | None]:

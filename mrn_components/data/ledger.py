@@ -25,6 +25,7 @@ from mrn_components.system.files import existing_file
 
 _logger = logging.getLogger(__name__)
 _RECORD = "training_subjects.json"
+KEPT_WEIGHTS = "kept_weights.json"  # how the weights of a run were chosen
 
 _LIKE = 0.8  # slices of 0.8 times the thickness seen in training, or of 1 / 0.8, are like them
 
@@ -41,11 +42,6 @@ class Ledger(NamedTuple):
     salt: str
     hashes: frozenset[str]
     slices_mm: Mapping[str, Sequence[float]]
-
-    def as_json(self) -> str:
-        """Return it as the text that weight files hold."""
-        content = {"salt": self.salt, "sha256": sorted(self.hashes), "slices_mm": self.slices_mm}
-        return json.dumps(content, indent=1)
 
 
 class TrainingLedger:
@@ -76,28 +72,41 @@ class TrainingLedger:
             self.hashes = earlier.hashes | _hash_marks(self.marks, self.salt)
 
     def append_to(self, path: Path) -> None:
-        """Append the ledger to a file that ``torch.save`` wrote.
+        """Append the ledger to a file that ``torch.save`` wrote."""
+        hashes = sorted(self.hashes)
+        record = {"salt": self.salt, "sha256": hashes, "slices_mm": self.slices_mm}
+        append_record(path, _RECORD, record)
 
-        They are zip archives; the ledger is one more record, which ``torch.load`` passes over.
-        """
-        with zipfile.ZipFile(path, "a") as archive:
-            root = archive.namelist()[0].split("/")[0]
-            ledger = Ledger(self.salt, self.hashes, self.slices_mm)
-            archive.writestr(f"{root}/{_RECORD}", ledger.as_json())
+
+def append_record(path: str | Path, name: str, record: Mapping[str, Any]) -> None:
+    """Append a JSON record to a file that ``torch.save`` wrote.
+
+    They are zip archives; ``torch.load`` passes over what it does not know.
+    """
+    with zipfile.ZipFile(path, "a") as archive:
+        root = archive.namelist()[0].split("/")[0]
+        archive.writestr(f"{root}/{name}", json.dumps(record, indent=1))
+
+
+def read_record(path: str | Path, name: str) -> dict[str, Any] | None:
+    """Read a record from a weight file; None if the file carries none of this name."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                if member.endswith(f"/{name}"):
+                    return json.loads(archive.read(member))
+    except zipfile.BadZipFile:  # another format than torch's; what loads it may object
+        pass
+    return None
 
 
 def read_ledger(path: str | Path) -> Ledger | None:
     """Read the ledger of a weight file; None if it carries none."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.endswith(f"/{_RECORD}"):
-                    record = json.loads(archive.read(name))
-                    slices_mm = record.get("slices_mm", {})  # since 2026-11-26
-                    return Ledger(record["salt"], frozenset(record["sha256"]), slices_mm)
-    except zipfile.BadZipFile:  # another format than torch's; what loads it may object
-        pass
-    return None
+    record = read_record(path, _RECORD)
+    if record is None:
+        return None
+    slices_mm = record.get("slices_mm", {})  # since 2026-11-26
+    return Ledger(record["salt"], frozenset(record["sha256"]), slices_mm)
 
 
 def read_ledgers(ckpt_paths: str | Path | Sequence[str | Path]) -> list[Ledger]:

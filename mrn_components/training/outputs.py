@@ -4,13 +4,15 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
-from ignite.metrics import Accuracy, Fbeta, MeanAbsoluteError, Metric
+from ignite.metrics import Accuracy, Fbeta, Loss, MeanAbsoluteError, Metric
 from ignite.metrics.regression import PearsonCorrelation
 from monai.handlers import ROCAUC
 from monai.transforms import Transform
 from torch.nn import functional
 
 from mrn_components.data.target import HC_PD, Score, Target
+
+VALIDATION_LOSS = "validation_loss"  # the metric by which ``KeptWeights`` chooses an epoch
 
 
 class DiagnosisOutputd(Transform):
@@ -47,7 +49,7 @@ class DiagnosisOutputd(Transform):
 
 
 def key_metric(*, target: Target = HC_PD) -> dict[str, Metric]:
-    """Return the metric that chooses the best epoch, by name.
+    """Return the metric that is shown first, by name.
 
     It is the ROC AUC, of more than two classes its mean of each class against the rest; of a score
     Pearson's correlation.
@@ -67,17 +69,30 @@ def key_metric(*, target: Target = HC_PD) -> dict[str, Metric]:
 
 
 def additional_metrics(*, target: Target = HC_PD) -> dict[str, Metric]:
-    """Return further metrics of a validation: accuracy and macro F1; of a score the mean error.
+    """Return further metrics of a validation, by name.
+
+    They are the loss by which the kept epoch is chosen (cross entropy; of a score the squared
+    error), accuracy and macro F1; of a score the mean absolute error.
 
     Args:
         target: what is predicted.
     """
     if isinstance(target, Score):
-        return {"mae": MeanAbsoluteError(output_transform=_pred_and_label)}
+        return {
+            VALIDATION_LOSS: Loss(functional.mse_loss, output_transform=_pred_and_label),
+            "mae": MeanAbsoluteError(output_transform=_pred_and_label),
+        }
     return {
+        VALIDATION_LOSS: Loss(_cross_entropy, output_transform=_pred_and_label),
         "accuracy": Accuracy(output_transform=_pred_and_label),
         "f1_macro": Fbeta(beta=1, output_transform=_pred_and_label),
     }
+
+
+def _cross_entropy(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of probabilities (B, K), which may have rounded to 0, and labels (B,)."""
+    least = torch.finfo(probabilities.dtype).tiny
+    return functional.nll_loss(probabilities.clamp_min(least).log(), labels)
 
 
 def _pred_and_label(output: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:

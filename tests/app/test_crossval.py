@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_bundles import BUNDLES, TINY
 from tiny_run import read_rows
 
@@ -23,6 +24,7 @@ from mrn_components.app.evaluate import evaluate
 from mrn_components.app.out_of_fold import write_results
 from mrn_components.app.predict import predict
 from mrn_components.data import DataLeakageError, load_subjects
+from mrn_components.data.ledger import KEPT_WEIGHTS, append_record
 from mrn_components.data.predictions import write_predictions as write_table
 from mrn_components.system import files
 
@@ -262,8 +264,16 @@ def test_failures_end_in_one_message(cohort, tmp_path, monkeypatch):
 # ---- the results
 
 
-def write_predictions(runs, probabilities, trained_on="0"):
+def write_weights(folder, chosen=True):
+    (folder / "models").mkdir(parents=True, exist_ok=True)
+    torch.save({}, folder / "models/model.pt")
+    record = {"rule": "any", "chosen_on_validation": chosen}
+    append_record(folder / "models/model.pt", KEPT_WEIGHTS, record)
+
+
+def write_predictions(runs, probabilities, trained_on="0", chosen=True):
     for run in runs:
+        write_weights(run.folder, chosen)
         lines = ["subject,prob_pd,class,trained_on"]
         for subject in load_subjects(run.folder / "validation.json"):
             prob = probabilities[subject["subject"]]
@@ -289,6 +299,19 @@ def test_results_hold_every_subject_once_and_the_metrics(cohort, tmp_path):
     assert content["summary"]["accuracy"] == pytest.approx({"mean": 0.9, "sd": 0.05**0.5})
     assert content["overall"]["accuracy"]["value"] == 0.9
     assert "0.900 (0.224)" in table
+    assert [record["rule"] for record in content["kept_weights"]] == ["any"] * 5
+
+
+@pytest.mark.parametrize(
+    ("chosen", "note"), [(True, "a little too good; folds trained with --keep last"), (False, "No")]
+)
+def test_results_say_whether_epochs_were_chosen_on_their_subjects(cohort, tmp_path, chosen, note):
+    runs, subjects = plan_folds(settings(cohort), tmp_path)
+    write_predictions(runs, {s["subject"]: 0.5 for s in subjects}, chosen=chosen)
+    table = write_results(runs, subjects, tmp_path)
+    said = json.loads((tmp_path / "crossval.json").read_text())["note"]
+    assert note in said
+    assert table.endswith(said)
 
 
 def test_predictions_by_a_network_that_saw_the_subject_are_refused(cohort, tmp_path):
@@ -304,6 +327,7 @@ def runs_of(tmp_path, tables, target):
     for fold, rows in enumerate(tables):
         path = tmp_path / f"fold{fold}" / "predictions.csv"
         write_table(path, rows, target)
+        write_weights(path.parent)
         command = {"train": (), "predict": ()}
         runs.append(BundleRun(f"fold {fold}", path.parent, 1, predictions=path, **command))
     return runs

@@ -422,10 +422,11 @@ def test_a_cohort_page_shows_figures_models_and_folds(tmp_path):
     assert "<script" not in html
     folds = [diagnosis_metrics(probs[0][k::2], np.array([0, 1] * 10)) for k in range(2)]
     summary = {name: {"mean": 0.123, "sd": 0.045} for name in folds[0]}
-    content = {"folds": folds, "summary": summary, "overall": folds[0]}
+    content = {"folds": folds, "summary": summary, "overall": folds[0], "note": "Chosen so."}
     html = write_cohort_report(folder, crossval=content).read_text()
     assert "Fold 0 Fold 1 Mean (SD)" in words(html)
     assert "0.123 (0.045)" in words(html)
+    assert "trained on it. Chosen so." in words(html)
 
 
 def write_cross_validation(folder: Path) -> Path:
@@ -439,6 +440,7 @@ def write_cross_validation(folder: Path) -> Path:
     folds = [diagnosis_metrics(prob[part], truth[part]) for part in (slice(10), slice(10, 20))]
     summary = {name: {"mean": 0.5, "sd": 0.1} for name in folds[0]}
     content = {"folds": folds, "summary": summary, "overall": diagnosis_metrics(prob, truth)}
+    content["note"] = ""
     (folder / "crossval.json").write_text(json.dumps(content))
     return crossval._write_report(folder, "mrn")
 

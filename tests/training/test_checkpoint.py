@@ -25,8 +25,10 @@ from tiny_training import (
 )
 
 from mrn_components import (
+    KeptWeights,
     RunCheckpointHandler,
 )
+from mrn_components.data.ledger import KEPT_WEIGHTS, read_record
 from mrn_components.system.errors import DamagedFileError, ResourceError
 from mrn_components.system.files import digest_path
 from mrn_components.training.handlers import checkpoint
@@ -44,13 +46,27 @@ def one_thread():
 # ---- resuming
 
 
-@pytest.mark.parametrize(("workers", "cut"), [(0, 1), (0, 2), (2, 2)])
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, workers, cut):
-    trainer, handlers, _ = make_run(tmp_path / "whole", workers=workers)
+@pytest.mark.parametrize(
+    ("workers", "cut", "keep"),
+    [
+        (0, 1, "least_loss"),
+        (0, 2, "last"),
+        (0, 3, "mean"),
+        (0, 3, "teacher"),
+        (2, 2, "best_metric"),
+    ],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, workers, cut, keep):
+    options = {"workers": workers, "keep": keep}
+    trainer, handlers, _ = make_run(tmp_path / "whole", **options)
     trainer.run()
-    make_run(tmp_path / "cut", epochs=cut, workers=workers)[0].run()
-    resumed, resumed_handlers, _ = make_run(tmp_path / "cut", resume=True, workers=workers)
+    stopped = make_run(tmp_path / "cut", **options)[0]
+    stopped.add_event_handler(Events.EPOCH_COMPLETED(once=cut), stopped.terminate)
+    stopped.run()
+    resumed, resumed_handlers, _ = make_run(tmp_path / "cut", resume=True, **options)
     resumed.run()
+    for name in ("model.pt", "model_last.pt"):
+        assert_equal(torch.load(tmp_path / "cut" / name), torch.load(tmp_path / "whole" / name))
 
     assert resumed_handlers["losses"].values == handlers["losses"].values[2 * cut :]
     assert (resumed.state.epoch, resumed.state.iteration) == (4, 8)
@@ -171,9 +187,18 @@ def test_a_finished_run_can_be_made_longer(tmp_path):
 # ---- files
 
 
-def test_best_and_last_weights_and_two_checkpoints(tmp_path):
+@pytest.mark.parametrize(
+    ("keep", "epochs", "expected"),
+    [
+        ("least_loss", 6, {"epoch": 6, "value": 0.2, "chosen_on_validation": True}),
+        ("least_loss", 5, {"epoch": 4, "value": 0.3, "chosen_on_validation": True}),
+        ("best_metric", 6, {"epoch": 4, "value": 0.9, "chosen_on_validation": True}),
+        ("last", 5, {"epoch": 5, "value": None, "chosen_on_validation": False}),
+    ],
+)
+def test_the_kept_weights_are_those_of_the_rule_and_say_so(tmp_path, keep, epochs, expected):
     weights = {}
-    trainer, _, evaluator = make_run(tmp_path, epochs=6)
+    trainer, _, evaluator = make_run(tmp_path, epochs=epochs, keep=keep)
     trainer.add_event_handler(
         Events.EPOCH_COMPLETED,
         lambda engine: weights.update(
@@ -182,14 +207,70 @@ def test_best_and_last_weights_and_two_checkpoints(tmp_path):
     )
     trainer.run()
     assert files(tmp_path) == [
-        "checkpoints/epoch_0005.pt",
-        "checkpoints/epoch_0006.pt",
+        f"checkpoints/epoch_{epochs - 1:04d}.pt",
+        f"checkpoints/epoch_{epochs:04d}.pt",
         "model.pt",
         "model_last.pt",
     ]
-    assert evaluator.state.best_metric_epoch == 4  # of two equal ones the first
-    assert_equal(dict(torch.load(tmp_path / "model.pt", weights_only=True)), weights[4])
-    assert_equal(dict(torch.load(tmp_path / "model_last.pt", weights_only=True)), weights[6])
+    assert evaluator.state.best_metric_epoch == 4  # of two equal ones the first; it is shown
+    kept = dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    assert_equal(kept, weights[expected["epoch"]])
+    assert_equal(dict(torch.load(tmp_path / "model_last.pt", weights_only=True)), weights[epochs])
+    assert read_record(tmp_path / "model.pt", KEPT_WEIGHTS) == {"rule": keep, **expected}
+    assert read_record(tmp_path / "model_last.pt", KEPT_WEIGHTS) is None
+
+
+@pytest.mark.parametrize("keep", ["mean", "teacher"])
+def test_averages_are_those_of_the_weights_classifier_included(tmp_path, keep):
+    """Of the last three epochs; or moving, 0.8 of it staying at a step."""
+    trainer, *_ = make_run(tmp_path, epochs=6, keep=keep)
+    ends, steps = [], []
+    for event, weights in ((Events.EPOCH_COMPLETED, ends), (Events.ITERATION_COMPLETED, steps)):
+        trainer.add_event_handler(
+            event,
+            lambda engine, to: to.append([p.detach().clone() for p in engine.network.parameters()]),
+            weights,
+        )
+    trainer.run()
+    if keep == "mean":
+        expected = [torch.stack(each).mean(0) for each in zip(*ends[3:], strict=True)]
+    else:
+        expected = steps[0]
+        for step in steps[1:]:
+            expected = [0.8 * e + 0.2 * p for e, p in zip(expected, step, strict=True)]
+    kept = torch.load(tmp_path / "model.pt", weights_only=True)
+    for (name, _), value in zip(trainer.network.named_parameters(), expected, strict=True):
+        torch.testing.assert_close(kept[name], value)
+    assert not torch.equal(kept["classifier.weight"], trainer.network.classifier.weight)
+
+
+def test_other_rules_are_refused_also_in_a_checkpoint_from_before_there_were_rules(tmp_path):
+    make_run(tmp_path, keep="last")[0].run()
+    with pytest.raises(ValueError, match=r"keeps weights by 'last', this run by 'mean'"):
+        make_run(tmp_path, resume=True, keep="mean")[0].run()
+    for path in (tmp_path / "checkpoints").glob("*.pt"):
+        state = torch.load(path)
+        state["best"] = state.pop("kept")["shown"]
+        torch.save(state, path)
+        digest_path(path).unlink()
+    with pytest.raises(ValueError, match=r"keeps weights by 'best_metric', this run by 'last'"):
+        make_run(tmp_path, resume=True, keep="last")[0].run()
+    trainer, _, evaluator = make_run(tmp_path, resume=True, epochs=6, keep="best_metric")
+    trainer.run()
+    assert evaluator.state.best_metric_epoch == 4
+
+
+def test_a_validation_without_a_loss_and_rules_that_are_none_say_what_to_type(tmp_path):
+    trainer, _, evaluator = make_run(tmp_path)
+    evaluator.add_event_handler(
+        Events.COMPLETED, lambda engine: engine.state.metrics.pop("validation_loss")
+    )
+    with pytest.raises(ValueError, match=r"measures no 'validation_loss'; add .* --keep last"):
+        trainer.run()
+    with pytest.raises(ValueError, match=r"keep must be one of \['least_loss', .*, got 'best'"):
+        KeptWeights(rule="best")
+    with pytest.raises(ValueError, match=r"momentum in \[0, 1\) and num_epochs of .* 1 and 10"):
+        KeptWeights(momentum=1)
 
 
 def test_resuming_remembers_the_best(tmp_path):
@@ -207,7 +288,7 @@ def test_before_the_first_validation_the_last_is_the_best(tmp_path):
     assert_equal(torch.load(tmp_path / "model.pt", weights_only=True), last)
 
 
-def test_without_an_evaluator_the_last_is_the_best(tmp_path):
+def test_without_a_rule_the_last_is_kept(tmp_path):
     network = StandIn()
     for resume, epochs in ((False, 2), (True, 3)):
         saver = RunCheckpointHandler(directory=tmp_path, resume=resume)
@@ -416,7 +497,10 @@ def test_the_config_block_has_no_circular_reference(tmp_path):
                     "_target_": "mrn_components.RunCheckpointHandler",
                     "directory": str(tmp_path),
                     "handlers": "@train#handlers",
-                    "evaluator": "@validate#evaluator",
+                    "keep": {
+                        "_target_": "mrn_components.KeptWeights",
+                        "evaluator": "@validate#evaluator",
+                    },
                 },
                 "trainer": {
                     "_target_": "stand_in.make_trainer",

@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.engines import SupervisedEvaluator
 from scipy.stats import pearsonr
-from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
 from mrn_components import Classes, DiagnosisOutputd, Score, additional_metrics, key_metric
 
@@ -79,6 +79,7 @@ def test_metrics_of_classes_are_those_of_scikit_learn(target):
     assert validate(target, outputs, labels) == pytest.approx(
         {
             "roc_auc": auc,
+            "validation_loss": log_loss(truth, prob.astype(float)),
             "accuracy": accuracy_score(truth, found),
             "f1_macro": f1_score(truth, found, average="macro"),
         }
@@ -91,4 +92,11 @@ def test_metrics_of_a_score_are_those_of_scipy():
     values = 100 * (0.5 + outputs[:, 0].numpy())
     metrics = validate(UPDRS, outputs, labels)
     assert metrics["pearson"] == pytest.approx(pearsonr(values, labels.numpy())[0], abs=1e-4)
+    squared = np.square(values - labels.numpy())
+    assert metrics["validation_loss"] == pytest.approx(squared.mean(), rel=1e-5)
     assert metrics["mae"] == pytest.approx(np.abs(values - labels.numpy()).mean(), rel=1e-5)
+
+
+def test_a_probability_that_rounded_to_zero_has_a_finite_loss():
+    metrics = validate(Classes(), torch.tensor([[200.0, 0.0]] * 2), torch.tensor([0, 1]))
+    assert 40 < metrics["validation_loss"] < 50

@@ -1,6 +1,7 @@
 """Weights and checkpoints of a run, and resuming it."""
 
 import logging
+import math
 import pickle
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,11 +11,11 @@ from typing import Any, TextIO
 import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
-from monai.engines import Evaluator
 from monai.utils import ensure_tuple
+from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from mrn_components.data.ledger import TrainingLedger
+from mrn_components.data.ledger import KEPT_WEIGHTS, TrainingLedger, append_record
 from mrn_components.system.errors import DamagedFileError, ResourceError
 from mrn_components.system.files import (
     check_digest,
@@ -23,6 +24,7 @@ from mrn_components.system.files import (
     remove_unfinished,
     replacing_hashed,
 )
+from mrn_components.training.handlers.kept_weights import KeptWeights
 from mrn_components.training.optim import unwrap
 
 logger = logging.getLogger(__name__)
@@ -33,8 +35,8 @@ class RunCheckpointHandler:
 
     Writes into ``directory``, on rank 0 and never half a file:
 
-    - ``model.pt``: the network's weights of the best validation, or the last while none was made;
-    - ``model_last.pt``: the same of the last epoch saved;
+    - ``model.pt``: the weights to use, and how they were come by (``read_kept``);
+    - ``model_last.pt``: those of the last epoch saved;
     - ``checkpoints/epoch_0012.pt``: all that resuming needs, of the last two epochs saved;
     - beside each its SHA-256 (``model.pt.sha256``), which is compared before the file is used.
 
@@ -44,7 +46,7 @@ class RunCheckpointHandler:
     Args:
         directory: folder of this run alone.
         handlers: by name; those with a ``state_dict`` are saved and restored.
-        evaluator: the validation engine, which knows the best epoch. None: the last is the best.
+        keep: the rule for ``model.pt``. None: the weights of the last epoch saved.
         resume: go on from the newest checkpoint that is undamaged.
         interval: epochs from one save to the next. The last epoch is saved in any case.
         training_only: dotted names of modules that inference does without (section 4.1.2), left out
@@ -59,7 +61,7 @@ class RunCheckpointHandler:
         *,
         directory: str | Path,
         handlers: Mapping[str, Any] | None = None,
-        evaluator: Evaluator | None = None,
+        keep: KeptWeights | None = None,
         resume: bool = False,
         interval: int = 1,
         training_only: Sequence[str] = (),
@@ -72,7 +74,7 @@ class RunCheckpointHandler:
             for name, handler in (handlers or {}).items()
             if hasattr(handler, "state_dict")
         }
-        self.evaluator = evaluator
+        self.keep = keep or KeptWeights(rule="last")
         self.resume = resume
         self.interval = interval
         self.training_only = tuple(f"{name}." for name in training_only)
@@ -82,6 +84,7 @@ class RunCheckpointHandler:
 
     def attach(self, engine: Engine) -> None:
         """Subscribe to the trainer."""
+        self.keep.attach(engine)
         start = self.resume_run if self.resume else self.refuse_used_directory
         engine.add_event_handler(Events.STARTED, start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
@@ -155,23 +158,19 @@ class RunCheckpointHandler:
             return
         epoch = engine.state.epoch
         due = epoch % self.interval == 0 or epoch == engine.state.max_epochs
-        best = self._best()
-        network = unwrap(engine.network).state_dict()
-        weights = {
-            name: value
-            for name, value in network.items()
-            if not name.startswith(self.training_only)
-        }
-        if best["epoch"] == epoch or (best["epoch"] == -1 and due):
-            self._write(weights, self.directory / "model.pt")
+        kept = self.keep.update(engine)
+        if kept is not None and (due or self.keep.epoch == epoch):
+            record = self.keep.record(engine)
+            self._write(self._for_inference(kept), self.directory / "model.pt", record)
         if not due:
             return
-        self._write(weights, self.directory / "model_last.pt")
+        network = unwrap(engine.network)
+        self._write(self._for_inference(network), self.directory / "model_last.pt")
         state = {
             "epoch": epoch,
             "processes": idist.get_world_size(),
-            "best": best,
-            "network": network,
+            "kept": self.keep.state_dict(),
+            "network": network.state_dict(),
             "optimizer": engine.optimizer.state_dict(),
             "handlers": {name: handler.state_dict() for name, handler in self.handlers.items()},
         }
@@ -198,15 +197,13 @@ class RunCheckpointHandler:
             engine.optimizer.load_state_dict(state["optimizer"])
             for name, handler in self.handlers.items():
                 handler.load_state_dict(state["handlers"][name])
+            self.keep.load_state_dict(_kept(state))
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split()[:24])  # one of perhaps hundreds of tensors
             raise ValueError(
                 f"{path} does not fit this run ({reason} ...); resume with the configuration the "
                 "run was started with, or start another by --run_name NEW_NAME."
             ) from error
-        if self.evaluator is not None:
-            self.evaluator.state.best_metric = state["best"]["value"]
-            self.evaluator.state.best_metric_epoch = state["best"]["epoch"]
         if self.ledger is not None:
             self.ledger.resume(path)
         engine.state.epoch = epoch
@@ -234,7 +231,7 @@ class RunCheckpointHandler:
         if idist.get_rank() != 0:
             return
         parameters = [p for group in engine.optimizer.param_groups for p in group["params"]]
-        states = [handler.state_dict() for handler in self.handlers.values()]
+        states = [part.state_dict() for part in (self.keep, *self.handlers.values())]
         tensors = [*engine.network.state_dict().values(), *tree_leaves(states)]
         size = sum(t.nbytes for t in tensors if torch.is_tensor(t))
         size += 2 * sum(p.nbytes for p in parameters)  # the moments of AdamW
@@ -249,12 +246,12 @@ class RunCheckpointHandler:
                 "on another disk by --output_dir."
             )
 
-    def _best(self) -> dict[str, Any]:
-        """The best validation so far: its metric and its epoch, -1 before the first."""
-        if self.evaluator is None:
-            return {"value": -1.0, "epoch": -1}
-        state = self.evaluator.state
-        return {"value": float(state.best_metric), "epoch": state.best_metric_epoch}
+    def _for_inference(self, network: nn.Module) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in network.state_dict().items()
+            if not name.startswith(self.training_only)
+        }
 
     def _checkpoints(self) -> list[Path]:
         """The checkpoints, oldest first."""
@@ -270,9 +267,20 @@ class RunCheckpointHandler:
             )
         return paths
 
-    def _write(self, content: Any, path: Path) -> None:
+    def _write(self, content: Any, path: Path, kept: Mapping[str, Any] | None = None) -> None:
         with replacing_hashed(path) as unfinished:
             with unfinished.open("wb") as file:  # torch's own writer hides that a disk is full
                 torch.save(content, file)
             if self.ledger is not None:
                 self.ledger.append_to(unfinished)
+            if kept is not None:
+                append_record(unfinished, KEPT_WEIGHTS, kept)
+
+
+def _kept(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of the kept weights; before 2026-11-26 the best metric chose them."""
+    if "kept" in state:
+        return state["kept"]
+    best = state["best"]
+    value = -best["value"] if best["epoch"] != -1 else math.inf
+    return {"rule": "best_metric", "epoch": best["epoch"], "value": value, "shown": best}
