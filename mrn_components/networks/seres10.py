@@ -9,7 +9,8 @@ from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, autocast, cat, nn
 
 _KERNEL = 7  # of the first convolution, as in MONAI's ResNet
-_REDUCTION = 16  # of the squeeze, as in the squeeze-and-excitation networks
+_REDUCTION = 16  # of the squeeze, as in the squeeze-and-excitation networks,
+_LEAST_SQUEEZED = 4  # but to no fewer channels: one alone may give no gradient at all
 _GROUPS = 8  # of the channels that are normalised together
 
 
@@ -127,7 +128,8 @@ class _SEBlock(ResNetBlock):
             downsample[1] = nn.GroupNorm(_GROUPS, planes)
         args["norm"] = ("group", {"num_groups": _GROUPS})
         super().__init__(in_planes, planes, downsample=downsample, **args)
-        self.bn2 = nn.Sequential(self.bn2, ChannelSELayer(3, planes, r=_REDUCTION))
+        reduction = min(_REDUCTION, planes // _LEAST_SQUEEZED)
+        self.bn2 = nn.Sequential(self.bn2, ChannelSELayer(3, planes, r=reduction))
 
 
 def _refuse_batch_statistics(
