@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
+from monai.losses import DiceLoss
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,11 +16,29 @@ from mrn_components.data.target import HC_PD, Score, Target
 
 
 class NucleiLoss(nn.Module):
-    """Weighted cross entropy of every crop's nuclei mask (Eq. 10).
+    """Weighted cross entropy of every crop's nuclei mask (Eq. 10), and Dice loss where asked for.
 
-    A class weighs 1 minus its share of the crop (section 3.4), per subject and ROI, and the voxels
-    of the crop are averaged with these weights. Subjects are averaged, ROIs summed as in Eq. 10.
+    A class weighs 1 minus its share of the crop (section 3.4), per subject and ROI. Subjects are
+    averaged, ROIs summed as in Eq. 10.
+
+    Args:
+        mean_over: "weights" divides a crop's weighted sum by the weights of its voxels; "voxels" by
+            their number, as the first author's public C3R_UDA does. Paper: silent.
+        dice_weight: factor of MONAI's ``DiceLoss``, which C3R_UDA adds. Paper: Eq. 10 has none.
+
+    Raises:
+        ValueError: for another ``mean_over``.
     """
+
+    def __init__(
+        self, *, mean_over: Literal["weights", "voxels"] = "weights", dice_weight: float = 0.0
+    ) -> None:
+        super().__init__()
+        if mean_over not in ("weights", "voxels"):
+            raise ValueError(f"mean_over must be 'weights' or 'voxels', got {mean_over!r}.")
+        self.mean_over = mean_over
+        self.dice_weight = dice_weight
+        self.dice = DiceLoss(softmax=True, to_onehot_y=True)
 
     def forward(
         self, logits: Mapping[str, Sequence[Tensor]], masks: Mapping[str, Sequence[Tensor]]
@@ -31,10 +50,26 @@ class NucleiLoss(nn.Module):
             masks: B tensors (D, H, W) of every ROI: class indices, int64, in [0, K).
         """
         by_roi = [
-            torch.stack([_crop_loss(*crop) for crop in zip(crops, masks[roi], strict=True)]).mean()
+            torch.stack([self._of_crop(*c) for c in zip(crops, masks[roi], strict=True)]).mean()
             for roi, crops in logits.items()
         ]
         return torch.stack(by_roi).sum()
+
+    def _of_crop(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Loss of one crop: logits (K, D, H, W), mask (D, H, W)."""
+        counts = torch.bincount(mask.flatten(), minlength=len(logits)).float()  # (K,)
+        weight = 1 - counts / mask.numel()
+        scores, truth = logits[None].float(), mask[None]
+        loss = functional.cross_entropy(scores, truth, weight, reduction="sum")
+        if self.mean_over == "voxels":
+            loss = loss / mask.numel()
+        else:
+            # Two classes or more weigh at least 1 together; one alone weighs 0: its loss is 0,
+            # not 0/0.
+            loss = loss / (counts * weight).sum().clamp(min=1)
+        if self.dice_weight:
+            loss = loss + self.dice_weight * self.dice(scores, truth[None])
+        return loss
 
 
 class PatientContrastiveLoss(nn.Module):
@@ -181,15 +216,6 @@ class MRNLoss(nn.Module):
             self.terms["segmentation"] = segmentation.detach()
             loss = loss + self.seg_weight * segmentation
         return loss
-
-
-def _crop_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """Weighted cross entropy of one crop: logits (K, D, H, W), mask (D, H, W)."""
-    counts = torch.bincount(mask.flatten(), minlength=len(logits)).float()  # (K,)
-    weight = 1 - counts / mask.numel()
-    total = functional.cross_entropy(logits[None].float(), mask[None], weight, reduction="sum")
-    # Two classes or more weigh at least 1 together; one alone weighs 0: its loss is 0, not 0/0.
-    return total / (counts * weight).sum().clamp(min=1)
 
 
 def _masked_logsumexp(similarity: Tensor, mask: Tensor) -> Tensor:

@@ -117,7 +117,10 @@ class MSupMoCoHandler:
         momentum: share of the teacher that stays at a step. Paper: 0.999 (Eq. 9).
         bank_size: keys kept of each class. Paper: 1024 (section 4.1.2).
         temperature: of the contrastive loss. Paper: 0.1 (section 4.1.2).
-        weight: factor of the loss, the second trade-off of Eq. 12 (paper silent).
+        weight: factor of the loss, the second trade-off of Eq. 12 (paper silent; the first author's
+            public C3R_UDA has 0.1).
+        warmup_epochs: first epochs without the loss (paper silent; C3R_UDA has some).
+        ramp_epochs: epochs in which the factor then rises linearly from 0 to ``weight``.
         denominator: see ``PatientContrastiveLoss``.
         projection_dim: channels of the embedding (paper silent; MoCo and C3R use 128).
         target: what is predicted. Classes are held apart; of a score the thirds of its range.
@@ -136,6 +139,8 @@ class MSupMoCoHandler:
         bank_size: int = 1024,
         temperature: float = 0.1,
         weight: float = 1.0,
+        warmup_epochs: int = 0,
+        ramp_epochs: int = 0,
         denominator: Literal["negatives", "supcon"] = "negatives",
         projection_dim: int = 128,
         target: Target = HC_PD,
@@ -151,6 +156,8 @@ class MSupMoCoHandler:
             )
         self.target = target
         self.weight = weight
+        self.warmup_epochs = warmup_epochs
+        self.ramp_epochs = ramp_epochs
         self.min_fill = min_fill
         self.exclude_own = exclude_own
         self.loss = PatientContrastiveLoss(temperature=temperature, denominator=denominator)
@@ -191,7 +198,7 @@ class MSupMoCoHandler:
         optimizer.register_step_post_hook(lambda *_: self.update_teacher())
 
     def add_loss(self, engine: Engine) -> None:
-        """Add ``weight`` times the contrastive loss of the batch (Eq. 8) to the trainer's loss."""
+        """Add the contrastive loss of the batch (Eq. 8) to the loss, times its weight."""
         output: dict[str, Any] = engine.state.output  # type: ignore[assignment]
         labels = self.target.categories(output["label"]["label"])
         own_keys = self._embed(output["image"])
@@ -205,7 +212,7 @@ class MSupMoCoHandler:
             keys, key_labels = keys[:0], key_labels[:0]
         queries = self.projector(output["pred"]["patient"].float())
         loss = self.loss(queries, labels, keys, key_labels, own_keys if self.exclude_own else None)
-        output["loss"] = output["loss"] + self.weight * loss
+        output["loss"] = output["loss"] + self.weight * self._ramp(engine.state.epoch) * loss
         output["contrastive"] = loss.detach()
         output["bank_fill"] = self.bank.counts.float().mean() / self.bank.size
 
@@ -227,6 +234,11 @@ class MSupMoCoHandler:
         """Restore what ``state_dict`` gave."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+
+    def _ramp(self, epoch: int) -> float:
+        """Share of the weight in an epoch, from 1, by the epoch alone: resuming needs no state."""
+        since = epoch - self.warmup_epochs
+        return min(max(since, 0) / (self.ramp_epochs + 1), 1.0)
 
     @torch.no_grad()
     def _embed(self, images: Any) -> Tensor:

@@ -135,6 +135,24 @@ def test_nuclei_loss_is_cross_entropy_weighted_by_one_minus_share():
     torch.testing.assert_close(NucleiLoss()(logits, masks), expected)
 
 
+def test_nuclei_loss_of_the_first_authors_code_is_a_mean_over_voxels_plus_dice():
+    """Weighted cross entropy as above; Dice as 1 - 2 |A and B| / (|A| + |B|), mean over classes."""
+    logits, masks = crops()
+    expected = 0
+    for roi, classes in ROIS.items():
+        for crop, mask in zip(logits[roi], masks[roi], strict=True):
+            truth = functional.one_hot(mask, classes).movedim(-1, 0).float()
+            weight = 1 - truth.mean((1, 2, 3))
+            entropy = functional.cross_entropy(crop[None], mask[None], weight, reduction="none")
+            prob = crop.softmax(0)
+            both, either = (truth * prob).sum((1, 2, 3)), (truth + prob).sum((1, 2, 3))
+            expected += (entropy.mean() + 0.5 * (1 - 2 * both / either).mean()) / 2
+    loss = NucleiLoss(mean_over="voxels", dice_weight=0.5)(logits, masks)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="mean_over must be 'weights' or 'voxels', got 'crops'"):
+        NucleiLoss(mean_over="crops")
+
+
 def test_nuclei_loss_sums_rois_and_averages_subjects():
     logits, masks = crops()
     loss = NucleiLoss()

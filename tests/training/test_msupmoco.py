@@ -254,6 +254,33 @@ def test_exclude_own_leaves_a_first_subject_without_positives():
     assert trainer.state.output["contrastive"] == 0
 
 
+def test_the_contrast_rises_after_its_warmup():
+    totals = {}
+
+    def ramped(network):
+        return make_handler(network, weight=0.8, warmup_epochs=1, ramp_epochs=3)
+
+    class Noted(MRNLoss):
+        def forward(self, *args):
+            self.value = super().forward(*args)
+            return self.value
+
+    loss = Noted()
+
+    def note(engine):
+        output = engine.state.output
+        added = (output["loss"] - loss.value) / output["contrastive"]
+        totals.setdefault(engine.state.epoch, []).append(added.item())
+
+    class Note:
+        def attach(self, engine):
+            engine.add_event_handler(IterationEvents.LOSS_COMPLETED, note)
+
+    train([ramped, lambda _: Note()], loss=loss, epochs=6)
+    weights = [sum(values) / len(values) for values in totals.values()]
+    assert weights == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 0.8], abs=1e-4)
+
+
 def test_state_survives_a_file(tmp_path):
     _, _, (handler,) = train([make_handler])
     torch.save(handler.state_dict(), tmp_path / "state.pt")

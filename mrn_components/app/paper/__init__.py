@@ -1,4 +1,4 @@
-"""The paper's tables as data: rows of config overrides and the paper's numbers."""
+"""The paper's tables and tables of our own as data: rows of overrides, the paper's numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 
 METRICS = ("accuracy", "roc_auc", "f1_macro")  # order of the paper's columns
-TABLES = tuple(range(1, 10))
+TABLES: tuple[int | str, ...] = (*range(1, 10), "losses")  # the paper's, then our own
 
 Cohort = Literal["true", "shuffled", "null"]  # the last two are negative controls
 
@@ -45,18 +45,18 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of the paper.
+    """A table of the paper, or of what the paper leaves open.
 
     Args:
-        number: 1 to 9.
-        title: the paper's caption.
-        paper_setting: data that the paper's numbers rest on.
+        name: 1 to 9, or a word.
+        title: the paper's caption, or our own.
+        paper_setting: data that the paper's numbers rest on, or that there are none.
         paper_subjects: how many subjects the paper evaluated.
         reference: name of the row that the others are compared with.
         rows: in the paper's order; controls last.
     """
 
-    number: int
+    name: int | str
     title: str
     paper_setting: str
     paper_subjects: int
@@ -74,25 +74,25 @@ class Table:
         known = [row.name for row in self.rows]
         unknown = sorted(set(names) - set(known))
         if unknown:
-            raise ValueError(f"table {self.number} has no rows {unknown}; it has {known}.")
+            raise ValueError(f"table {self.name} has no rows {unknown}; it has {known}.")
         return tuple(row for row in self.rows if row.name in {*names, self.reference})
 
 
-def load_table(number: int) -> Table:
-    """Read a table of the paper.
+def load_table(name: int | str) -> Table:
+    """Read a table.
 
     Args:
-        number: 1 to 9.
+        name: 1 to 9, or "losses".
 
     Raises:
-        ValueError: for another number.
+        ValueError: for another name.
     """
-    if number not in TABLES:
-        raise ValueError(f"table must be {TABLES[0]} to {TABLES[-1]}, got {number!r}.")
-    path = Path(__file__).parent / f"table{number}.yaml"
+    if name not in TABLES:
+        raise ValueError(f"table must be 1 to 9 or losses, got {name!r}.")
+    path = Path(__file__).parent / f"table{name}.yaml"
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     bundle = content.pop("bundle")
     rows = tuple(
         Row(name=name, **{"bundle": bundle, **row}) for name, row in content.pop("rows").items()
     )
-    return Table(number=number, rows=rows, **content)
+    return Table(name=name, rows=rows, **content)

@@ -41,7 +41,7 @@ class Report:
         titles = [f"{_TITLES[metric]}, {who}" for metric in METRICS for who in ("paper", "ours")]
         header = ["", *titles, f"ROC AUC against {self.table.reference}"]
         lines = [
-            f"# Table {self.table.number}: {self.table.title}",
+            f"# Table {self.table.name}: {self.table.title}",
             "",
             f"Paper: {self.table.paper_setting}. Ours: {self.setting}.",
             f"Training seeds: {', '.join(map(str, self.seeds))}. In percent, with 95 % intervals: "

@@ -20,7 +20,7 @@ from mrn_components.system.files import write_text
 
 
 def reproduce(
-    table: int,
+    table: int | str,
     *,
     scale: Scale = "small",
     output: str | Path = "runs/tables",
@@ -37,11 +37,11 @@ def reproduce(
 
     A second call goes on where the first stopped. Every run has a folder of its own in
     ``output/runs``, which rows and tables that train the same share. The table is
-    ``output/tableN-SCALE.md``; ``.csv`` holds its numbers and
+    ``output/tableN-SCALE.md`` (N is what ``--table`` names); ``.csv`` holds its numbers and
     ``-pairs.csv`` the difference of every two rows.
 
     Args:
-        table: number of the table, 1 to 9.
+        table: number of the table, 1 to 9; or losses, what the paper leaves open of them.
         scale: small trains the ``small.yaml`` of the bundles on phantoms; paper trains the
             paper's configuration on your data.
         output: folder of the tables and the runs; finished runs are not repeated.
