@@ -94,6 +94,14 @@ class SliceEncoder(nn.Module):
         """Recompute each block in the backward pass instead of storing its activations."""
         self.vit.set_grad_checkpointing(enable)
 
+    def group_matcher(self) -> dict[str, Any]:
+        """Tell timm's ``group_parameters`` the layers: all that embeds, then each block."""
+        return {
+            "stem": r"^vit\.(?:cls_token|reg_token|pos_embed|patch_embed)",
+            # The last one, by timm's convention, joins the layer before it.
+            "blocks": [(r"^vit\.blocks\.(\d+)", None), (r"^vit\.norm", (99999,))],
+        }
+
     def forward(
         self, volumes: Sequence[Tensor], blocks: Sequence[int] = ()
     ) -> tuple[list[Tensor], list[VolumeGrid]]:

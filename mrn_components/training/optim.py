@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
 
+from timm.models import group_parameters
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -17,10 +18,12 @@ def param_groups(
         network: the network, wrapped in ``DistributedDataParallel`` or not.
         groups: by name: "modules", a list of dotted names of modules or parameters, and options of
             the optimiser, such as "lr" and "weight_decay". A module that is None (switched off) is
-            skipped.
+            skipped. "layer_decay", in (0, 1], divides a group by the layers of the encoders in it
+            (modules with timm's ``group_matcher``): each layer trains at this share of the
+            learning rate of the layer behind it.
 
     Returns:
-        One dict a group: "name", "params" and the options.
+        One dict a group: "name", "params" and the options; one a layer where they are divided.
 
     Raises:
         ValueError: for a name that the network does not have, and for a trainable parameter in no
@@ -41,7 +44,9 @@ def param_groups(
                     )
                 group_of[id(parameter)] = name
                 params.append(parameter)
-        result.append({"name": name, "params": params, **options})
+        decay = options.pop("layer_decay", None)
+        whole = {"name": name, "params": params, **options}
+        result += [whole] if decay is None else _by_layer(network, whole, decay)
     left = [n for n, p in network.named_parameters() if p.requires_grad and id(p) not in group_of]
     if left:
         raise ValueError(
@@ -49,6 +54,24 @@ def param_groups(
             "add its module to the 'modules' of a group."
         )
     return result
+
+
+def _by_layer(network: nn.Module, group: dict[str, Any], decay: float) -> list[dict[str, Any]]:
+    """Divide a group by the layers of the encoders in it (as in BEiT), the first layer first."""
+    above: dict[int, int] = {}  # id of a parameter -> layers behind its own
+    for module in network.modules():  # an encoder comes before the model of timm in it, and counts
+        if (matcher := getattr(module, "group_matcher", None)) is not None:
+            layers = group_parameters(module, matcher(), reverse=True)
+            last = max(layers.values())
+            found = {id(module.get_parameter(name)): last - at for name, at in layers.items()}
+            above = found | above
+    by_layer: dict[int, list[nn.Parameter]] = {}
+    for parameter in group["params"]:
+        by_layer.setdefault(above.get(id(parameter), 0), []).append(parameter)
+    return [
+        group | {"name": f"{group['name']}-{at}", "params": params, "lr": group["lr"] * decay**at}
+        for at, params in sorted(by_layer.items(), reverse=True)
+    ]
 
 
 def unwrap(network: nn.Module) -> nn.Module:

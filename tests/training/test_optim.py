@@ -3,7 +3,7 @@ import torch
 from stand_in import StandIn
 from torch import nn
 
-from mrn_components import param_groups
+from mrn_components import SliceEncoder, param_groups
 
 
 def groups(encoder=("encoder",), heads=("dpt", "classifier")):
@@ -63,3 +63,29 @@ def test_a_parameter_in_two_groups_is_named():
         ValueError, match=r"'encoder' and 'heads' both hold the parameter 'encoder.1.weight'"
     ):
         param_groups(network=StandIn(), groups=groups(heads=["encoder.1", "dpt", "classifier"]))
+
+
+def test_layers_of_a_transformer_train_the_slower_the_earlier_they_are():
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            name = "vit_small_patch14_reg4_dinov2.lvd142m"
+            self.encoder = SliceEncoder(name=name, depth=3, embed_dim=16, num_heads=2)
+            self.other, self.head = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    network = Network()
+    options = {"lr": 1e-3, "weight_decay": 0.1, "layer_decay": 0.5}
+    of = {
+        "features": {"modules": ["encoder", "other"], **options},
+        "heads": {"modules": ["head"], "lr": 1e-4},
+    }
+    result = param_groups(network=network, groups=of)
+    rate = {id(p): group["lr"] for group in result for p in group["params"]}
+    vit = network.encoder.vit
+    stem = [vit.patch_embed.proj.weight, vit.pos_embed, vit.cls_token, vit.reg_token]
+    assert [rate[id(parameter)] for parameter in stem] == [1e-3 / 8] * 4
+    assert [rate[id(block.attn.qkv.weight)] for block in vit.blocks] == [1e-3 / 4, 1e-3 / 2, 1e-3]
+    assert rate[id(vit.norm.weight)] == rate[id(network.other.weight)] == 1e-3
+    assert result[-1] == {"name": "heads", "params": list(network.head.parameters()), "lr": 1e-4}
+    assert len(rate) == len(list(network.parameters()))
+    assert all(group["weight_decay"] == 0.1 for group in result[:-1])
