@@ -301,7 +301,8 @@ def inference_config(train: Mapping[str, Any], bundle_root: Path) -> dict[str, A
     """
     inference = ConfigParser.load_config_file(str(bundle_config(bundle_root, "inference")))
     own = inference.get("network_def", {})
-    inference.update({key: train[key] for key in NETWORK_BLOCKS if key in train})
+    shared = [key for key in NETWORK_BLOCKS if key in train and key in inference]
+    inference.update({key: train[key] for key in shared})
     while (
         names := set(re.findall(r"@(\w+)", json.dumps(inference))) & train.keys() - inference.keys()
     ):

@@ -27,6 +27,7 @@ from mrn_components.app.inspect.installed import installed_bundles
 from mrn_components.app.inspect.vocabulary import _PARTS
 from mrn_components.app.predict import inference_workflow, predict
 from mrn_components.app.segment import NucleiSegmenter
+from mrn_components.bundle import inference_config
 from mrn_components.system.errors import UntrustedBundleError
 from mrn_components.system.hashes import write_hashes
 
@@ -236,6 +237,14 @@ def test_code_at_any_place_of_a_config_is_found(bundle, code):
         result = compare(parser.get(), ours)
         assert "refused" in [effect for *_, effect in result.found], where
         assert "print" not in str(result.settings), where
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_a_run_of_a_bundle_passes(bundle):
+    """What a training writes as its inference config, with what training alone knows left out."""
+    configs = [str(bundle / "configs" / f"{name}.yaml") for name in ("train", "inference")]
+    train, ours = map(ConfigParser.load_config_file, configs)
+    assert compare(inference_config(train, bundle), ours).found == []
 
 
 def test_a_clean_copy_passes(tmp_path):
