@@ -14,7 +14,12 @@ from tqdm import tqdm
 
 from mrn_components.checks import Examination, examine_subject
 from mrn_components.checks.cohort import class_findings, duplicate_findings
-from mrn_components.checks.confounds import Confounds, confound_baseline, confound_findings
+from mrn_components.checks.confounds import (
+    Confounds,
+    confound_baseline,
+    confound_findings,
+    geometry_baseline,
+)
 from mrn_components.checks.masks import REGIONS
 from mrn_components.data.layouts import Found, Need, find_subjects
 from mrn_components.data.subjects import needed_images
@@ -36,6 +41,7 @@ class Report(NamedTuple):
     subjects: list[dict[str, Any]]
     findings: list[Finding]  # errors first
     confounds: Confounds | None  # what headers and tables tell of the labels; None without labels
+    geometry: Confounds | None  # what outlines of the crops tell of them; None without masks too
     target: Target  # what the labels are
 
     @property
@@ -67,6 +73,7 @@ class Report(NamedTuple):
             "counts": self.counts,
             "findings": [asdict(finding) for finding in self.findings],
             "confounds": None if self.confounds is None else asdict(self.confounds),
+            "geometry": None if self.geometry is None else asdict(self.geometry),
             "research_use_only": True,
         }
         return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
@@ -97,8 +104,9 @@ class Report(NamedTuple):
             f"faults:    {errors} errors, {len(self.findings) - errors} warnings",
         ]
         if self.confounds is not None:
-            auc = "undefined" if self.confounds.auc is None else f"{self.confounds.auc:.2f}"
-            lines.append(f"labels from headers alone: AUC {auc} ({self.confounds.reason})")
+            lines.append(f"labels from headers alone: {self.confounds}")
+        if self.geometry is not None:
+            lines.append(f"labels from sizes and places of the crops alone: {self.geometry}")
         return lines
 
 
@@ -140,7 +148,7 @@ def check(
         *(finding for examination in examinations for finding in examination.findings),
         *duplicate_findings(examinations, people),
     ]
-    confounds = None
+    confounds = geometry = None
     if labelled:
         fields = _fields(found, examinations)
         # Of a score, two classes: its lower and its higher half.
@@ -149,8 +157,10 @@ def check(
         findings += class_findings(zip(persons, groups.tolist(), strict=True), names)
         confounds = confound_baseline([fields[s["subject"]] for s in labelled], groups.tolist())
         findings += confound_findings(confounds, groups.tolist())
+        boxes = {examination.subject: examination.boxes for examination in examinations}
+        geometry = geometry_baseline([boxes[s["subject"]] for s in labelled], groups.tolist())
     findings.sort(key=lambda finding: (finding.severity, finding.id))  # stable; "error" first
-    report = Report(str(data), found.subjects, findings, confounds, target)
+    report = Report(str(data), found.subjects, findings, confounds, geometry, target)
     if json is not None:
         write_text(Path(json), report.to_json())
     return report

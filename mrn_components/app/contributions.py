@@ -3,17 +3,20 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mrn_components.app.geometry import recorded_geometry
 from mrn_components.app.predict.classifier import Classifier
 from mrn_components.app.predict.records import Record
 from mrn_components.app.predict.run import Options, predict_cohort
 from mrn_components.app.report.explanation import roi_shapley
 from mrn_components.app.states import METRICS, StateScores, leakage, state_metrics, state_name
+from mrn_components.checks.confounds import Confounds
 from mrn_components.data.layouts import Found
-from mrn_components.data.target import Score
+from mrn_components.data.target import HC_PD, Score
 from mrn_components.networks.inferers import masked_states
 from mrn_components.networks.masking import MaskMode, check_mask_mode
 from mrn_components.system.files import write_csv, write_text
@@ -111,13 +114,15 @@ def _write(
         rows.append({"subject": subject, **ends, **shapley[-1]})
     write_csv(output / "states.csv", states, floats=".8f")
     write_csv(output / "contributions.csv", rows, floats=".8f")
+    geometry = recorded_geometry(records, scores.labels, HC_PD)
     summary = {
         "mask_mode": mask_mode,
         "subjects": len(rows),
         "mean_absolute_shapley": {
             roi: sum(abs(values[roi]) for values in shapley) / len(shapley) for roi in scores.rois
         },
-        "leakage": _write_table(output, scores, mask_mode) if scores.labels else None,
+        "leakage": _write_table(output, scores, mask_mode, geometry) if scores.labels else None,
+        "geometry": None if geometry is None else asdict(geometry),
     }
     write_text(output / "contributions.json", json.dumps(summary, indent=2) + "\n")
     _logger.info("contributions of the ROIs are in %s (research use only)", output)
@@ -135,16 +140,19 @@ def _scores(records: Sequence[Record], found: Found, classifier: Classifier) -> 
     return StateScores(tuple(classifier.rois), done, labels, target.lead)
 
 
-def _write_table(output: Path, scores: StateScores, mask_mode: str) -> dict[str, Any]:
+def _write_table(
+    output: Path, scores: StateScores, mask_mode: str, geometry: Confounds | None
+) -> dict[str, Any]:
     """Write the metrics of the cohort; the test for leakage."""
     rows = state_metrics(scores)
     leak = leakage(rows[-1]["roc_auc"], mask_mode)
     write_csv(output / "table.csv", [_flat(row) for row in rows], floats=".8f")
-    write_text(output / "table.md", _table(rows, leak))
+    alone = "" if geometry is None else f" Sizes and places of the crops alone: {geometry}."
+    write_text(output / "table.md", _table(rows, leak["finding"] + alone))
     return leak
 
 
-def _table(rows: Sequence[Mapping[str, Any]], leak: Mapping[str, Any]) -> str:
+def _table(rows: Sequence[Mapping[str, Any]], leaks: str) -> str:
     """The states as a Markdown table, in percent."""
     rois, with_paper = rows[-1]["masked"], "paper" in rows[0]
     header = [*rois, *(f"{name} (95 % interval)" for name in METRICS.values())]
@@ -157,7 +165,7 @@ def _table(rows: Sequence[Mapping[str, Any]], leak: Mapping[str, Any]) -> str:
             cells.append(", ".join(f"{value * 100:.1f}" for value in row["paper"].values()))
         lines.append(cells)
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"✕ marks a masked ROI.\n\n{table}\n\n{leak['finding']} Research use only.\n"
+    return f"✕ marks a masked ROI.\n\n{table}\n\n{leaks} Research use only.\n"
 
 
 def _percent(metric: Mapping[str, Any]) -> str:

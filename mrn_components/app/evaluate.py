@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 
 import mrn_components
 from mrn_components.app.figures import Scored, write_figures
+from mrn_components.app.geometry import read_geometry
 from mrn_components.app.report.cohort import write_cohort_report
+from mrn_components.checks.confounds import Confounds
 from mrn_components.data.predictions import (
     PREDICTIONS,
     labels_file,
@@ -48,10 +51,11 @@ def evaluate(
     The folder gets ``metrics.json``, ``metrics.txt``, ``roc``, ``reliability`` and ``confusion``
     as .png and .svg, and ``report.html`` with all of it. ``metrics.json`` holds the metrics of
     PREDICTIONS under the names of ``diagnosis_metrics``, and beside them what they rest on: counts,
-    settings, files and versions. Files name no time, so that the same input gives the same bytes.
-    Where a ``target.json`` beside the predictions names more classes, the metrics are those of
-    ``class_metrics`` and there is no reliability; of a score they are those of ``score_metrics``,
-    and the only figure is ``scatter``.
+    settings, files and versions. Where ``mrn predict`` made the predictions, both also say how well
+    the sizes and places of the crops alone tell the label. Files name no time, so that the same
+    input gives the same bytes. Where a ``target.json`` beside the predictions names more classes,
+    the metrics are those of ``class_metrics`` and there is no reliability; of a score they are
+    those of ``score_metrics``, and the only figure is ``scatter``.
 
     Args:
         predictions: ``predictions.csv``, or the folder that holds it.
@@ -90,11 +94,13 @@ def evaluate(
     if other:
         comparison = target.compare(models[0].prob, models[1].prob, truth)
         report |= {"against": other[0], "comparison": comparison}
+    geometry = read_geometry(files[0].parent, {name: truth_of[name] for name in subjects}, target)
     report |= {
         "labels": _file(truth_file),
         "n": len(truth),
         **_cohort(truth, target),
         "left_out": left_out,
+        **({} if geometry is None else {"geometry": asdict(geometry)}),
         **({"threshold": THRESHOLD} if target.is_binary else {}),
         "confidence": CONFIDENCE,
         "bootstrap": {"seed": seed, "resamples": NUM_RESAMPLES},
@@ -107,7 +113,8 @@ def evaluate(
     }
     output_dir = files[0].parent / "evaluation" if output is None else Path(output)
     write_figures(models, truth, output_dir, target)
-    write_text(output_dir / "metrics.txt", _text(models, truth, target, left_out, comparison))
+    text = _text(models, truth, target, left_out, comparison, geometry=geometry)
+    write_text(output_dir / "metrics.txt", text)
     write_text(output_dir / "metrics.json", json.dumps(report, indent=2) + "\n")
     write_cohort_report(output_dir)
     return output_dir
@@ -172,6 +179,8 @@ def _text(
     target: Target,
     left_out: Sequence[str],
     comparison: Comparison | None,
+    *,
+    geometry: Confounds | None,
 ) -> str:
     lines = [f"{target.cohort(truth, ' of them')}; research use only"]
     if left_out:
@@ -179,6 +188,8 @@ def _text(
     for model in models:
         counts = ", ".join(f"{name} {count}" for name, count in model.confusion.items())
         lines += ["", model.name, format_metrics(model.metrics), *([counts] if counts else [])]
+    if geometry is not None:
+        lines += ["", f"sizes and places of the crops alone: {geometry}"]
     if comparison is not None:
         lines += ["", format_comparison(comparison, [model.name for model in models])]
     return "\n".join(lines) + "\n"

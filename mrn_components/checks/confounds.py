@@ -1,8 +1,8 @@
-"""A baseline that sees headers and tables only: what it tells of the label is no disease."""
+"""Baselines that see no voxel: what headers and tables, or the crops' outlines, tell of labels."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.feature_extraction import DictVectorizer
@@ -12,7 +12,10 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from mrn_components.images.boxes import Box
 from mrn_components.images.finding import Finding, finding
+
+Corners = Box | tuple[Sequence[int], Sequence[int]]
 
 MAX_AUC = 0.65
 _NUM_FOLDS = 5
@@ -22,11 +25,15 @@ _NUM_NAMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Confounds:
-    """How well headers and tables tell the label."""
+    """How well a regression that sees no voxel tells the label."""
 
     auc: float | None  # ROC AUC of a cross-validated logistic regression, where there is one
     fields: dict[str, float]  # those that tell most alone, with their AUC (0.5 to 1), best first
     reason: str  # why ``auc`` is None, or what it rests on
+
+    def __str__(self) -> str:
+        """Return the AUC and what it rests on."""
+        return f"AUC {'undefined' if self.auc is None else f'{self.auc:.2f}'} ({self.reason})"
 
 
 def confound_baseline(
@@ -49,7 +56,7 @@ def confound_baseline(
     varies = np.ptp(table, axis=0) > 0
     table, names = table[:, varies], names[varies]
     if not len(names):
-        return Confounds(auc=0.5, fields={}, reason="the headers are alike")
+        return Confounds(auc=0.5, fields={}, reason="all subjects are alike")
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     folds = StratifiedKFold(_NUM_FOLDS, shuffle=True, random_state=1)
     scores = cross_val_predict(model, table, truth, cv=folds, method="predict_proba")
@@ -61,6 +68,38 @@ def confound_baseline(
         fields={str(name): round(float(auc), 3) for auc, name in best[:_NUM_NAMED]},
         reason=f"{len(names)} fields that differ between subjects",
     )
+
+
+def geometry_baseline(
+    boxes: Sequence[Mapping[str, Corners]], labels: Sequence[int]
+) -> Confounds | None:
+    """Fit the same regression to the sizes and places of the crops alone.
+
+    A network must beat it: one that does not may have seen no more than the outlines of masks.
+
+    Args:
+        boxes: of each subject, the voxels [start, stop) that each ROI crops. Subjects that lack an
+            ROI which others have are left out.
+        labels: number of each one's class.
+
+    Returns:
+        The baseline; None where there are no boxes.
+    """
+    rois = {roi for own in boxes for roi in own}
+    whole = [index for index, own in enumerate(boxes) if own and own.keys() == rois]
+    if not whole:
+        return None
+    fields = [dict(_geometry(boxes[index])) for index in whole]
+    found = confound_baseline(fields, [labels[index] for index in whole])
+    left_out = len(boxes) - len(whole)
+    return replace(found, reason=found.reason + f"; {left_out} left out" * bool(left_out))
+
+
+def _geometry(boxes: Mapping[str, Corners]) -> Iterator[tuple[str, float]]:
+    for roi, (start, stop) in boxes.items():
+        for axis, first, last in zip("xyz", start, stop, strict=True):
+            yield f"{roi} size {axis}", float(last - first)
+            yield f"{roi} place {axis}", (first + last) / 2
 
 
 def _alone(truth: np.ndarray, column: np.ndarray) -> float:

@@ -18,6 +18,7 @@ from mrn_components.checks.masks import (
     nuclei_findings,
     sign_findings,
 )
+from mrn_components.images.boxes import Box
 from mrn_components.images.finding import FaultyFileError, Finding, finding
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.images.masks import grid_findings, value_findings
@@ -35,6 +36,7 @@ class Examination:
         volumes: what was read, by key; files with faults of their own are not among them.
         hashes: {image: {"file": hash of the bytes, "voxels": hash of the voxels}}, deep checks'.
         fields: {"nm spacing x": 0.667, ...}, what the images' headers say.
+        boxes: {roi: voxels that it crops}, where a mask tells, deep checks'.
     """
 
     subject: str
@@ -42,6 +44,7 @@ class Examination:
     volumes: dict[str, Volume] = field(default_factory=dict)
     hashes: dict[str, dict[str, str]] = field(default_factory=dict)
     fields: dict[str, float | str] = field(default_factory=dict)
+    boxes: dict[str, Box] = field(default_factory=dict)
 
 
 def check_headers(
@@ -92,12 +95,15 @@ def examine_subject(
         for name, volume in found.items()
         for key, value in _fields(volume.header).items()
     }
+    own = {name: roi for name, roi in rois.items() if deep and roi.image.name in checks.nuclei}
+    boxes = {name: checks.nuclei[roi.image.name].box(roi) for name, roi in own.items()}
     return Examination(
         subject=subject["subject"],
         findings=[replace(each, subject=subject["subject"]) for each in findings],
         volumes=checks.volumes,
         hashes=hashes,
         fields=fields,
+        boxes={name: box for name, box in boxes.items() if box is not None},
     )
 
 

@@ -72,6 +72,8 @@ def test_files_of_labelled_subjects(run, subjects, tmp_path):
     assert "| nm | qsm1 | qsm2 | qsm3 | accuracy (95 % interval)" in text
     assert "| 45.0, 40.7, 37.3 |" in text.splitlines()[-3]
     assert summary["leakage"]["finding"] in text
+    assert summary["geometry"]["reason"] == "fewer than 5 of a class"
+    assert "crops alone: AUC undefined (fewer than 5 of a class). Research use only." in text
 
     contributions(subjects, str(tmp_path), bundle=str(run))  # without labels: no old table
     assert not [file.name for file in tmp_path.iterdir() if file.name.startswith("table")]

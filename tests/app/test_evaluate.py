@@ -64,6 +64,33 @@ def test_one_model(study):
     assert "left out" not in text
 
 
+def test_geometry_alone_stands_beside_the_network(study):
+    """Of the records that ``mrn predict`` leaves beside its table."""
+    folder, truth, *_ = study
+    assert "geometry" not in evaluate_to_json(folder)
+    for number, label in enumerate(truth):
+        subject = folder / "mrn" / "subjects" / f"S{number:02d}"
+        subject.mkdir(parents=True)
+        box = {"image": "nm", "start": [10, 20, 3], "stop": [40 + 2 * int(label), 40 + number, 9]}
+        record = {"subject": subject.name, "boxes": {"nm": box}}
+        (subject / "prediction.json").write_text(json.dumps(record))
+    found = evaluate_to_json(folder)["geometry"]
+    assert found["auc"] == 1.0
+    assert found["fields"]["nm size x"] == 1.0
+    assert found["reason"] == "4 fields that differ between subjects"
+    sentence = "sizes and places of the crops alone: AUC 1.00 (4 fields"
+    assert sentence in (folder / "mrn" / "evaluation" / "metrics.txt").read_text()
+    assert "crops alone" in (folder / "mrn" / "evaluation" / "report.html").read_text()
+
+    (subject / "prediction.json").write_text('{"subject": "S39", "boxes": {')  # the last one's
+    assert evaluate_to_json(folder)["geometry"]["auc"] == 1.0
+
+
+def evaluate_to_json(folder):
+    output = evaluate(folder / "mrn", folder / "labels.csv")
+    return json.loads((output / "metrics.json").read_text())
+
+
 def test_two_models(study):
     folder, truth, a, b = study
     output = evaluate(

@@ -19,7 +19,7 @@ from monai.bundle import ConfigParser
 from mrn_components.app.check import check
 from mrn_components.checks import check_headers, examine_subject
 from mrn_components.checks.cohort import class_findings
-from mrn_components.checks.confounds import confound_baseline, confound_findings
+from mrn_components.checks.confounds import confound_baseline, confound_findings, geometry_baseline
 from mrn_components.checks.masks import REGIONS
 from mrn_components.data import load_subjects
 from mrn_components.images.masks import corner_shift_mm
@@ -154,6 +154,8 @@ def test_the_json_says_what_the_table_says(copied, tmp_path):
     assert finding["file"] == str(faults_data.path(copied))
     assert all(finding[key] in str(report) for key in ("id", "found", "expected", "fix"))
     assert content["confounds"]["auc"] < 0.65
+    assert content["geometry"]["reason"] == "all subjects are alike"  # copies of one mask
+    assert f"sizes and places of the crops alone: {report.geometry}" in str(report)
     assert content["research_use_only"] is True
 
 
@@ -212,6 +214,21 @@ class TestConfounds:
         assert confounds.fields["site=A"] == 1.0
         (finding,) = confound_findings(confounds, self.labels)
         assert finding.severity == "warning"
+
+    def test_sizes_and_places_of_crops_are_a_baseline(self):
+        boxes = [
+            {"nm": ((0, 0, 0), (9 + label, 9, 9)), "qsm2": ((n, 0, 0), (n + 9, 9, 9))}
+            for n, label in enumerate(self.labels)
+        ]
+        found = geometry_baseline(boxes, self.labels)
+        assert found.auc == 1.0
+        assert str(found) == "AUC 1.00 (3 fields that differ between subjects)"
+        assert list(found.fields)[:2] == ["nm place x", "nm size x"]
+        del boxes[3]["nm"]
+        boxes[4] = {}
+        assert str(geometry_baseline(boxes, self.labels)).endswith("subjects; 2 left out)")
+        assert geometry_baseline([{}] * 40, self.labels) is None
+        assert str(geometry_baseline(boxes[:4], (0, 1, 0, 1))).startswith("AUC undefined (fewer")
 
     def test_a_rare_class_has_no_baseline(self):
         confounds = confound_baseline([{"x": 1.0}] * 4, (0, 1, 0, 1))

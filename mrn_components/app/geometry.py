@@ -1,0 +1,56 @@
+"""What the sizes and places of the crops tell of the labels, beside what a network does."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mrn_components.checks.confounds import Confounds, geometry_baseline
+from mrn_components.data.target import Target
+
+
+def recorded_geometry(
+    records: Iterable[Mapping[str, Any]], labels: Mapping[str, Any], target: Target
+) -> Confounds | None:
+    """Fit the baseline to the crops of predicted subjects.
+
+    Args:
+        records: what is known of subjects; ``boxes`` are what was cropped.
+        labels: of each subject; others are passed over.
+        target: what the labels are. Of a score, its lower and its higher half are told apart.
+
+    Returns:
+        The baseline; None where no record has boxes.
+    """
+    boxes = {
+        record["subject"]: {name: (b["start"], b["stop"]) for name, b in record["boxes"].items()}
+        for record in records
+        if record.get("boxes") and record["subject"] in labels
+    }
+    if not boxes:
+        return None
+    _, groups = target.groups([labels[subject] for subject in boxes], 2)
+    return geometry_baseline(list(boxes.values()), groups.tolist())
+
+
+def read_geometry(folder: Path, labels: Mapping[str, Any], target: Target) -> Confounds | None:
+    """Fit the baseline to the records beside a table of predictions.
+
+    Args:
+        folder: of the table; ``mrn predict`` leaves ``subjects/ID/prediction.json`` there.
+        labels: of each subject.
+        target: what the labels are.
+
+    Returns:
+        The baseline; None where there are no records.
+    """
+    files = (folder / "subjects" / subject / "prediction.json" for subject in labels)
+    return recorded_geometry(map(_read, files), labels, target)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError):  # none, or a damaged one
+        return {}
+    return found if isinstance(found, dict) else {}
