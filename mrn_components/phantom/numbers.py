@@ -140,16 +140,17 @@ class Signal:
 
 # chi and nm: organisers' charts; chi_sd: inferred from the literature; recovery: calibrated.
 # nm of DN is greyed out by the organisers as unreliable: one value for both classes. SN shines
-# through the neuromelanin painted over it, so that its own nm is the surrounding tissue's.
+# through the neuromelanin painted over it, so that its own nm is the surrounding tissue's. t1:
+# calibrated so that each nucleus stands out by twice the noise.
 SIGNALS = {
     "CN": Signal((41, 40), 10, (0.994, 0.987), 0.74, 0.89),
     "PUT": Signal((50, 48), 15, (1.014, 1.012), 0.76, 0.91),
-    "GP": Signal((121, 130), 24, (0.983, 0.978), 0.88, 0.87),
-    "TH": Signal((-11, -8), 9, (0.995, 0.998), 0.84, 0.95),
-    "STN": Signal((100, 101), 25, (1.008, 1.010), 0.90, 0.76),
-    "SN": Signal((133, 151), 32, (0.990, 0.990), 0.88, 0.78),
-    "RN": Signal((112, 114), 27, (0.993, 1.002), 0.90, 0.84),
-    "DN": Signal((107, 102), 27, (0.975, 0.975), 0.90, 0.80),
+    "GP": Signal((121, 130), 24, (0.983, 0.978), 0.84, 0.87),
+    "TH": Signal((-11, -8), 9, (0.995, 0.998), 0.78, 0.95),
+    "STN": Signal((100, 101), 25, (1.008, 1.010), 0.80, 0.76),
+    "SN": Signal((133, 151), 32, (0.990, 0.990), 0.80, 0.78),
+    "RN": Signal((112, 114), 27, (0.993, 1.002), 0.80, 0.84),
+    "DN": Signal((107, 102), 27, (0.975, 0.975), 0.84, 0.80),
 }
 SN_GRADIENT_PPB = 7.0  # SD of the SN's slope from front to back, HC and PD; inferred
 NM_SD = 0.04  # between-subject SD of a nucleus' relative NM signal; calibrated

@@ -6,6 +6,7 @@ import sys
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.phantom import cohort as phantom_cohort
@@ -221,6 +222,11 @@ def test_a_t1_comes_when_asked_for_and_changes_nothing_else(several):
     assert "T1" not in several[0].volumes
     for name, volume in several[0].volumes.items():
         np.testing.assert_array_equal(volume, phantom.volumes[name])
+    mask, t1 = phantom.volumes["QSM_mask"], phantom.volumes["T1"]
+    for ids in CHALLENGE_IMAGES["qsm"].nuclei.values():  # visible, so that it helps to register
+        nucleus = np.isin(mask, ids)
+        around = t1[ndimage.binary_dilation(nucleus, iterations=3) & (mask == 0)]
+        assert t1[nucleus].mean() < around.mean() - 1.5 * t1[nucleus].std()
 
 
 def test_an_interrupted_cohort_goes_on(tmp_path):
