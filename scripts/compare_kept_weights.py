@@ -37,7 +37,7 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     (output / "rules.json").write_text(json.dumps({"train#handlers": _further_keepers()}))
     scores = []
-    for seed in args.seeds.split(","):
+    for seed in map(int, args.seeds.split(",")):
         run = output / f"{args.bundle}-seed{seed}"
         if not (run / "trained").is_file():
             train(args.bundle, args.training_data, output, run, seed)
@@ -46,7 +46,7 @@ def main() -> None:
     print(table(scores))
 
 
-def train(bundle: str, data: Path, output: Path, run: Path, seed: str) -> None:
+def train(bundle: str, data: Path, output: Path, run: Path, seed: int) -> None:
     """Train one seed, every rule at work."""
     folder = Path("bundles") / bundle
     configs = [find_config(folder, name) for name in ("train", "small.yaml")]

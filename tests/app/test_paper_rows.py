@@ -140,6 +140,10 @@ def test_the_table_of_losses_has_what_is_to_be_run_first_on_real_data():
     assert all(value is None for row in table.rows for value in row.paper)
 
 
+def test_a_number_may_be_typed():
+    assert load_table("8") == load_table(8)
+
+
 def test_an_unknown_row_names_those_there_are():
     with pytest.raises(ValueError, match=r"table 8 has no rows \['x'\]; it has \['SERes10-mSup"):
         load_table(8).selected(["x"])

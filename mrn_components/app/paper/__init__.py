@@ -82,11 +82,12 @@ def load_table(name: int | str) -> Table:
     """Read a table.
 
     Args:
-        name: 1 to 9, or "losses".
+        name: 1 to 9, as a number or as typed; or "losses".
 
     Raises:
         ValueError: for another name.
     """
+    name = int(name) if str(name).isdigit() else name
     if name not in TABLES:
         raise ValueError(f"table must be 1 to 9 or losses, got {name!r}.")
     path = Path(__file__).parent / f"table{name}.yaml"

@@ -88,7 +88,7 @@ def reproduce(
     runs: dict[Path, BundleRun] = {}  # a run that several rows share has the first one's name
     for run in (run for plan in chain.from_iterable(plans.values()) for run in plan.runs):
         runs.setdefault(run.folder, run)
-    print(f"Table {table}: {len(runs)} runs in {output / 'runs'}", flush=True)
+    print(f"Table {content.name}: {len(runs)} runs in {output / 'runs'}", flush=True)
     failures = run_here(list(runs.values()), jobs or _default_jobs(scale))
     report = Report(
         table=content,
@@ -101,7 +101,7 @@ def reproduce(
             for row in ours
         },
     )
-    path = output / f"table{table}-{scale}.md"
+    path = output / f"table{content.name}-{scale}.md"
     write_text(path, report.markdown())
     write_text(path.with_suffix(".csv"), report.csv())
     write_text(path.with_name(f"{path.stem}-pairs.csv"), report.pairs_csv())
