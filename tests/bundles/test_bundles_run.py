@@ -1,5 +1,6 @@
 """The bundles, trained and used for prediction in miniature, with regions and parts swapped."""
 
+import json
 import math
 import os
 import signal
@@ -93,6 +94,24 @@ def test_seres10_without_msupmoco_is_classification_from_the_first_epoch(cohort,
     curves = read_curves(tmp_path / "run")
     assert curves.isdisjoint({"contrastive", "segmentation", "lr/projector"})
     assert {"classification", "roc_auc"} <= curves
+
+
+def test_the_strong_recipe_trains_on_fields_of_one_size_and_predicts(cohort, tmp_path):
+    run = tmp_path / "run"
+    trainer = train(cohort, run, overlays=["strong"])
+    assert len(trainer.optimizer.param_groups) > 3  # rates by layer
+    crops = [item["nm"] for item in trainer.data_loader.dataset]
+    assert len({crop.shape for crop in crops}) > 1  # jitter moves their sides
+    (row, *_) = read_rows(
+        predict(str(cohort), str(tmp_path / "out"), bundle=str(run), num_workers=0)
+    )
+    assert row["status"] == "ok"
+    record = json.loads(
+        (tmp_path / "out" / "subjects" / row["subject"] / "prediction.json").read_text()
+    )
+    start, stop = (record["boxes"]["nm"][end] for end in ("start", "stop"))
+    sides = [(b - a) * mm for a, b, mm in zip(start, stop, (2 / 3, 2 / 3, 2), strict=True)]
+    assert sides == pytest.approx([38, 22, 22], abs=1)  # a fixed field
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])  # 8 subjects: 7 leave a last batch of one
