@@ -30,12 +30,13 @@ shuffle_labels() {  # shuffle_labels COHORT: its csv with the labels permuted, b
     paste -d, <(cut -d, -f1 "data/$1/train_cases.csv") \
         <(cut -d, -f2 "data/$1/train_cases.csv" | shuf --random-source=<(yes)) > "data/$1-shuffled.csv"
 }
-TRAIN_LABELS=() TEST_LABELS=()
+TRAIN_LABELS=() TEST_LABELS=() TEST_TABLE=data/phantom-test/train_cases.csv
 if [ "$NAME" = quickstart-shuffled ]; then
     shuffle_labels phantom
     shuffle_labels phantom-test
     TRAIN_LABELS=(--labels "$PWD/data/phantom-shuffled.csv")
-    TEST_LABELS=(--labels "$PWD/data/phantom-test-shuffled.csv")
+    TEST_TABLE=data/phantom-test-shuffled.csv
+    TEST_LABELS=(--labels "$PWD/$TEST_TABLE")
 fi
 
 step "3/5 training the CPU-sized MRN ($TITLE)"
@@ -46,16 +47,16 @@ step "4/5 evaluation on subjects the training has not seen"
 bundle_run --config_file "['$RUN/configs/inference.json','$RUN/configs/evaluate.yaml']" \
     --dataset_dir data/phantom-test "${TEST_LABELS[@]}"
 
-step "5/5 prediction without labels"
+step "5/5 prediction without labels, and what the labels say of it"
 mrn predict data/phantom-test "$RUN/predictions" --bundle "$RUN"
 
 step "Held-out phantoms, disease effect x $EFFECT, $TITLE"
-cat "$RUN/eval/metrics.txt"
+mrn evaluate "$RUN/predictions" "$TEST_TABLE"
 cat <<EOF
 
 weights       $RUN/models/model.pt
 curves        tensorboard --logdir $RUN/tensorboard
 predictions   $RUN/predictions/predictions.csv
-metrics       $RUN/eval/metrics.json
+metrics       $RUN/predictions/evaluation/report.html
 Research use only: trained on synthetic subjects, this says that the system works and nothing about patients.
 EOF
