@@ -1,17 +1,20 @@
 """SERes10: the paper's 3D CNN baseline, an SE-ResNet of ten layers (section 4.2)."""
 
+import math
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, List  # noqa: UP035  TorchScript knows List
 
 from monai.networks.blocks import ChannelSELayer
 from monai.networks.nets import ResNet
 from monai.networks.nets.resnet import ResNetBlock
-from torch import Tensor, autocast, cat, nn
+from torch import Tensor, autocast, nn, stack
+from torch.func import functional_call
+from torch.nn.functional import pad
 
 _KERNEL = 7  # of the first convolution, as in MONAI's ResNet
-_REDUCTION = 16  # of the squeeze, as in the squeeze-and-excitation networks,
-_LEAST_SQUEEZED = 4  # but to no fewer channels: one alone may give no gradient at all
-_GROUPS = 8  # of the channels that are normalised together
+_REDUCTION = 16  # of the squeeze, as in the squeeze-and-excitation networks
+_TRUNK_STRIDE = 16  # a pooling and three of the four stages halve every side
 
 
 class SERes10(nn.Module):
@@ -21,14 +24,13 @@ class SERes10(nn.Module):
     residual sum. Ten layers: the stem's convolution, two in each of the four blocks, and the
     classifier behind.
 
-    Every crop runs alone, as it is. Groups of its channels are normalised by their own statistics
-    (Wu and He 2018), in training as in evaluation, so that a batch gives the numbers of its
-    subjects alone and several processes those of one. Statistics of a batch would be those of four
-    subjects, and running ones those of a mixture of ROIs. CPUs compute in fp32, whatever the
-    precision.
+    In training the crops of one ROI are padded with zeros, centred, to the largest box among them,
+    because batch normalisation needs one batch. In evaluation every crop runs alone, as it is: a
+    batch gives the numbers of its subjects alone. The trunk's weights are shared, its running
+    statistics are those of each ROI. CPUs compute in fp32, whatever the precision.
 
     Args:
-        widths: channels of the four stages, multiples of 8. Paper: the last has 512 (section 4.2).
+        widths: channels of the four stages. Paper: the last has 512 (section 4.2).
         stem_stride: of the first convolution, along slices, rows and columns. The paper is silent;
             crops have some ten slices, which the trunk shrinks enough.
 
@@ -36,7 +38,7 @@ class SERes10(nn.Module):
         channels: features C of an ROI, the last of ``widths``.
 
     Raises:
-        ValueError: for other than four widths, multiples of 8, or three strides.
+        ValueError: for other than four widths or three strides.
     """
 
     def __init__(
@@ -46,10 +48,9 @@ class SERes10(nn.Module):
         stem_stride: Sequence[int] = (1, 2, 2),
     ) -> None:
         super().__init__()
-        if len(widths) != 4 or any(width % _GROUPS for width in widths) or len(stem_stride) != 3:
+        if len(widths) != 4 or len(stem_stride) != 3:
             raise ValueError(
-                f"SERes10 has four widths, multiples of {_GROUPS}, and three numbers of "
-                "stem_stride (slices, rows, columns), "
+                "SERes10 has four widths and three numbers of stem_stride (slices, rows, columns), "
                 f"got {list(widths)} and {list(stem_stride)}."
             )
         self.widths = tuple(widths)
@@ -58,7 +59,8 @@ class SERes10(nn.Module):
         self.stem_stride = (slices, rows, columns)
         self.trunk = _trunk(self.widths)
         self.stems = nn.ModuleDict()
-        self.register_load_state_dict_pre_hook(_refuse_batch_statistics)
+        self.statistics = nn.ModuleDict()  # the trunk's running statistics of each ROI
+        self.register_load_state_dict_pre_hook(_refuse_shared_statistics)
 
     def build(self, num_classes: Mapping[str, int]) -> None:
         """Create the stems; MRN calls this once.
@@ -72,7 +74,8 @@ class SERes10(nn.Module):
                 1 + classes, width, _KERNEL, self.stem_stride, padding=_KERNEL // 2, bias=False
             )
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-            self.stems[roi] = nn.Sequential(conv, nn.GroupNorm(_GROUPS, width))
+            self.stems[roi] = nn.Sequential(conv, nn.BatchNorm3d(width))
+            self.statistics[roi] = _Statistics(self.trunk)
 
     def forward(self, volumes: Sequence[Tensor], rois: Sequence[str]) -> tuple[Tensor, None]:
         """Map volumes to features.
@@ -83,30 +86,87 @@ class SERes10(nn.Module):
 
         Returns:
             Features (V, C), and None: it segments nothing.
+
+        Raises:
+            ValueError: in training, for a single crop too small for batch normalisation.
         """
-        # In fp32 on CPUs: torch 2.15 corrupts memory in the bf16 gradient of a 7 x 7 x 7
-        # convolution there.
-        with autocast("cpu", enabled=False):
-            crops = zip(volumes, rois, strict=True)
-            return cat([self.trunk(self.stems[roi](crop[None])) for crop, roi in crops]), None
+        features: dict[int, Tensor] = {}
+        for roi in dict.fromkeys(rois):
+            members = [i for i, name in enumerate(rois) if name == roi]
+            for batch in [members] if self.training else [[i] for i in members]:
+                crops = _stack_centred([volumes[i] for i in batch])  # (b, 1 + K, D, H, W)
+                if self.training:
+                    self._check_size(crops, roi)
+                # In fp32 on CPUs: torch 2.15 corrupts memory in the bf16 gradient of a 7 x 7 x 7
+                # convolution there.
+                with autocast("cpu", enabled=False):
+                    stem, buffers = self.stems[roi](crops), _named(self.statistics[roi])
+                    encoded = functional_call(self.trunk, buffers, (stem,))
+                features.update(zip(batch, encoded, strict=True))
+        return stack([features[i] for i in range(len(volumes))]), None
 
     def on_tensors(self, rois: Sequence[str]) -> nn.Module:
         """Itself with one tensor (B, 1 + K, D, H, W) an ROI, for ``TensorNetwork``."""
-        return _TensorSERes10(nn.ModuleList(self.stems[roi] for roi in rois), self.trunk)
+        shared = {id(parameter): parameter for parameter in self.trunk.parameters()}
+        encoders = []
+        for roi in rois:
+            trunk = deepcopy(self.trunk, dict(shared))
+            for name, buffer in _named(self.statistics[roi]).items():
+                trunk.get_buffer(name).copy_(buffer)
+            encoders.append(nn.Sequential(self.stems[roi], trunk))
+        return _TensorSERes10(nn.ModuleList(encoders))
+
+    def _check_size(self, crops: Tensor, roi: str) -> None:
+        sides = zip(crops.shape[2:], self.stem_stride, strict=True)
+        deepest = [math.ceil(side / (_TRUNK_STRIDE * stride)) for side, stride in sides]
+        if len(crops) * math.prod(deepest) == 1:
+            raise ValueError(
+                f"a batch of one {tuple(crops.shape[2:])} crop of ROI {roi!r} shrinks to one voxel "
+                "and batch normalisation trains on two or more; enlarge the crops (--image_size), "
+                "let the stem keep their size (--network_def#encoder#stem_stride [1,1,1]), or "
+                "choose a --batch_size that leaves no last batch of one."
+            )
 
 
 class _TensorSERes10(nn.Module):
-    """Stems and trunk on one tensor an ROI."""
+    """Stem and trunk of each ROI on one tensor."""
 
-    def __init__(self, stems: nn.ModuleList, trunk: nn.Module) -> None:
+    def __init__(self, encoders: nn.ModuleList) -> None:
         super().__init__()
-        self.stems, self.trunk = stems, trunk
+        self.encoders = encoders
 
     def forward(self, volumes: List[Tensor]) -> List[Tensor]:  # noqa: UP006
         features: List[Tensor] = []  # noqa: UP006
-        for i, stem in enumerate(self.stems):
-            features.append(self.trunk(stem(volumes[i])))
+        for i, encoder in enumerate(self.encoders):
+            features.append(encoder(volumes[i]))
         return features
+
+
+class _Statistics(nn.Module):
+    """The buffers of a network once more."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        for name, buffer in network.named_buffers():
+            self.register_buffer(name.replace(".", "-"), buffer.clone())
+
+
+def _named(statistics: nn.Module) -> dict[str, Tensor]:
+    """Return the buffers of ``_Statistics`` by the names that the network's own have."""
+    return {name.replace("-", "."): buffer for name, buffer in statistics.named_buffers()}
+
+
+def _refuse_shared_statistics(
+    _module: nn.Module, state: Mapping[str, Any], prefix: str, *_others: Any
+) -> None:
+    """Name the cause, where the weights have one set of running statistics for all ROIs."""
+    names = [name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(prefix)]
+    if "trunk" in names and "statistics" not in names:
+        raise ValueError(
+            "these weights are of a SERes10 before 2026-11-26, whose running statistics were a "
+            "mixture of the ROIs; train it again, or use the version of mrn-components that they "
+            "were trained with."
+        )
 
 
 def _trunk(widths: Sequence[int]) -> Any:
@@ -121,23 +181,18 @@ def _trunk(widths: Sequence[int]) -> Any:
 class _SEBlock(ResNetBlock):
     """MONAI's basic block with squeeze and excitation before the residual sum."""
 
-    def __init__(
-        self, in_planes: int, planes: int, downsample: nn.Sequential | None = None, **args: Any
-    ) -> None:
-        if downsample is not None:  # MONAI's ResNet passes no other norm on to its layers
-            downsample[1] = nn.GroupNorm(_GROUPS, planes)
-        args["norm"] = ("group", {"num_groups": _GROUPS})
-        super().__init__(in_planes, planes, downsample=downsample, **args)
-        reduction = min(_REDUCTION, planes // _LEAST_SQUEEZED)
-        self.bn2 = nn.Sequential(self.bn2, ChannelSELayer(3, planes, r=reduction))
+    def __init__(self, in_planes: int, planes: int, **args: Any) -> None:
+        super().__init__(in_planes, planes, **args)
+        self.bn2 = nn.Sequential(self.bn2, ChannelSELayer(3, planes, r=_REDUCTION))
 
 
-def _refuse_batch_statistics(
-    _module: nn.Module, state: Mapping[str, Any], prefix: str, *_others: Any
-) -> None:
-    """Name the cause, where the weights are of the network that had batch normalisation."""
-    if f"{prefix}trunk.layer1.0.bn1.running_mean" in state:
-        raise ValueError(
-            "these weights are of a SERes10 before 2026-11-26, which normalised batches; train it "
-            "again, or use the version of mrn-components that they were trained with."
-        )
+def _stack_centred(volumes: Sequence[Tensor]) -> Tensor:
+    """Volumes (C, D, H, W) in the middle of their common box, zeros around: (V, C, D, H, W)."""
+    box = [max(sides) for sides in zip(*(volume.shape[1:] for volume in volumes), strict=True)]
+    padded = []
+    for volume in volumes:
+        margins: list[Any] = []
+        for whole, side in zip(reversed(box), reversed(volume.shape[1:]), strict=True):
+            margins += [(whole - side) // 2, whole - side - (whole - side) // 2]
+        padded.append(pad(volume, margins))
+    return stack(padded)

@@ -4,6 +4,7 @@ from monai.networks.blocks import ChannelSELayer
 from monai.networks.nets import resnet10
 
 from mrn_components import SERes10
+from mrn_components.networks.seres10 import _stack_centred
 
 
 def built(**args):
@@ -26,12 +27,13 @@ def test_it_has_ten_layers_512_features_and_the_parameters_of_section_4_2():
 def test_equals_monais_resnet10_where_squeeze_and_excitation_lets_all_through(close):
     encoder = SERes10(stem_stride=(1, 1, 1))
     encoder.build({"nm": 2})
-    oracle = resnet10(spatial_dims=3, n_input_channels=3, feed_forward=False, bias_downsample=False)
-    for name, layer in list(oracle.named_modules()):
-        if isinstance(layer, torch.nn.BatchNorm3d):
-            oracle.set_submodule(name, torch.nn.GroupNorm(8, layer.num_features))
+    oracle = resnet10(
+        spatial_dims=3, n_input_channels=3, feed_forward=False, bias_downsample=False
+    ).eval()
     state = {}
     for name, value in encoder.state_dict().items():
+        if name.startswith("statistics.nm."):
+            name = name.removeprefix("statistics.nm.").replace("-", ".")
         name = (
             name.removeprefix("trunk.").replace("stems.nm.0", "conv1").replace("stems.nm.1", "bn1")
         )
@@ -59,37 +61,68 @@ def test_rois_share_the_trunk_but_not_the_stem():
     assert not torch.allclose(first, second)
 
 
-def test_no_normalisation_depends_on_other_crops_or_on_what_was_seen_before():
+def test_an_roi_is_evaluated_with_its_own_running_statistics():
+    """In training the trunk normalises a ROI's batch; another ROI's must leave no trace."""
+    alone, among = built().train(), built().train()
+    among.load_state_dict(alone.state_dict())
+    nm = [torch.rand(3, 4, 40, 40) for _ in range(4)]
+    other = [5 * torch.rand(6, 4, 40, 40) for _ in range(4)]
+    for _ in range(3):
+        alone(nm, ["nm"] * 4)
+        among([*nm, *other], ["nm"] * 4 + ["qsm1"] * 4)
+    expected, _ = alone.eval()(nm, ["nm"] * 4)
+    assert torch.equal(among.eval()(nm, ["nm"] * 4)[0], expected)
+    tensors = among.on_tensors(["qsm1", "nm"]).eval()([torch.stack(other), torch.stack(nm)])
+    torch.testing.assert_close(tensors[1], expected)
+
+
+def test_weights_with_one_set_of_statistics_are_refused():
+    network = torch.nn.ModuleDict({"encoder": built()})
+    state = {k: v for k, v in network.state_dict().items() if ".statistics." not in k}
+    with pytest.raises(ValueError, match="a mixture of the ROIs; train it again"):
+        network.load_state_dict(state)
+
+
+def test_training_crops_share_a_box_with_zeros_around():
+    small, large = torch.ones(2, 1, 2, 3), torch.ones(2, 4, 2, 4)
+    stacked = _stack_centred([small, large])
+    assert stacked.shape == (2, 2, 4, 2, 4)
+    assert torch.equal(stacked[1], large)
+    expected = torch.zeros(2, 4, 2, 4)
+    expected[:, 1:2, :, 0:3] = 1
+    assert torch.equal(stacked[0], expected)
+
+
+def test_training_normalises_the_crops_of_an_roi_jointly():
     encoder = built().train()
-    volumes = [torch.rand(3, 4, 40, 40), torch.rand(3, 5, 32, 48), torch.rand(6, 4, 40, 40)]
-    rois = ["nm", "nm", "qsm1"]
-    assert not list(encoder.buffers())
-    trained, _ = encoder(volumes, rois)
-    evaluated, _ = encoder.eval()(volumes, rois)
-    assert torch.equal(trained, evaluated)
-    for index, (volume, roi) in enumerate(zip(volumes, rois, strict=True)):
-        assert torch.equal(encoder([volume], [roi])[0][0], trained[index])
+    a, b = (torch.rand(3, 4, 40, 40) for _ in range(2))
+    alone = encoder([a], ["nm"])[0][0]
+    together = encoder([a, b], ["nm", "nm"])[0][0]
+    assert not torch.allclose(alone, together)
 
 
-@pytest.mark.parametrize("shape", [(10, 28, 56), (10, 28, 28), (1, 1, 1)])
-def test_small_crops_train_alone(shape):
-    features, _ = built().train()([torch.rand(3, *shape)], ["nm"])
-    features.sum().backward()
+@pytest.mark.parametrize("shape", [(10, 28, 56), (10, 28, 28)])
+def test_small_crops_train_alone_with_a_stem_that_keeps_their_size(shape):
+    features, _ = built(stem_stride=[1, 1, 1]).train()([torch.rand(3, *shape)], ["nm"])
     assert features.isfinite().all()
     assert features.abs().sum() > 0
 
 
-def test_weights_from_before_the_group_norm_are_refused():
-    encoder = built()
-    state = {"encoder.trunk.layer1.0.bn1.running_mean": torch.zeros(16)}
-    network = torch.nn.ModuleDict({"encoder": encoder})
-    with pytest.raises(ValueError, match="which normalised batches; train it again"):
-        network.load_state_dict(network.state_dict() | state)
+def test_a_crop_too_small_to_train_alone_says_what_to_type():
+    encoder = built().train()
+    volume = torch.rand(3, 10, 28, 28)
+    with pytest.raises(ValueError, match=r"10, 28, 28\) crop of ROI 'nm'.*--image_size.*\[1,1,1\]"):
+        encoder([volume], ["nm"])
+    encoder([volume] * 2, ["nm"] * 2)
+    encoder.eval()([volume], ["nm"])
 
 
-@pytest.mark.parametrize(
-    "size", [{"stem_stride": [1, 1]}, {"widths": [16, 32, 64]}, {"widths": [16, 20, 24, 32]}]
-)
+def test_paper_sized_crops_never_shrink_to_one_voxel():
+    encoder = SERes10()
+    encoder._check_size(torch.empty(1, 3, 10, 1, 224), "nm")
+
+
+@pytest.mark.parametrize("size", [{"stem_stride": [1, 1]}, {"widths": [16, 32, 64]}])
 def test_other_numbers_of_widths_and_strides_are_refused(size):
-    with pytest.raises(ValueError, match=r"widths, multiples of 8, .*three numbers.*got \["):
+    with pytest.raises(ValueError, match=r"four widths and three numbers of stem_stride.*got \["):
         SERes10(**size)
