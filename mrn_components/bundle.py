@@ -43,18 +43,11 @@ _FREE_KEYS = (
 
 @dataclass(frozen=True)
 class RunArguments:
-    """The arguments of one ``python -m monai.bundle run``.
+    """The arguments of one ``python -m monai.bundle run``."""
 
-    Args:
-        config_files: the config files in the order they are merged; the first is complete, the
-            others are overlays.
-        overrides: ``{"rois#qsm3#_disabled_": True}`` and the like.
-        sections: what runs instead of ``initialize``, ``run`` and ``finalize``.
-    """
-
-    config_files: tuple[Path, ...]
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    sections: tuple[str, ...] = ()
+    config_files: tuple[Path, ...]  # in the order they are merged: a complete one, then overlays
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # {"rois#qsm3#_disabled_": True}
+    sections: tuple[str, ...] = ()  # what runs instead of initialize, run and finalize
 
     @property
     def bundle_root(self) -> Path:
@@ -64,23 +57,13 @@ class RunArguments:
     def merged(self, source: str = "--") -> dict[str, Any]:
         """Apply the overlays and overrides, and leave references unresolved.
 
-        Args:
-            source: where the overrides stand, for messages.
-
-        Raises:
-            ValueError: for a key that nothing reads, or an override of the wrong type.
+        A ValueError refuses a key that nothing reads and an override of the wrong type; ``source``
+        is where it says that the overrides stand.
         """
         return self._applied(source)[0]
 
     def typed(self, source: str = "--") -> "RunArguments":
-        """The same with overrides in the types that the configs have there: no is False.
-
-        Args:
-            source: where the overrides stand, for messages.
-
-        Raises:
-            ValueError: for a key that nothing reads, or an override of the wrong type.
-        """
+        """Give the overrides the types that the configs have there, no is False, or refuse them."""
         return replace(self, overrides=self._applied(source)[1])
 
     def _applied(self, source: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -167,9 +150,8 @@ def _mark_of(folder: Path) -> tuple[Any, Any] | None:
 def mark_run(configs: Iterable[dict[str, Any]], folder: Path | None = None) -> None:
     """Let the configs of one run find their folder, and no other, when Python reads them.
 
-    Args:
-        configs: which are changed; one that names its root otherwise stays as it is.
-        folder: where they will be in ``configs``; None if nobody knows.
+    They will be in ``folder/configs``; None if nobody knows. One that names its root otherwise
+    stays as it is.
     """
     own = {"run": uuid.uuid4().hex, "made_in": None if folder is None else str(folder.resolve())}
     for config in configs:
@@ -210,11 +192,7 @@ def start_run(
 
 
 def check_run() -> None:
-    """Refuse overrides and overlay keys that no config knows, and end errors in one message.
-
-    Raises:
-        ValueError: naming the unknown key and the nearest known ones.
-    """
+    """Refuse keys that no config knows, naming the nearest, and end errors in one message."""
     arguments = run_arguments()
     if arguments is None:
         return
@@ -293,11 +271,7 @@ def inference_config(train: Mapping[str, Any], bundle_root: Path) -> dict[str, A
 
     What these refer to and the inference config lacks comes with them. The modules that the
     checkpoint handler leaves out of the weights (``training_only``, DPT in section 4.1.2) are left
-    out of the network too.
-
-    Args:
-        train: merged training config, references unresolved.
-        bundle_root: folder of the bundle.
+    out of the network too. References stay unresolved.
     """
     inference = ConfigParser.load_config_file(str(bundle_config(bundle_root, "inference")))
     own = inference.get("network_def", {})

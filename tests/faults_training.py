@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tiny_bundles import BUNDLES, TINY
 
-from mrn_components.system.files import locked
+from mrn_components.system.files import lock
 
 CONFIGS = BUNDLES / "mrn" / "configs"
 
@@ -133,5 +133,5 @@ def output_is_a_file(folder, cohort):
 @contextmanager
 def folder_in_use(folder, cohort):
     """Another process trains in the folder."""
-    with locked(folder / "out" / "models"):
+    with lock(folder / "out" / "models"):
         yield names(folder, cohort)

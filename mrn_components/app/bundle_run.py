@@ -13,10 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TextIO
 
 from mrn_components.data.tables import read_rows
-from mrn_components.system.files import locked
+from mrn_components.system.files import lock
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,20 @@ class BundleRun:
         Raises:
             RuntimeError: if the training or the prediction fails, or the folder is in use.
         """
-        with locked(self.folder) as lock:
+        with lock(self.folder) as claim:
             state = self.state()
             if state == "start":
                 # What a run leaves that was stopped before its first checkpoint.
                 for name in ("models", "tensorboard"):
                     shutil.rmtree(self.folder / name, ignore_errors=True)
-                self._call(self.train, lock, show)
+                self._call(self.train, claim, show)
             if state == "resume":
-                self._call([*self.train, "--resume", "True"], lock, show)
+                self._call([*self.train, "--resume", "True"], claim, show)
             if state != "done":
-                self._call(self.predict, lock, show)
+                self._call(self.predict, claim, show)
 
-    def _call(self, command: Sequence[str], lock: int, show: bool) -> None:
-        """Run a command, which shares the lock: it may outlive this process."""
+    def _call(self, command: Sequence[str], claim: TextIO, show: bool) -> None:
+        """Run a command, which shares the claim: it may outlive this process."""
         device = {} if self.device is None else {"CUDA_VISIBLE_DEVICES": str(self.device)}
         path = self.folder / "train.log"
         with (
@@ -84,7 +84,7 @@ class BundleRun:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                pass_fds=(lock,),
+                pass_fds=(claim.fileno(),),
                 env=os.environ | device,
             ) as process,
         ):

@@ -30,21 +30,15 @@ from mrn_components.regions.roi import ROI
 class Examination:
     """What the checks of a subject found, and what those of a cohort need of it.
 
-    Args:
-        subject: its id.
-        findings: the faults.
-        volumes: what was read, by key; files with faults of their own are not among them.
-        hashes: {image: {"file": hash of the bytes, "voxels": hash of the voxels}}, deep checks'.
-        fields: {"nm spacing x": 0.667, ...}, what the images' headers say.
-        boxes: {roi: voxels that it crops}, where a mask tells, deep checks'.
+    Deep checks have hashes of each image's bytes and voxels: {image: {"file": ..., "voxels": ...}}.
     """
 
-    subject: str
+    subject: str  # its id
     findings: list[Finding]
-    volumes: dict[str, Volume] = field(default_factory=dict)
+    volumes: dict[str, Volume] = field(default_factory=dict)  # files that could be read, by key
     hashes: dict[str, dict[str, str]] = field(default_factory=dict)
-    fields: dict[str, float | str] = field(default_factory=dict)
-    boxes: dict[str, Box] = field(default_factory=dict)
+    fields: dict[str, float | str] = field(default_factory=dict)  # of headers: "nm spacing x": 0.7
+    boxes: dict[str, Box] = field(default_factory=dict)  # {roi: voxels that it crops}, deep checks'
 
 
 def check_headers(

@@ -16,15 +16,10 @@ _MADE = ("desc", "seg", "label", "atlas", "space", "res", "den")
 
 @dataclass(kw_only=True)
 class BIDSCase(Case):
-    """A subject of a BIDS data set.
+    """A subject of a BIDS data set."""
 
-    Args:
-        session: its folders, ``("sub-01", "ses-1")``.
-        run: of its images, where there are several.
-    """
-
-    session: tuple[str, ...]
-    run: str | None
+    session: tuple[str, ...]  # its folders, ("sub-01", "ses-1")
+    run: str | None  # of its images, where there are several
 
 
 def is_bids(root: Path) -> bool:
@@ -37,11 +32,7 @@ def bids_cases(
 ) -> tuple[list[Case], str]:
     """Look for the sessions of a BIDS data set that have any of some images.
 
-    Args:
-        root: of the data set.
-        images: what to look for.
-        globs: names of each image's files, upper and lower case alike; the first that matches
-            decides.
+    The first of an image's ``globs`` that matches file names, in upper or lower case, decides.
 
     Returns:
         The cases, ``sub-01[_ses-1][_run-1]``, and which files were taken, for the user.

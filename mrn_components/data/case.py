@@ -15,26 +15,15 @@ SUFFIXES = (".nii.gz", ".nii")
 
 @dataclass(kw_only=True)
 class Case:
-    """A subject's files and what was found wrong while they were looked for.
+    """A subject's files and what was found wrong while they were looked for."""
 
-    Args:
-        subject: its id.
-        source: its folder, or the datalist.
-        where: folder or entry, for messages.
-        files: those that were found, by key: nm, qsm, mask_nm, ...
-        places: where the file of each key is looked for.
-        fields: ``label`` and ``person``, where the layout tells them.
-        covariates: what a datalist says beyond that.
-        findings: faults.
-    """
-
-    subject: str
-    source: Path
-    where: str
-    files: dict[str, Path] = field(default_factory=dict)
-    places: dict[str, Path] = field(default_factory=dict)
-    fields: dict[str, Any] = field(default_factory=dict)
-    covariates: dict[str, float | str] = field(default_factory=dict)
+    subject: str  # its id
+    source: Path  # its folder, or the datalist
+    where: str  # folder or entry, for messages
+    files: dict[str, Path] = field(default_factory=dict)  # that were found: nm, qsm, mask_nm, ...
+    places: dict[str, Path] = field(default_factory=dict)  # where the file of a key is looked for
+    fields: dict[str, Any] = field(default_factory=dict)  # label and person, if the layout tells
+    covariates: dict[str, float | str] = field(default_factory=dict)  # a datalist's other entries
     findings: list[Finding] = field(default_factory=list)
 
     def take(self, key: str, candidates: Sequence[Path], place: Path) -> None:
@@ -75,11 +64,7 @@ def existing(folder: Path, stems: Sequence[str]) -> list[Path]:
 
 
 def datalist_cases(table: Path, images: Mapping[str, Image]) -> list[Case]:
-    """List the subjects of a JSON datalist, whatever their entries lack.
-
-    Raises:
-        ValueError: for a file that is none.
-    """
+    """List the subjects of a datalist, whatever entries lack; a ValueError refuses other files."""
     if table.suffix != ".json":
         raise ValueError(
             f"{str(table)!r} is a file and no .json datalist; name one whose entries have the keys "
@@ -96,16 +81,13 @@ def _entry_case(entry: Any, number: int, table: Path, images: Mapping[str, Image
     if not isinstance(name, str):
         case.add("datalist-entry", table, f"entry {number} has no subject")
         return case
-    keys = list(file_stems(images))
-    for key in keys:
-        path = entry.get(key)
+    others = {key: value for key, value in entry.items() if key != "subject"}
+    for key in file_stems(images):
+        path = others.pop(key, None)
         case.take(key, [table.parent / path] if path and isinstance(path, str) else [], table)
-    case.fields = {key: entry[key] for key in ("label", "person") if entry.get(key) is not None}
-    if "person" in case.fields:
-        case.fields["person"] = str(case.fields["person"])
-    case.covariates = {
-        key: value
-        for key, value in entry.items()
-        if key not in ("subject", "label", "person", *keys) and isinstance(value, int | float | str)
-    }
+    if (label := others.pop("label", None)) is not None:
+        case.fields["label"] = label
+    if (person := others.pop("person", None)) is not None:
+        case.fields["person"] = str(person)
+    case.covariates = {k: v for k, v in others.items() if isinstance(v, int | float | str)}
     return case

@@ -4,7 +4,6 @@ import mmap
 import os
 import sys
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from monai.transforms import Compose
 from torch.utils.data import get_worker_info
 
 from mrn_components.data.tables import Subject, files_of
-from mrn_components.system.files import file_hash, remembered_hash
+from mrn_components.system.files import damaged_member, file_hash, remembered_hash
 
 _MAX_WORKERS = 256
 
@@ -81,7 +80,7 @@ class ROIDataset(PersistentDataset):
         if self.cache_dir is not None:
             key = self.hash_func(item_transformed).decode() + self.transform_hash
             entry = self.cache_dir / f"{key}.pt"
-            if entry.is_file() and not _is_intact(entry):
+            if entry.is_file() and damaged_member(entry) is not None:
                 warnings.warn(f"Cache entry {entry} is damaged; rebuilding it.", stacklevel=2)
                 entry.unlink(missing_ok=True)
         return super()._cachecheck(item_transformed)
@@ -101,10 +100,7 @@ class ROIDataset(PersistentDataset):
 
 
 def collate_subjects(batch: Sequence[Subject]) -> dict[str, Any]:
-    """Collate subjects whose crops differ in shape.
-
-    Args:
-        batch: subjects as the data set gives them.
+    """Collate B subjects whose crops differ in shape.
 
     Returns:
         The labels as a tensor (B,), int64 of classes and float32 of scores; every other key as the
@@ -147,12 +143,3 @@ def _with_imports(modules: set[str]) -> set[str]:
         }
         modules = {name for name in modules if name.startswith(package)}
     return found
-
-
-def _is_intact(entry: Path) -> bool:
-    """Check the checksums of a file that torch saved; torch itself checks none when loading."""
-    try:
-        with zipfile.ZipFile(entry) as archive:
-            return archive.testzip() is None
-    except zipfile.BadZipFile:
-        return False

@@ -20,18 +20,16 @@ class DataLeakageError(ValueError):
 def identify_subjects(
     subjects: Sequence[Subject], cache_dir: str | Path | None = None
 ) -> dict[str, frozenset[str]]:
-    """Collect the marks of each subject; two subjects with a mark in common are one person.
+    """Collect ``{subject: {"id SUBJ_000", "image 9f86d0...", ...}}``, the marks of each subject.
 
-    Marks are the subject's id, the person's name where the data set has it, and the hash of each
-    image's voxels, which compressing anew, another integer type or another order of the axes leave
-    as it is.
+    Two subjects with a mark in common are one person. Marks are the subject's id, the person's name
+    where the data set has it, and the hash of each image's voxels, which compressing anew, another
+    integer type or another order of the axes leave as it is.
 
     Args:
         subjects: what ``load_subjects`` returns; volumes that were read may stand for paths.
         cache_dir: folder that remembers the hashes of unchanged files; None reads every image.
 
-    Returns:
-        ``{subject: {"id SUBJ_000", "image 9f86d0...", ...}}``.
     """
     memo_dir = None if cache_dir is None else Path(cache_dir) / "digests"
     identities = {}
@@ -44,10 +42,9 @@ def identify_subjects(
 
 
 def check_disjoint(folds: Sequence[Sequence[str]], identities: Identities, path: Path) -> None:
-    """Refuse folds, lists of subjects, that share a person; the message names their file ``path``.
+    """Refuse folds, lists of subjects, that share a person, by a DataLeakageError that names them.
 
-    Raises:
-        DataLeakageError: naming the subjects, their folds and what to do.
+    It tells to delete the file ``path`` of the folds.
     """
     seen: dict[str, tuple[str, int]] = {}  # mark: first subject, its fold
     shared = []

@@ -19,18 +19,10 @@ def give_labels(
     *,
     alone: bool,
 ) -> list[Finding]:
-    """Give each subject its label, and note the lines and the subjects that do not fit.
+    """Give each subject its label; note faults of the subjects with them, return the table's.
 
-    Args:
-        cases: the subjects; faults of theirs are noted with them.
-        data: folder or datalist that they are from.
-        labels: what the user named; None takes a datalist's own, or the only csv in the folder.
-        need: how many labels.
-        target: what a label may be.
-        alone: take a single subject's line from the table of a whole cohort.
-
-    Returns:
-        The faults of the table.
+    Without a named table a datalist's own labels count, or the only csv in the folder ``data``. A
+    single subject (``alone``) may take its line from the table of a whole cohort.
     """
     if need == "none" or (labels is None and data.is_file()):
         for case in cases:

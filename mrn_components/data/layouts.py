@@ -25,37 +25,27 @@ class Need:
 
     Of images, as of masks: "all"; "alike", what any subject of the data set has; "some", one at
     least, the others are warned of; "given", what there is; "none", they are left out.
-
-    Args:
-        images: how many of the images.
-        masks: how many of the masks.
-        labels: "all", "given" where a table or a datalist has them, or "none".
-        every_folder: take every folder for a subject, whatever it holds.
     """
 
     images: Level = "all"
     masks: Level = "all"
-    labels: Literal["all", "given", "none"] = "all"
-    every_folder: bool = False
+    labels: Literal["all", "given", "none"] = "all"  # "given" by a table or a datalist
+    every_folder: bool = False  # take every folder for a subject, whatever it holds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
     """What a data set holds.
 
-    Args:
-        root: folder that paths are told relative to.
-        layout: which one it is, for the user.
-        subjects: dicts with ``subject``, the paths of the files that are there (``nm, qsm, mask_nm,
-            ...``), ``label`` and ``person`` where they are known; sorted by subject.
-        findings: faults of the subjects, of the tables, and what is lacking.
-        covariates: {subject: {"age": 63, "site": "A"}}, what a datalist says beyond the subjects.
+    Subjects are dicts with ``subject``, the paths of the files that are there (``nm, qsm, mask_nm,
+    ...``), ``label`` and ``person`` where they are known. A datalist may also tell covariates,
+    {subject: {"age": 63, "site": "A"}}.
     """
 
-    root: Path
-    layout: str
-    subjects: list[Subject]
-    findings: list[Finding]
+    root: Path  # folder that paths are told relative to
+    layout: str  # which one it is, for the user
+    subjects: list[Subject]  # sorted by subject
+    findings: list[Finding]  # faults of the subjects, of the tables, and what is lacking
     covariates: dict[str, dict[str, float | str]] = field(default_factory=dict)
 
     def of(self, subject: str) -> list[Finding]:
@@ -73,14 +63,7 @@ class Found:
         return problems
 
     def require_all(self, further: Iterable[Finding] = ()) -> list[Subject]:
-        """Return the subjects of a data set without an error.
-
-        Args:
-            further: findings of other checks.
-
-        Raises:
-            ValueError: listing every error.
-        """
+        """Return the subjects; a ValueError lists the errors, and those among ``further`` ones."""
         errors = [f for f in (*self.findings, *further) if f.severity == "error"]
         if errors:
             raise ValueError(
@@ -91,20 +74,12 @@ class Found:
         return self.subjects
 
     def require_some(self) -> None:
-        """Go on if any subject is without an error, for verbs that go on with the others.
-
-        Raises:
-            ValueError: listing every error, if there is none.
-        """
+        """Go on if any subject is without an error; else a ValueError lists every error."""
         if len(self.problems) >= len(self.subjects):
             self.require_all()
 
     def refuse_output(self, output_dir: str | Path) -> None:
-        """Refuse to write results between the images: their tables would be taken for labels.
-
-        Raises:
-            ValueError: if the folder is the data set, or holds an image.
-        """
+        """Refuse, by a ValueError, results between images: their tables would pass for labels."""
         files = [path for subject in self.subjects for path in files_of(subject).values()]
         folders = {path.parent.resolve() for path in files}
         if Path(output_dir).resolve() in {self.root.resolve(), *folders}:
@@ -272,11 +247,10 @@ def _judge_files(kind: str, level: Level, titles: Mapping[str, str], cases: Sequ
         if level == "none":
             case.files = {key: path for key, path in case.files.items() if key not in titles}
             continue
-        absent = [key for key in titles if key in case.places and key not in case.files]
+        absent = [key for key in titles if key in needed & case.places.keys() - case.files.keys()]
         for key in [key for key in titles if key in case.files and not lexists(case.files[key])]:
             case.add(kind, case.files.pop(key), f"no {titles[key]}")
         enough = level == "some" and any(key in case.files for key in titles)
         for key in absent:
-            if key in needed:
-                severity: Severity = "warning" if enough else "error"
-                case.add(kind, case.places[key], f"no {titles[key]}", severity)
+            severity: Severity = "warning" if enough else "error"
+            case.add(kind, case.places[key], f"no {titles[key]}", severity)

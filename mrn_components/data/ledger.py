@@ -31,17 +31,11 @@ _LIKE = 0.8  # slices of 0.8 times the thickness seen in training, or of 1 / 0.8
 
 
 class Ledger(NamedTuple):
-    """What a weight file says of the subjects that it was trained on.
+    """What a weight file says of the subjects that it was trained on."""
 
-    Args:
-        salt: of the hashes.
-        hashes: salted, of all that identifies a subject.
-        slices_mm: {image: (least, greatest)} distance of its slices, in mm.
-    """
-
-    salt: str
-    hashes: frozenset[str]
-    slices_mm: Mapping[str, Sequence[float]]
+    salt: str  # of the hashes
+    hashes: frozenset[str]  # of all that identifies a subject
+    slices_mm: Mapping[str, Sequence[float]]  # {image: (least, greatest)} distance of its slices
 
 
 class TrainingLedger:
@@ -55,9 +49,8 @@ class TrainingLedger:
     def __init__(self, *, subjects: Sequence[Subject], identities: Identities) -> None:
         marks = (identities[subject["subject"]] for subject in subjects)
         self.marks = frozenset[str]().union(*marks)
-        self.salt = secrets.token_hex(16)
-        self.hashes = _hash_marks(self.marks, self.salt)
-        self.slices_mm = _slices_of(subjects)
+        salt = secrets.token_hex(16)
+        self.ledger = Ledger(salt, _hash_marks(self.marks, salt), _slices_of(subjects))
 
     def differs_from(self, path: Path) -> bool:
         """Whether the weights at ``path`` were trained on other subjects, as far as they say."""
@@ -66,15 +59,14 @@ class TrainingLedger:
 
     def resume(self, path: Path) -> None:
         """Take over the ledger of the weights at ``path``, which training goes on from."""
-        earlier = read_ledger(path)
-        if earlier is not None:
-            self.salt = earlier.salt
-            self.hashes = earlier.hashes | _hash_marks(self.marks, self.salt)
+        if (earlier := read_ledger(path)) is not None:
+            hashes = earlier.hashes | _hash_marks(self.marks, earlier.salt)
+            self.ledger = Ledger(earlier.salt, hashes, self.ledger.slices_mm)
 
     def append_to(self, path: Path) -> None:
         """Append the ledger to a file that ``torch.save`` wrote."""
-        hashes = sorted(self.hashes)
-        record = {"salt": self.salt, "sha256": hashes, "slices_mm": self.slices_mm}
+        salt, hashes, slices_mm = self.ledger
+        record = {"salt": salt, "sha256": sorted(hashes), "slices_mm": slices_mm}
         append_record(path, _RECORD, record)
 
 
@@ -131,10 +123,7 @@ def find_trained_on(
 ) -> set[str]:
     """Name the subjects whose id, person or voxels of an image are in any of some ledgers.
 
-    Args:
-        subjects: what ``load_subjects`` returns; an image may be missing.
-        ledgers: what ``read_ledgers`` returns.
-        cache_dir: folder that remembers the hashes of images.
+    The folder ``cache_dir`` remembers the hashes of images; a subject may lack some.
     """
     if not ledgers:
         return set()
@@ -147,12 +136,7 @@ def find_trained_on(
 
 
 def unlike_training(slices_mm: Mapping[str, float], ledgers: Sequence[Ledger]) -> list[str]:
-    """Say which images have other slices than the weights were trained on.
-
-    Args:
-        slices_mm: distance of the slices of each image of a subject, in mm.
-        ledgers: what ``read_ledgers`` returns.
-    """
+    """Say which images of a subject, by the distance of their slices, are unlike the training's."""
     texts = []
     for image, found in slices_mm.items():
         seen = [number for ledger in ledgers for number in ledger.slices_mm.get(image, ())]
@@ -173,7 +157,9 @@ def check_training_subjects(
     allow: bool = False,
     cache_dir: str | Path | None = None,
 ) -> set[str]:
-    """Find the subjects that the weights were trained on, and refuse to evaluate on them.
+    """Name the subjects that the weights were trained on, and refuse to evaluate on them.
+
+    They are those whose id, person or voxels of an image are in a ledger.
 
     Args:
         subjects: what ``load_subjects`` returns.
@@ -181,9 +167,6 @@ def check_training_subjects(
         evaluation: whether metrics are wanted, which training subjects would make too good.
         allow: evaluate on training subjects nevertheless.
         cache_dir: folder that remembers the hashes of images.
-
-    Returns:
-        Names of the subjects whose id, person or voxels of an image are in a ledger.
 
     Raises:
         FileNotFoundError: if a weight file is missing.

@@ -34,13 +34,7 @@ _SEPARATORS = {"missing_rois": ";", "flags": "; "}
 def prediction(target: Target, output: Mapping[str, Any], index: int) -> dict[str, Any]:
     """Return what is predicted of a subject: columns and their cells, folds as lists.
 
-    Args:
-        target: what is predicted.
-        output: what ``DiagnosisOutputd`` makes of a batch.
-        index: of the subject in the batch.
-
-    Raises:
-        ValueError: if a number is not finite.
+    ``output`` is what ``DiagnosisOutputd`` makes of a batch, ``index`` the subject's place in it.
     """
     row: dict[str, Any] = {name: float(output[name][index]) for name in target.columns}
     check_finite(target, row.values())
@@ -60,11 +54,7 @@ def prediction(target: Target, output: Mapping[str, Any], index: int) -> dict[st
 
 
 def check_finite(target: Target, values: Iterable[float]) -> None:
-    """Refuse a prediction that is no number.
-
-    Raises:
-        ValueError: naming the number and the likely cause.
-    """
+    """Refuse a prediction that is no number, by a ValueError with the likely cause."""
     if wrong := [value for value in values if not math.isfinite(value)]:
         raise ValueError(
             f"{target.title} is {wrong[0]}: the weights are damaged, or the network diverged while "
@@ -102,11 +92,7 @@ def _flat(row: Mapping[str, Any], target: Target) -> dict[str, Any]:
 
 
 def predictions_file(path: str | Path) -> Path:
-    """Find the table: ``path`` itself, or ``predictions.csv`` in it.
-
-    Raises:
-        FileNotFoundError: if it is not there.
-    """
+    """Find the table, ``path`` itself or ``predictions.csv`` in it, or raise FileNotFoundError."""
     path = Path(path)
     file = path / PREDICTIONS if path.is_dir() else path
     if not file.is_file():
@@ -121,10 +107,6 @@ def read_predictions(table: Path, target: Target = HC_PD) -> dict[str, Any]:
 
     Other columns than ``subject`` and the target's are ignored, except ``trained_on`` and
     ``status``: subjects that failed or got no prediction are left out.
-
-    Args:
-        table: csv with a header.
-        target: what is predicted.
 
     Returns:
         {subject: P(PD), or a score}; of more than two classes {subject: [the probabilities]}.
@@ -152,20 +134,12 @@ def read_predictions(table: Path, target: Target = HC_PD) -> dict[str, Any]:
 
 
 def labels_file(labels: str | Path, predictions: Path) -> Path:
-    """Find the labels that a user named: ``predictions.csv`` in a folder, else a file.
-
-    Raises:
-        FileNotFoundError: if it is not there, neither as typed nor relative to the predictions.
-    """
+    """Find the labels that a user named: ``predictions.csv`` in a folder, else a file."""
     return predictions_file(labels) if Path(labels).is_dir() else find_labels(labels, predictions)
 
 
 def read_number(text: str, column: str, target: Target, where: str) -> float:
-    """Read a cell of a target's column.
-
-    Raises:
-        ValueError: naming the place ``where``, if it holds no number of the target's span.
-    """
+    """Read a cell of a target's column at a place ``where``, which messages name."""
     low, high = target.span
     try:
         value = float(text)

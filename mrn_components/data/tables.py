@@ -26,11 +26,7 @@ def files_of(subject: Subject, *, masks: bool = True) -> dict[str, Path]:
 
 
 def find_labels(labels: str | Path, data: Path) -> Path:
-    """The file of labels that a user named: as typed if it is there, else relative to the data.
-
-    Raises:
-        FileNotFoundError: if it is neither there nor in the folder ``data``, or beside that file.
-    """
+    """Return the file of labels that a user named: as typed, else in or beside ``data``."""
     folder = data if data.is_dir() else data.parent
     for place in (Path(labels), folder / labels):
         if place.is_file():
@@ -44,13 +40,9 @@ def find_labels(labels: str | Path, data: Path) -> Path:
 def read_labels(table: Path, target: Target = HC_PD) -> dict[str, float]:
     """Read the label of each subject: {subject: number of its class, or its score}.
 
-    Args:
-        table: csv without header whose rows are ``case_id,label[,person]``; a JSON datalist of
-            dicts with ``subject`` and ``label``; or a csv with a header that has both.
-        target: what a label may be.
-
-    Raises:
-        ValueError: for a faulty table or datalist, with the line or entry.
+    A table is a csv without header whose rows are ``case_id,label[,person]``; a JSON datalist of
+    dicts with ``subject`` and ``label``; or a csv with a header that has both. A ValueError names
+    the lines or entries that are faulty.
     """
     header = [] if table.suffix == ".json" else next(csv_lines(table), (1, []))[1]
     if "subject" in header:
@@ -106,14 +98,9 @@ def _entries(table: Path) -> Iterator[tuple[str, Any]]:
 
 
 def read_rows(table: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (file and line, {column: cell}) of each row of a table with a header.
+    """Yield (file and line, {column: cell}) of each row of a csv with a header.
 
-    Args:
-        table: the csv.
-        needed: columns that it must have beside ``subject``.
-
-    Raises:
-        ValueError: for a faulty table, with its line.
+    A ValueError names the line that is faulty, or what lacks of ``subject`` and the ``needed``.
     """
     places: dict[str, str] = {}
     lines = csv_lines(table)
@@ -141,11 +128,7 @@ def read_rows(table: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[st
 
 
 def read_entries(table: Path) -> list[Any]:
-    """The entries of a JSON datalist, as they stand there.
-
-    Raises:
-        ValueError: if it holds no list of subjects.
-    """
+    """Return the entries of a JSON datalist as they stand; a ValueError says that it has none."""
     try:
         content = json.loads(table.read_text(encoding="utf-8"))
     except ValueError as error:

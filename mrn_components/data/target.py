@@ -100,11 +100,7 @@ class Classes:
         return f"P({self.positive})"
 
     def parse(self, value: Any) -> int:
-        """Read a label: the number of a class, or its name.
-
-        Raises:
-            ValueError: naming what came and what is accepted.
-        """
+        """Read a label, the number of a class or its name; a ValueError names the accepted."""
         text = f"{value:g}" if isinstance(value, float) else str(value).strip().lower()
         known = {str(number): number for number in range(len(self.names))}
         known |= {name.lower(): number for number, name in enumerate(self.names)}
@@ -235,11 +231,7 @@ class Score:
         return self.range[0], self.range[1]
 
     def parse(self, value: Any) -> float:
-        """Read a score.
-
-        Raises:
-            ValueError: naming what came and what is accepted.
-        """
+        """Read a score; a ValueError names what came and the range."""
         try:
             number = float(value)
         except (TypeError, ValueError):

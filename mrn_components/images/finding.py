@@ -12,26 +12,15 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One fault of a subject, a file or a table.
+    """One fault of a subject, a file or a table."""
 
-    Args:
-        id: word for this kind of fault, the same in every message, table and test.
-        severity: "error" where results would be wrong or missing, "warning" where a person should
-            look.
-        found: what is there.
-        expected: what should be there.
-        fix: what to do, as an order.
-        file: path of the file or table; empty for a fault of the whole cohort.
-        subject: whose it is; empty for a fault of a table or of the whole cohort.
-    """
-
-    id: str
-    severity: Severity
-    found: str
-    expected: str
-    fix: str
-    file: str = ""
-    subject: str = ""
+    id: str  # word for this kind of fault, the same in every message, table and test
+    severity: Severity  # "error": results would be wrong or missing; "warning": a person must look
+    found: str  # what is there
+    expected: str  # what should be there
+    fix: str  # what to do, as an order
+    file: str = ""  # path of the file or table; empty for a fault of the whole cohort
+    subject: str = ""  # whose it is; empty for a fault of a table or of the whole cohort
 
     @property
     def place(self) -> str:

@@ -136,20 +136,19 @@ class Image:
         return np.setdiff1d(nonzero, list(self.ids)).tolist()
 
 
-def by_name(images: Mapping[str, Image]) -> dict[str, Image]:
-    """Return the images; raise ValueError for one whose key in a config is not its name."""
+def select_image(images: Mapping[str, Image], name: str) -> Image:
+    """Return one of a config's images by its name.
+
+    Raises:
+        ValueError: for a name that none has, or an image whose key in the config is not its name.
+    """
     for key, image in images.items():
         if key != image.name:
             raise ValueError(
                 f"images: {key!r} is an image of the name {image.name!r}, which data and datalists "
                 f"use; call it {image.name!r} in the config, or add name: {key}."
             )
-    return dict(images)
-
-
-def select_image(images: Mapping[str, Image], name: str) -> Image:
-    """Return one of a config's images by its name; raise ValueError for a name that none has."""
-    if name not in by_name(images):
+    if name not in images:
         raise ValueError(f"image must be one of {sorted(images)}, got {name!r}.")
     return images[name]
 

@@ -12,11 +12,7 @@ MAX_SHIFT_MM = 0.1  # between the corners of an image and its mask
 
 
 def check_mask(mask: Volume, image: Image, volume: Volume | None = None) -> None:
-    """Refuse a mask whose values are no ids of its image, or that lies on another grid than it.
-
-    Raises:
-        FaultyFileError: for the first fault.
-    """
+    """Refuse, by a FaultyFileError, a mask with values that are no ids, or on another grid."""
     on_grid = () if volume is None else grid_findings(volume, mask)
     for found in (*on_grid, *value_findings(mask, image)):
         raise FaultyFileError(found)

@@ -5,30 +5,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """What a kind of image shows, whatever its file is called.
+    """What a kind of image shows, whatever its file is called."""
 
-    Args:
-        title: how pages and messages call it.
-        bids: file names in BIDS, upper and lower case alike; the first that matches decides.
-        not_bids: file names in BIDS that match and show something else.
-        magnitude: its voxels are no less than 0; None where both occur, or nothing is known.
-        strong: range of the 99th percentile of the absolute values that a brain can have, in
-            ``unit``; None where units are arbitrary.
-        unit: the unit of ``strong``.
-        usual: what brains have, in ``unit``.
-        mistaken: a unit that it is often stored in, and how many ``unit`` one of that is.
-        positive: nuclei whose mean is positive in every brain.
-    """
-
-    title: str
-    bids: tuple[str, ...] = ()
-    not_bids: tuple[str, ...] = ()
-    magnitude: bool | None = None
+    title: str  # how pages and messages call it
+    bids: tuple[str, ...] = ()  # file names in BIDS, of either case; the first that matches decides
+    not_bids: tuple[str, ...] = ()  # file names in BIDS that match and show something else
+    magnitude: bool | None = None  # no voxel is below 0; None: both occur, or nothing is known
+    # Range of the 99th percentile of a brain's absolute values, in ``unit``; None: arbitrary units.
     strong: tuple[float, float] | None = None
     unit: str = ""
-    usual: str = ""
-    mistaken: tuple[str, int] = ("", 1)
-    positive: tuple[str, ...] = ()
+    usual: str = ""  # what brains have, in ``unit``
+    mistaken: tuple[str, int] = ("", 1)  # another unit of files, and how many ``unit`` one of it is
+    positive: tuple[str, ...] = ()  # nuclei whose mean is positive in every brain
 
 
 GENERAL = Quantity(title="image")

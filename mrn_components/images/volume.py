@@ -38,24 +38,18 @@ _silent = logging.Logger("nibabel's header checks", level=logging.CRITICAL)
 class Volume:
     """Voxels as a file stores them, and where they lie; what is computed from them is kept.
 
-    Args:
-        path: of the file, or what stands for it in messages.
-        stored: (X, Y, Z) on the axes of the file, before the scaling of the header.
-        affine: (4, 4) from voxels to mm, as nibabel and MONAI read it: the sform where its code is
-            one of NIfTI's and not 0, else the qform with such a code, else the voxel sizes.
-        slope: voxels are ``slope * stored + inter``.
-        inter: see ``slope``.
-        header: of the file; an empty one for voxels from memory.
-        sha256: hash of the file's bytes; "" for voxels from memory.
+    The affine is the one that nibabel and MONAI read: the sform where its code is one of NIfTI's
+    and not 0, else the qform with such a code, else the voxel sizes. Voxels from memory have an
+    empty header and no hash.
     """
 
-    path: Path
-    stored: np.ndarray
-    affine: np.ndarray
-    slope: float = 1.0
+    path: Path  # of the file, or what stands for it in messages
+    stored: np.ndarray  # (X, Y, Z) on the axes of the file, before the scaling of the header
+    affine: np.ndarray  # (4, 4) from voxels to mm
+    slope: float = 1.0  # voxels are slope * stored + inter
     inter: float = 0.0
     header: Header = field(default_factory=nibabel.Nifti1Header)
-    sha256: str = ""
+    sha256: str = ""  # of the file's bytes
 
     def __fspath__(self) -> str:
         """Return the path, so that a volume can stand wherever a file is named."""
@@ -119,15 +113,10 @@ class Volume:
 
 
 def read_header(path: str | Path) -> Header:
-    """Read the header of a .nii or .nii.gz file alone.
-
-    Raises:
-        FaultyFileError: for a file that is no NIfTI volume of a possible size, or too short.
-    """
+    """Read the header of a .nii or .nii.gz file alone; a FaultyFileError says what is wrong."""
     path = Path(path)
     with reading(path):
-        pieces = read_content(path, lambda _: None)
-        return _parse(path, _first_bytes(path, pieces))
+        return _parse(path, _first_bytes(path, read_content(path, lambda _: None)))
 
 
 def read_volume(path: str | Path) -> Volume:

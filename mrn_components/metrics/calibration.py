@@ -14,18 +14,14 @@ class ReliabilityBin(NamedTuple):
     low: float  # lower edge of the bin
     subjects: int
     diseased: int  # those of them with label 1
-    mean_prob: float  # their mean P(PD)
+    mean_prob: float  # of the subjects
 
 
 def reliability_bins(prob: np.ndarray, truth: np.ndarray) -> list[ReliabilityBin]:
-    """Group subjects into ten equally wide bins of P(PD), empty ones left out.
+    """Group subjects by their P(PD) into ten equally wide bins, empty ones left out.
 
     The bins are scikit-learn's: closed above, and 0 belongs to the first. Its
     ``calibration_curve`` does not say how many subjects a bin holds.
-
-    Args:
-        prob: P(PD) of each subject.
-        truth: label of each subject, 0 or 1.
     """
     edges = np.linspace(0, 1, NUM_BINS + 1)
     number = np.searchsorted(edges[1:-1], prob)

@@ -57,12 +57,8 @@ def compare_classes(prob_a: Scores, prob_b: Scores, labels: Labels) -> Compariso
     """Test whether models A and B differ on the same subjects of several classes.
 
     The mean ROC AUCs of each class against the rest are compared by a paired bootstrap that keeps
-    the number of subjects of each class, the accuracies by McNemar's exact test.
-
-    Args:
-        prob_a: probability of each class (N, K) by model A.
-        prob_b: the same by model B.
-        labels: number of each subject's class.
+    the number of subjects of each class, the accuracies by McNemar's exact test. Probabilities are
+    (N, K), labels the numbers of the classes.
 
     Returns:
         ``{"roc_auc": ..., "accuracy": ...}`` with the keys of ``compare_diagnoses``; the bootstrap
@@ -77,11 +73,6 @@ def compare_classes(prob_a: Scores, prob_b: Scores, labels: Labels) -> Compariso
 def compare_scores(values_a: Scores, values_b: Scores, labels: Scores) -> Comparison:
     """Test by a paired bootstrap whether models A and B predict a score differently.
 
-    Args:
-        values_a: predicted score of each subject by model A.
-        values_b: the same by model B.
-        labels: true score of each subject.
-
     Returns:
         ``{"pearson": {"difference", "low", "high", "p": None, "method", "verdict"}, "mae": ...}``.
     """
@@ -94,12 +85,7 @@ def compare_scores(values_a: Scores, values_b: Scores, labels: Scores) -> Compar
 
 
 def format_comparison(comparison: Comparison, names: Sequence[str]) -> str:
-    """Lay a comparison out as text, one line a test.
-
-    Args:
-        comparison: what ``compare_diagnoses`` returns.
-        names: of models A and B.
-    """
+    """Lay a comparison of models with two names out as text, one line a test."""
     lines = ["{} minus {}".format(*names)]
     for name, test in comparison.items():
         value = "-" if test["difference"] is None else f"{test['difference']:+.3f}"

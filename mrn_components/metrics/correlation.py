@@ -14,12 +14,7 @@ from mrn_components.metrics.scores import Metric
 
 
 def score_metrics(values: Any, labels: Any, seed: int = 1) -> dict[str, Metric]:
-    """Score predictions of a number by its correlation with the label, and by the error.
-
-    Args:
-        values: predicted score of each subject (N,).
-        labels: true score of each subject (N,).
-        seed: seed of the bootstrap.
+    """Score predictions (N,) of a number by correlation with the labels (N,), and by the error.
 
     Returns:
         ``{"pearson": {"value", "low", "high", "method"}, "spearman": ..., "mae": ...}``, the mean

@@ -69,12 +69,7 @@ def class_metrics(
 
     Intervals: Wilson's for the accuracy, DeLong's for the ROC AUC of each class against the rest,
     else percentiles of 2000 bootstrap resamples that keep the number of subjects of each class.
-
-    Args:
-        prob: probability of each class (N, K), 0 to 1.
-        labels: number of each subject's class (N,).
-        names: of the classes.
-        seed: seed of the bootstrap.
+    Probabilities are (N, K), 0 to 1, labels the numbers of the classes (N,).
 
     Returns:
         ``{"accuracy": {"value", "low", "high", "method"}, "f1_macro": ..., "balanced_accuracy":
@@ -112,11 +107,7 @@ def class_metrics(
 
 
 def format_metrics(metrics: Mapping[str, Metric]) -> str:
-    """Lay metrics out as an aligned text table.
-
-    Args:
-        metrics: what ``diagnosis_metrics`` returns.
-    """
+    """Lay metrics out as an aligned text table."""
     rows = [("metric", "value", f"{CONFIDENCE:.0%} interval")]
     for name, metric in metrics.items():
         value = "-" if metric["value"] is None else f"{metric['value']:.3f}"

@@ -21,23 +21,13 @@ Z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))  # half width in standard errors
 
 
 def wilson_interval(successes: int, total: int) -> Metric:
-    """Wilson's interval of a proportion.
-
-    Args:
-        successes: 0 to ``total``.
-        total: number of subjects, at least 1.
-    """
+    """Wilson's interval of a proportion, of ``total`` subjects, at least 1."""
     interval = stats.binomtest(successes, total).proportion_ci(CONFIDENCE, method="wilson")
     return {"low": float(interval.low), "high": float(interval.high), "method": "Wilson"}
 
 
 def delong_interval(prob: np.ndarray, truth: np.ndarray) -> Metric:
-    """DeLong's interval of the ROC AUC, cut to 0 to 1.
-
-    Args:
-        prob: P(PD) of each subject.
-        truth: label of each subject, 0 or 1.
-    """
+    """DeLong's interval of the ROC AUC of P(PD), cut to 0 to 1, given labels 0 and 1."""
     if min(np.sum(truth == label) for label in (0, 1)) < 2:
         return undefined_interval("DeLong", FEW_SUBJECTS)
     auc, error = auc_and_error(*placements(prob, truth))
@@ -51,10 +41,6 @@ def placements(prob: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndar
 
     Midranks count in O(n log n) (Sun and Xu 2014, doi:10.1109/LSP.2014.2337313). The counts are
     multiples of 1/2, so that equal ones are equal to the last bit.
-
-    Args:
-        prob: P(PD) of each subject.
-        truth: label of each subject, 0 or 1.
 
     Returns:
         Of each PD subject the number of HC subjects below it, and of each HC subject the number
@@ -70,11 +56,8 @@ def placements(prob: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndar
 def auc_and_error(below: np.ndarray, above: np.ndarray) -> tuple[float, float]:
     """Return an AUC and DeLong's standard error, or those of a difference, from ``placements``.
 
-    DeLong et al. 1988, doi:10.2307/2531595. The error is exactly 0 where neither array varies.
-
-    Args:
-        below: of each PD subject, at least two; of a difference of AUCs the differences.
-        above: of each HC subject, at least two.
+    Of a difference of AUCs it takes the differences; of each class at least two. The error is
+    exactly 0 where neither array varies. DeLong et al. 1988, doi:10.2307/2531595.
     """
     m, n = len(below), len(above)
     variance = below.var(ddof=1) / (m * n**2) + above.var(ddof=1) / (n * m**2)
@@ -84,10 +67,8 @@ def auc_and_error(below: np.ndarray, above: np.ndarray) -> tuple[float, float]:
 def bootstrap_interval(classes: Sequence[np.ndarray], statistic: Callable, seed: int) -> Metric:
     """Percentiles of 2000 resamples that keep the number of subjects of each class.
 
-    Args:
-        classes: of each class its subjects' numbers, P(PD) or their place in an array.
-        statistic: vectorised function of the classes and of ``axis``.
-        seed: seed of the resamples.
+    A class is its subjects' numbers, P(PD) or their place in an array; the statistic is a
+    vectorised function of the classes and of ``axis``.
     """
     if min(map(len, classes)) < 2:
         return undefined_interval("bootstrap", FEW_SUBJECTS)

@@ -45,10 +45,7 @@ def class_recall(*found: np.ndarray, axis: int = -1) -> np.ndarray:
 def mean_auc(prob: np.ndarray, *members: np.ndarray, axis: int = -1) -> np.ndarray:
     """Mean of the ROC AUCs of each class against the rest.
 
-    Args:
-        prob: probabilities (N, K).
-        members: numbers of the subjects of each class (..., n).
-        axis: of the subjects.
+    The probabilities are (N, K), the numbers of the ``members`` of each class (..., n).
     """
     aucs = []
     for number, own in enumerate(members):

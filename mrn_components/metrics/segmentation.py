@@ -33,16 +33,8 @@ def score_masks(
 ) -> dict[int, MaskScore]:
     """Score every label of two masks on one grid.
 
-    The Hausdorff distance in voxels is the organisers' (medpy's ``hd`` without spacing).
-
-    Args:
-        predicted: (X, Y, Z) label ids.
-        truth: (X, Y, Z) label ids.
-        labels: ids to score, from 1.
-        spacing_mm: edges of a voxel in mm.
-
-    Returns:
-        {label: its score}, all of ``labels``.
+    The Hausdorff distance in voxels is the organisers' (medpy's ``hd`` without spacing). Masks hold
+    label ids (X, Y, Z), of which those from 1 are scored.
 
     Raises:
         ValueError: for masks of unequal shapes or that are no integers, or a spacing that does not

@@ -11,11 +11,7 @@ def shapley_values(
     """Compute the Shapley value of each player of a cooperative game, exactly.
 
     A player's value is its marginal contribution, averaged over the orders in which the players
-    may join. They sum to ``value`` of all players less that of none.
-
-    Args:
-        value: of every subset of the players.
-        players: the n players.
+    may join. They sum to the ``value`` of the set of all players less that of the empty one.
     """
     n = len(players)
     result = {}

@@ -135,10 +135,9 @@ class DPTHead(nn.Module):
         sizes: Sequence[tuple[int, int]],
         rois: Sequence[str],
     ) -> list[Tensor | None]:
-        """Segment the nuclei of each volume from four packed token sets (N, C), shallow to deep.
+        """Map four packed token sets (N, C), shallow to deep, to float32 logits (K, D, H, W).
 
-        Returns:
-            Logits (K, D, H, W) of each volume, float32; None for one whose ROI has no nuclei.
+        There are logits for each volume; None for one whose ROI has no nuclei.
         """
         unpacked = zip(*(unpack(level, grids) for level in levels), strict=True)
         masks: list[Tensor | None] = []
@@ -153,15 +152,7 @@ class DPTHead(nn.Module):
         return masks
 
     def fuse(self, levels: Sequence[Tensor], grid: VolumeGrid) -> Tensor:
-        """Fused map of a few slices on the 4x patch grid.
-
-        Args:
-            levels: four token sets (D, n, C), shallow to deep.
-            grid: layout of a slice.
-
-        Returns:
-            Map of ``fusion_channels``, (D, F, 4h, 4w).
-        """
+        """Fuse four token sets (D, n, C) of a few slices, shallow to deep, into (D, F, 4h, 4w)."""
         maps = []
         for i, tokens in enumerate(levels):
             patches = self.norm(tokens[:, grid.prefix :]).transpose(1, 2)

@@ -53,13 +53,10 @@ class FoldEnsemble(nn.Module):
 def merge_logits(members: list[Tensor], name: str) -> dict[str, Tensor]:
     """Average the probabilities, or the scores, of several predictions, and keep them all.
 
-    Args:
-        members: logits (B, ..., O) of each prediction; one output is a score.
-        name: key of the members in the result.
-
     Returns:
-        "logits" (B, ..., O), whose softmax is the mean of the members' softmaxes, or the mean
-        score; NaN where a member is. Under ``name`` the members side by side (B, M, ..., O).
+        "logits" (B, ..., O), whose softmax is the mean of the softmaxes of the M members (B, ...,
+        O), or the mean score, where O is 1; NaN where a member is. Under ``name`` the members side
+        by side (B, M, ..., O).
     """
     stacked = stack(members, dim=1)
     if stacked.shape[-1] == 1:

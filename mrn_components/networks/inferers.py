@@ -36,8 +36,8 @@ class TTAInferer(Inferer):
         Args:
             inputs: B crops (..., D, H, W) of each ROI; columns W run from right to left.
             network: maps them to "logits" (B, O), an ensemble also to "fold_logits" (B, F, O).
-            args: further arguments of the network.
-            kwargs: further arguments of the network.
+            args: of the network, as ``kwargs``.
+            kwargs: of the network.
 
         Returns:
             The network's output. With ``mirror``, logits are those of the mean probabilities of
@@ -116,9 +116,5 @@ class MaskedStatesInferer(Inferer):
 
 
 def masked_states(rois: Sequence[str]) -> list[tuple[str, ...]]:
-    """The subsets of ROIs to mask, in the order of Table 4: none, one, two, ..., all.
-
-    Args:
-        rois: names of the R ROIs.
-    """
+    """The subsets of ROIs to mask, in the order of Table 4: none, one, two, ..., all."""
     return [masked for count in range(len(rois) + 1) for masked in combinations(rois, count)]

@@ -25,11 +25,9 @@ def mask_images(
 ) -> dict[str, Sequence[Tensor]]:
     """Replace the voxels of the masked ROIs in all channels; the crops keep their geometry.
 
-    Args:
-        images: B crops (channels, D, H, W) in [0, 1] of each ROI.
-        masked: names of the ROIs to hide.
-        mode: "voxels" puts zeros; "noise" uniform noise in [0, 1), the same for the same crop of
-            the same ROI; "mean" each channel's mean; "token" leaves the crops to ``mask_tokens``.
+    Of B crops (channels, D, H, W) in [0, 1] of each ROI the mode "voxels" makes zeros; "noise"
+    uniform noise in [0, 1), the same for the same crop of the same ROI; "mean" each channel's mean;
+    "token" leaves the crops to ``mask_tokens``.
     """
     if mode == "token":
         return dict(images)
@@ -42,11 +40,7 @@ def mask_images(
 def mask_tokens(patient: Tensor, rois: Sequence[str], masked: Collection[str], mode: str) -> Tensor:
     """Replace the masked ROIs' tokens by zeros in mode "token", which leaves no information at all.
 
-    Args:
-        patient: ROI tokens side by side (B, R * C).
-        rois: the R ROIs in the order of their tokens.
-        masked: names of the ROIs to hide.
-        mode: how an ROI is hidden; "token" is the only one that acts here.
+    The tokens of the R ``rois`` lie side by side in ``patient`` (B, R * C); other modes leave them.
     """
     if mode != "token" or not masked:
         return patient

@@ -13,14 +13,7 @@ from mrn_components.networks.masking import MaskMode, check_mask_mode, mask_imag
 from mrn_components.networks.precision import PRECISIONS, autocast
 from mrn_components.networks.res import RES
 from mrn_components.networks.tensors import TensorNetwork, tensor_class
-
-
-class HasClasses(Protocol):
-    """What a network needs to know of an ROI."""
-
-    @property
-    def num_classes(self) -> int:
-        """Classes K of the crop's mask, background included; 1 where the ROI has no nuclei."""
+from mrn_components.regions.roi import ROI
 
 
 class HasOutputs(Protocol):
@@ -43,11 +36,7 @@ class VolumeEncoder(Protocol):
     channels: int
 
     def build(self, num_classes: Mapping[str, int]) -> None:
-        """Create the parameters that depend on the ROIs; MRN calls this once.
-
-        Args:
-            num_classes: classes K of each ROI's mask, background included.
-        """
+        """Create what depends on the ROIs' classes K, background included; MRN calls this once."""
 
     def __call__(
         self, volumes: Sequence[Tensor], rois: Sequence[str]
@@ -104,7 +93,7 @@ class MRN(nn.Module):
     def __init__(
         self,
         *,
-        rois: Mapping[str, HasClasses],
+        rois: Mapping[str, ROI],
         res: RES | None = None,
         encoder: VolumeEncoder | None = None,
         target: HasOutputs | None = None,
@@ -170,10 +159,7 @@ class MRN(nn.Module):
                     f"{list(self.rois)}; the first is `image`, the others go by these names."
                 )
             return self.on_tensors()(image, **others)
-        return self._diagnose(image)
-
-    def _diagnose(self, images: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
-        images = mask_images(images, self.masked_rois, self.mask_mode)
+        images = mask_images(image, self.masked_rois, self.mask_mode)
         volumes, rois = _gather(images, self.in_channels)
         with autocast(volumes[0].device, self.precision):
             roi_tokens, masks = self.roi_encoder(volumes, rois)  # (R * B, C), Eq. 4
@@ -211,7 +197,7 @@ class MRN(nn.Module):
 
 
 def _check_arguments(
-    rois: Mapping[str, HasClasses], masked_rois: Sequence[str], mask_mode: str, precision: str
+    rois: Mapping[str, ROI], masked_rois: Sequence[str], mask_mode: str, precision: str
 ) -> None:
     if not rois:
         raise ValueError("network rois must name at least one ROI, got none.")

@@ -13,19 +13,12 @@ from torch import Tensor, cat
 
 
 class VolumeGrid(NamedTuple):
-    """Where the tokens of one volume lie.
+    """Where the tokens of one volume lie."""
 
-    Attributes:
-        depth: slices D.
-        height: patches h along a slice's rows.
-        width: patches w along a slice's columns.
-        prefix: tokens of a slice before its patches; the first is the slice token.
-    """
-
-    depth: int
-    height: int
-    width: int
-    prefix: int = 1
+    depth: int  # slices D
+    height: int  # patches h along a slice's rows
+    width: int  # patches w along a slice's columns
+    prefix: int = 1  # tokens of a slice before its patches; the first is the slice token
 
     @property
     def per_slice(self) -> int:

@@ -67,11 +67,7 @@ class RES(nn.Module):
                 part.set_grad_checkpointing()
 
     def build(self, num_classes: Mapping[str, int]) -> None:
-        """Create the parameters of the parts; MRN calls this once.
-
-        Args:
-            num_classes: classes K of each ROI's mask, background included.
-        """
+        """Create the parts' parameters, given the classes K of each ROI; MRN calls this once."""
         for part in (self.ffa, self.sfa):
             if part is not None:
                 part.build(self.channels, self.encoder.num_heads)

@@ -70,11 +70,7 @@ class TensorNetwork(nn.Module):
 
 
 def tensor_form(part: Any, *args: Any) -> nn.Module:
-    """Return ``part.on_tensors(...)``.
-
-    Raises:
-        TypeError: for a part without it, which can be trained but not exported.
-    """
+    """Return ``part.on_tensors(...)``; a part without it can be trained but not exported."""
     if not hasattr(part, "on_tensors"):
         raise TypeError(
             f"{type(part).__name__} has no method `on_tensors`, without which a network cannot be "
@@ -87,13 +83,9 @@ def tensor_form(part: Any, *args: Any) -> nn.Module:
 def tensor_class(others: tuple[str, ...]) -> type[TensorNetwork]:
     """Make the class whose ``forward`` maps ``image``, the first ROI, and ``others`` to logits.
 
-    TorchScript compiles no ``**others``, and reads the source of what it compiles.
-
-    Args:
-        others: names of the ROIs after the first; their tensors are optional.
-
-    Raises:
-        ValueError: for a name that cannot be an argument's.
+    The tensors of the other ROIs are optional arguments of these names, or a ValueError says which
+    name cannot be one. TorchScript compiles no ``**others``, and reads the source of what it
+    compiles.
     """
     for name in others:
         known = iskeyword(name) or name in ("self", "image", "others")

@@ -9,11 +9,7 @@ from mrn_components.system.files import check_digest
 
 
 def read_weights(path: str, advice: str) -> dict[str, Tensor]:
-    """Read a .pth, .bin or .safetensors file.
-
-    Args:
-        path: the file.
-        advice: what to type, for the messages.
+    """Read a .pth, .bin or .safetensors file; messages end with an ``advice`` what to type.
 
     Raises:
         FileNotFoundError: if there is no such file.

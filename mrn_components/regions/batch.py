@@ -35,13 +35,9 @@ class PrepareROIBatch:
         non_blocking: bool = False,
         **to_kwargs: Any,
     ) -> tuple[dict[str, list[Tensor]], dict[str, Any]]:
-        """Prepare a batch.
+        """Prepare what ``collate_subjects`` returns: B crops (C, D, H, W) for each ROI.
 
-        Args:
-            batchdata: what ``collate_subjects`` returns: B crops (C, D, H, W) for each ROI.
-            device: where the crops go.
-            non_blocking: do not wait until they are there, where the memory is pinned.
-            to_kwargs: further arguments of ``Tensor.to``.
+        The other arguments are those of ``Tensor.to``.
 
         Returns:
             Images, for each ROI B tensors (C, D, H, W) in [0, 1], and targets: ``label`` (B,) if

@@ -90,11 +90,7 @@ class ROI:
 
 
 def images_of(rois: Mapping[str, ROI]) -> dict[str, Image]:
-    """Return the images that some ROIs are taken from, by name, in the order of the ROIs.
-
-    Raises:
-        ValueError: for two different images of one name.
-    """
+    """Return the images of some ROIs by name, in the ROIs' order; refuse two images of one name."""
     images: dict[str, Image] = {}
     for name, roi in rois.items():
         if images.setdefault(roi.image.name, roi.image) != roi.image:

@@ -33,12 +33,10 @@ class ScaleImagesd(Transform):
 
 
 def scale_crop(crop: torch.Tensor, mask: torch.Tensor, image: Image) -> torch.Tensor:
-    """Scale a crop of an image that has a ``relative_window`` to [0, 1]; what lies beyond is cut.
+    """Scale a crop (1, D, H, W) of an image that has a ``relative_window`` to [0, 1].
 
-    Args:
-        crop: (1, D, H, W), in the image's arbitrary units.
-        mask: of the same shape; what is not 0 is nuclei, whose surroundings give the unit.
-        image: what the crop is of; without a ``relative_window`` the crop is returned as it is.
+    What lies beyond is cut. The surroundings of the nuclei, where the ``mask`` of the same shape is
+    0, give the unit. Crops of other images are returned as they are.
     """
     if image.relative_window is None:
         return crop

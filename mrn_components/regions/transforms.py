@@ -1,4 +1,4 @@
-"""From volumes to regions of interest, and from predictions to what stock metrics read.
+"""From volumes to regions of interest.
 
 Shapes: X Y Z voxels of a volume; D slices, H rows, W columns of a crop.
 """

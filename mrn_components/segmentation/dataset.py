@@ -30,13 +30,8 @@ def write_dataset(
     Files of the challenge's orientation are linked, others are written anew in it, since nnU-Net
     sees the axes of a file and not the directions in its header. A quantitative image, which has a
     window, gets nnU-Net's scheme for that (one range and mean for all subjects); others, such as
-    NM, are normalised each by itself.
-
-    Args:
-        subjects: what ``load_subjects`` returns, with masks.
-        folds: what ``split_folds`` returns; nnU-Net trains on the same.
-        image: to segment; the ids of its nuclei must count from 1 without a gap.
-        raw_dir: folder of nnU-Net's raw data sets.
+    NM, are normalised each by itself. nnU-Net trains on the same ``folds``, and needs ids of the
+    image's nuclei that count from 1 without a gap.
 
     Raises:
         ValueError: for ids with a gap, and for a volume or a mask that ``ReadVolumesd`` refuses.

@@ -109,15 +109,8 @@ class NucleiRegionInferer(Inferer):
     def logits(self, image: Tensor, network: Callable[..., Tensor]) -> Tensor:
         """Average the network's logits over windows, which lie and weigh as nnU-Net's.
 
-        Args:
-            image: (1, 1, D, H, W), normalised, with the plan's spacing and orientation.
-            network: maps a patch to logits.
-
-        Returns:
-            Logits (1, 1 + K, D, H, W).
-
-        Raises:
-            ValueError: if they are not finite.
+        The image (1, 1, D, H, W), normalised, has the plan's spacing and orientation; the logits
+        are (1, 1 + K, D, H, W). A ValueError says that they are not finite.
         """
         from nnunetv2.inference.sliding_window_prediction import (
             compute_gaussian,

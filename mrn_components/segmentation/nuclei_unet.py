@@ -61,13 +61,9 @@ class NucleiUNet(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Segment patches.
+        """Map normalised patches (B, 1, D, H, W), of the plan's spacing and orientation, to logits.
 
-        Args:
-            image: normalised patches (B, 1, D, H, W) with the plan's spacing and orientation.
-
-        Returns:
-            Logits (B, 1 + K, D, H, W); channel 0 is background, channel i is label id i.
+        They are (B, 1 + K, D, H, W); channel 0 is background, channel i is label id i.
         """
         # ONNX has no convolution in bf16: exports compute in float32.
         precision = "fp32" if torch.compiler.is_exporting() else self.precision

@@ -31,15 +31,12 @@ _SCHEMES = {f"{name}Normalization" for name in ("CT", "No", "RGBTo01", "RescaleT
 
 
 def read_plan(plan: str | Path | Plan) -> Plan:
-    """Read a plan.
+    """Read a plan from a JSON file, or check one that was read.
 
     Its keys: ``image``, its name; ``labels``, the number of ids in masks, which count from 1;
     ``folds``, the number of networks whose logits are averaged; ``spacing_mm`` and ``patch_voxels``
     along ``ORIENTATION``; ``normalization``, a class of nnU-Net (``scheme``) and
     its arguments (``use_mask``, ``intensity``); ``architecture``, as in nnU-Net's own plans.
-
-    Args:
-        plan: JSON file, or the plan itself.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -102,13 +99,7 @@ def _named_code(plan: Plan) -> list[tuple[Any, set[Any]]]:
 
 
 def export_plan(image: Image, plans: Mapping[str, Any], num_folds: int) -> dict[str, Any]:
-    """Take from nnU-Net's plans what inference needs.
-
-    Args:
-        image: that was segmented.
-        plans: content of nnU-Net's plans file.
-        num_folds: networks whose logits are averaged.
-    """
+    """Take from nnU-Net's plans what inference with the networks of some folds needs."""
     chosen = plans["configurations"][CONFIGURATION]
     return {
         "image": image.name,

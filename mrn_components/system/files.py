@@ -94,14 +94,14 @@ def check_digest(path: Path) -> None:
     if digest_path(path).is_file():
         with digest_path(path).open(encoding="utf-8", errors="replace") as file:
             expected = "".join(file.read(200).split()[:1])
-        if (found := _known_sha256(*known)) != expected:
+        if (found := _remembered(file_hash, *known)) != expected:
             raise DamagedFileError(
                 f"{path} is damaged: its SHA-256 begins with {found[:12]}, and "
                 f"{digest_path(path).name} says {expected[:12] or 'nothing'}. Copy it again, or "
                 "use another file. If you changed it on purpose, delete the .sha256 file."
             )
     elif zipfile.is_zipfile(path):
-        if (member := _damaged_member(*known)) is not None:
+        if (member := _remembered(damaged_member, *known)) is not None:
             raise DamagedFileError(
                 f"{path} is damaged: the checksum of {member} in it is another. Copy it again, or "
                 "use another file."
@@ -110,16 +110,23 @@ def check_digest(path: Path) -> None:
         _logger.warning("%s has no checksums: whether it is damaged cannot be seen.", path)
 
 
-def existing_file(*, path: str, hint: str) -> str:
-    """Return ``path`` if it is a file and undamaged, as far as ``check_digest`` can tell.
+def damaged_member(path: Path) -> str | None:
+    """The first member of a zip archive whose bytes do not have its checksum, or what else is."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                return "packed members, which torch.save never writes,"
+            return archive.testzip()
+    except Exception as error:  # whatever a broken archive brings about
+        return f"its archive ({type(error).__name__})"
 
-    Args:
-        path: file that the config is about to read.
-        hint: what to type when it is missing.
+
+def existing_file(*, path: str, hint: str) -> str:
+    """Return ``path``, which a config is about to read, if it is a file and undamaged.
 
     Raises:
-        FileNotFoundError: with the hint.
-        DamagedFileError: if it is not the file that was written.
+        FileNotFoundError: with the ``hint`` what to type.
+        DamagedFileError: if it is not the file that was written, as ``check_digest`` can tell.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is not there. {hint}")
@@ -200,7 +207,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def lock(folder: Path) -> TextIO:
-    """Claim a folder for this process and those it starts, until the returned file is closed.
+    """Claim a folder until the returned file is closed here and in processes that inherited it.
 
     Raises:
         RuntimeError: if another process has it.
@@ -234,13 +241,6 @@ def lock(folder: Path) -> TextIO:
     return file
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[int]:
-    """``lock`` a folder for a block; yields the descriptor, which a child may inherit."""
-    with lock(folder) as file:
-        yield file.fileno()
-
-
 def _explain(error: BaseException, path: Path) -> None:
     """Raise what the user can act on, if the cause is the disk or a permission."""
     cause: BaseException | None = error  # torch's writer hides the error of the disk behind its own
@@ -271,18 +271,6 @@ def _flush_folder(folder: Path) -> None:
 
 
 @lru_cache(maxsize=64)
-def _known_sha256(path: Path, _size: int, _changed_ns: int) -> str:
-    """The SHA-256 of a file that may be asked for again: gigabytes take seconds."""
-    return file_hash(path)
-
-
-@lru_cache(maxsize=64)
-def _damaged_member(path: Path, _size: int, _changed_ns: int) -> str | None:
-    """The first member of a zip archive whose bytes do not have its checksum."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                return "packed members, which torch.save never writes,"
-            return archive.testzip()
-    except Exception as error:  # whatever a broken archive brings about
-        return f"its archive ({type(error).__name__})"
+def _remembered(compute: Callable[[Path], Any], path: Path, _size: int, _changed_ns: int) -> Any:
+    """What is computed of a file that may be asked for again: gigabytes take seconds."""
+    return compute(path)

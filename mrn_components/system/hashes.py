@@ -39,12 +39,8 @@ def verify_hashes(folder: str | Path) -> dict[str, str]:
         What is wrong: {path in the bundle: message}; empty also if nothing is recorded.
     """
     root = Path(folder)
-    problems: dict[str, str] = {}
-    if (root / HASHES).is_file():
-        problems |= _verify_listed(root)
-    if (root / LARGE_FILES).is_file():
-        problems |= _verify_large(root)
-    return problems
+    listed = _verify_listed(root) if (root / HASHES).is_file() else {}
+    return listed | (_verify_large(root) if (root / LARGE_FILES).is_file() else {})
 
 
 def _verify_listed(root: Path) -> dict[str, str]:

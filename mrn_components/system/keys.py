@@ -118,11 +118,7 @@ def _own_value(key: str, config: Mapping[str, Any]) -> Any:
 
 
 def check_device(overrides: Mapping[str, Any]) -> None:
-    """Refuse a ``device`` among overrides that torch does not know, or that this machine lacks.
-
-    Raises:
-        ValueError: naming the device and those there are.
-    """
+    """Refuse a ``device`` among overrides that torch does not know, or that this machine lacks."""
     device = overrides.get("device")
     if device is None or str(device).startswith(("$", "@")):
         return

@@ -15,14 +15,9 @@ _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 def parse_value(name: str, text: str, annotation: Any) -> Any:
     """Read what was typed for an argument by the type that its function declares.
 
-    Text stays text where it may be text or a path, so that ``77_01``, ``1e5`` and ``a,b`` are names
-    of folders. A list is ``a,b`` or ``"['a','b']"``.
-
-    Args:
-        name: of the argument as it is typed, for the message.
-        text: what was typed.
-        annotation: bool, int, float, str, Path, a Literal, a Sequence of such, or a Mapping; or a
-            union of them, with None or not.
+    The type is bool, int, float, str, Path, a Literal, a Sequence of such, or a Mapping; or a union
+    of them, with None or not. Text stays text where it may be text or a path, so that ``77_01``,
+    ``1e5`` and ``a,b`` are names of folders. A list is ``a,b`` or ``"['a','b']"``.
 
     Raises:
         ValueError: naming the argument, what came and what is accepted.

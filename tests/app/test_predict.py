@@ -28,7 +28,7 @@ from mrn_components.checks import examine_subject
 from mrn_components.data.predictions import read_predictions
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.system.errors import FailedSubjectsError
-from mrn_components.system.files import locked
+from mrn_components.system.files import lock
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def test_resume_repeats_what_changed_and_nothing_else(run, few, tmp_path, capsys
 
 def test_one_folder_serves_one_process(run, few, tmp_path, monkeypatch):
     monkeypatch.setattr("mrn_components.system.files._PATIENCE_S", 0)
-    with locked(tmp_path / "out"), pytest.raises(RuntimeError, match="out is in use by process"):
+    with lock(tmp_path / "out"), pytest.raises(RuntimeError, match="out is in use by process"):
         predict(few, tmp_path / "out", bundle=run)
 
 

@@ -14,7 +14,7 @@ from tiny_segmentation import make_plan
 
 import mrn_components
 from mrn_components.bundle import check_run
-from mrn_components.images.image import CHALLENGE_IMAGES, by_name
+from mrn_components.images.image import CHALLENGE_IMAGES
 
 BUNDLES = Path(__file__).parent.parent.parent / "bundles"
 COMPLETE = sorted(BUNDLES.glob("*/configs/train.yaml")) + sorted(
@@ -93,7 +93,7 @@ def test_overlays_name_keys_of_their_base(path, monkeypatch):
 def test_the_images_are_the_challenges(path):
     """What runs without a bundle takes the same images as what runs with one."""
     images = ConfigParser(ConfigParser.load_config_file(str(path))).get_parsed_content("images")
-    assert by_name(images) == CHALLENGE_IMAGES
+    assert images == CHALLENGE_IMAGES
 
 
 def test_every_config_is_complete_or_a_known_overlay():

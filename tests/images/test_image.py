@@ -5,7 +5,7 @@ import pytest
 from monai.bundle import ConfigParser
 from monai.data.utils import pickle_hashing
 
-from mrn_components.images.image import CHALLENGE_IMAGES, Image, by_name, select_image
+from mrn_components.images.image import CHALLENGE_IMAGES, Image, select_image
 from mrn_components.regions.roi import ROI
 
 R2STAR = Image(file="R2star", mask="R2star_mask", nuclei={"SN": [1, 2], "LC": [3, 4]})
@@ -56,9 +56,9 @@ def test_faulty_images_are_refused(arguments, message):
 
 
 def test_keys_in_a_config_are_the_images_names():
-    assert by_name({"r2star": R2STAR}) == {"r2star": R2STAR}
+    assert select_image({"r2star": R2STAR}, "r2star") is R2STAR
     with pytest.raises(ValueError, match=r"'r2' is an image of the name 'r2star'.*add name: r2"):
-        by_name({"r2": R2STAR})
+        select_image({"r2": R2STAR}, "r2")
     assert select_image(CHALLENGE_IMAGES, "qsm") is CHALLENGE_IMAGES["qsm"]
     with pytest.raises(ValueError, match=r"image must be one of \['nm', 'qsm'\], got 't1'"):
         select_image(CHALLENGE_IMAGES, "t1")

@@ -15,7 +15,7 @@ from mrn_components.app.predict.cohort import OWN_KEYS, Cohort, Options
 from mrn_components.app.predict.workflow import inference_workflow, target_of
 from mrn_components.data.layouts import Found, Need, find_subjects
 from mrn_components.data.subjects import needed_images
-from mrn_components.system.files import locked
+from mrn_components.system.files import lock
 
 
 def predict(
@@ -111,7 +111,7 @@ def predict_cohort(input_dir: str | Path, output_dir: str | Path, options: Optio
             idist.barrier()
             return Path(output_dir) / "predictions.csv"
         print(f"{len(found.subjects)} subjects: {found.layout}", flush=True)
-        with locked(Path(output_dir)):
+        with lock(Path(output_dir)):
             idist.barrier()
             run.predict(found.subjects[::world])
             idist.barrier()  # until every process has written its records
