@@ -46,8 +46,7 @@ class SegmentationHead(Protocol):
         Args:
             levels: four packed token sets (N, C), shallow to deep: a volume of D slices with h x w
                 patches is D * n rows, n = prefix + h * w, in each slice first the slice token.
-            grids: layout of the V volumes in each of ``levels``: ``depth`` D, ``height`` h,
-                ``width`` w, ``prefix``, ``per_slice`` n, ``total`` D * n.
+            grids: layout of the V volumes in each of ``levels``.
             sizes: H and W of each volume's slices, in pixels. Slices were padded with zeros to
                 whole patches, equally on opposite sides (one more at the end).
             rois: ROI of each volume.

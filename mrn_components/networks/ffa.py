@@ -36,8 +36,7 @@ class Fusion(Protocol):
 
         Args:
             tokens: packed slice and patch tokens (N, C).
-            grids: layout of the V volumes in ``tokens``: ``depth`` D, ``height`` h, ``width`` w,
-                ``per_slice`` n, ``total`` D * n.
+            grids: layout of the V volumes in ``tokens``.
             slices_only: nobody reads the patch tokens of the last level; they need no computing.
 
         Returns:

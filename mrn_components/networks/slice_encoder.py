@@ -115,7 +115,8 @@ class SliceEncoder(nn.Module):
             Packed tokens (N, C) of each of ``blocks`` and, at the end, of the last block, all
             normalised by the final norm; and the layout of the volumes.
         """
-        padded = [self._pad(volume) for volume in volumes]  # (D, 1, p * h, p * w)
+        p = self.patch_size
+        padded = [_whole_patches(volume, p)[:, None] for volume in volumes]  # (D, 1, p * h, p * w)
         groups: dict[torch.Size, list[int]] = {}
         for i, volume in enumerate(padded):
             groups.setdefault(volume.shape[-2:], []).append(i)
@@ -127,7 +128,8 @@ class SliceEncoder(nn.Module):
             encoded.update(zip(members, parts, strict=True))
         ordered = zip(*(encoded[i] for i in range(len(volumes))), strict=True)
         tokens = [cat([volume.flatten(0, 1) for volume in level]) for level in ordered]
-        return tokens, [self._grid(volume) for volume in padded]
+        sizes = [(len(volume), volume.shape[2] // p, volume.shape[3] // p) for volume in padded]
+        return tokens, [VolumeGrid(*size, self.prefix) for size in sizes]
 
     def on_tensors(self) -> nn.Module:
         """Itself on crops of one size: (B, 1, D, H, W) to the last block's tokens (B, D, n, C)."""
@@ -144,15 +146,6 @@ class SliceEncoder(nn.Module):
         tokens = [cat([prefix[:, : self.prefix], patches], 1) for patches, prefix in levels]
         return [tokens[indices.index(block)] for block in wanted]
 
-    def _pad(self, volume: Tensor) -> Tensor:
-        missing = [-side % self.patch_size for side in volume.shape[-2:]]
-        (top, bottom), (left, right) = ((rest // 2, rest - rest // 2) for rest in missing)
-        return pad(volume, (left, right, top, bottom))[:, None]
-
-    def _grid(self, padded: Tensor) -> VolumeGrid:
-        depth, _, height, width = padded.shape
-        return VolumeGrid(depth, height // self.patch_size, width // self.patch_size, self.prefix)
-
 
 class _TensorSliceEncoder(nn.Module):
     def __init__(self, encoder: SliceEncoder) -> None:
@@ -161,12 +154,16 @@ class _TensorSliceEncoder(nn.Module):
         self.all_prefix: int = encoder.vit.num_prefix_tokens
 
     def forward(self, volume: Tensor) -> Tensor:
-        bottom, right = -volume.shape[3] % self.patch_size, -volume.shape[4] % self.patch_size
-        sides = [right // 2, right - right // 2, bottom // 2, bottom - bottom // 2]
-        slices = pad(volume.transpose(1, 2).flatten(0, 1), sides)  # (B * D, 1, p * h, p * w)
-        tokens = self.vit.forward_features(slices)
+        slices = _whole_patches(volume.transpose(1, 2).flatten(0, 1), self.patch_size)
+        tokens = self.vit.forward_features(slices)  # of (B * D, 1, p * h, p * w)
         tokens = cat([tokens[:, : self.prefix], tokens[:, self.all_prefix :]], 1)
         return tokens.unflatten(0, (volume.shape[0], volume.shape[2]))
+
+
+def _whole_patches(slices: Tensor, patch_size: int) -> Tensor:
+    """Pad slices (..., H, W) by zeros on opposite sides to whole patches."""
+    rows, columns = -slices.shape[-2] % patch_size, -slices.shape[-1] % patch_size
+    return pad(slices, [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2])
 
 
 class _OneChannelConv2d(nn.Conv2d):
