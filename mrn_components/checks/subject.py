@@ -67,14 +67,9 @@ def examine_subject(
 
     Always: headers, size, checksum, non-finite and constant images, units, and whether a mask is on
     its image's grid. What training needs and prediction can do without (an orientation, a whole
-    ROI) is an error for a subject with a label and a warning for one without.
-
-    Args:
-        subject: dict with ``subject`` and the paths of images and masks, by their keys (nm, qsm,
-            mask_nm, mask_qsm); those that it does not name are passed over.
-        images: what a subject has.
-        rois: the regions that are cropped out of the images.
-        deep: check also mask values, nuclei and what the images show in them.
+    ROI) is an error for a subject with a label and a warning for one without. If ``deep``: also
+    mask values, nuclei and what the images show in them. Files of keys (nm, qsm, mask_nm, mask_qsm)
+    that the subject does not name are passed over.
     """
     checks = _Checks(images=images, rois=rois, strict="label" in subject, deep=deep)
     findings = [*checks.files(subject), *checks.masks(), *checks.images_alone(), *checks.pairs()]

@@ -1,7 +1,4 @@
-"""Subjects on disk and their folds; ``data.dataset`` is what the engines draw from.
-
-Only the latter needs torch, which takes seconds to import.
-"""
+"""Subjects on disk and their folds; of its modules only ``dataset``, for engines, needs torch."""
 
 from mrn_components.data.folds import select_fold, split_folds
 from mrn_components.data.identities import DataLeakageError, identify_subjects

@@ -30,12 +30,8 @@ def compare_diagnoses(prob_a: Scores, prob_b: Scores, labels: Labels) -> Compari
     """Test whether models A and B differ on the same subjects.
 
     The ROC AUCs are compared by DeLong's paired test, two-sided, the accuracies by McNemar's
-    exact test. Neither p value is corrected for other comparisons.
-
-    Args:
-        prob_a: P(PD) of each subject by model A, 0 to 1.
-        prob_b: P(PD) of the same subjects in the same order by model B.
-        labels: diagnosis of each subject, 0 healthy or 1 Parkinson's disease.
+    exact test. Neither p value is corrected for other comparisons. P(PD) is 0 to 1 of each subject,
+    labels are 0, healthy, or 1, Parkinson's disease.
 
     Returns:
         ``{"roc_auc": {"difference", "low", "high", "p", "method", "verdict"},

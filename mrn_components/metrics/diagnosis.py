@@ -24,12 +24,8 @@ def diagnosis_metrics(prob_pd: Scores, labels: Labels, seed: int = 1) -> dict[st
     Intervals: Wilson's for accuracy, sensitivity and specificity; DeLong's for ``roc_auc``; for
     ``roc_auc_bootstrap`` (the same value), macro F1 and Brier score the percentiles of 2000
     bootstrap resamples that keep the number of subjects of each class. All take the subjects as
-    independent. The expected calibration error has none: resamples overestimate it.
-
-    Args:
-        prob_pd: probability of Parkinson's disease of each subject (N,), 0 to 1.
-        labels: diagnosis of each subject, 0 healthy or 1 Parkinson's disease.
-        seed: seed of the bootstrap.
+    independent. The expected calibration error has none: resamples overestimate it. Probabilities
+    of Parkinson's disease are (N,), 0 to 1; labels are 0, healthy, or 1, Parkinson's disease.
 
     Returns:
         ``{"accuracy": {"value", "low", "high", "method"}, "sensitivity": ..., "specificity": ...,

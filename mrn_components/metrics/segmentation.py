@@ -14,20 +14,14 @@ _PERCENTILE = 95
 
 
 class MaskScore(TypedDict):
-    """Agreement of one label; None where it is not defined.
+    """Agreement of one label; distances are those of the surfaces, None if a mask is empty."""
 
-    ``dice`` 0 to 1, 0 if one mask is empty and None if both are. ``hausdorff_voxels`` the largest
-    distance between the surfaces in voxels, ``hausdorff95_mm`` the larger one of the two directed
-    95th percentiles in mm; None if either is empty. ``volume_mm3`` of the prediction,
-    ``true_volume_mm3``. ``empty`` says which masks are.
-    """
-
-    dice: float | None
-    hausdorff_voxels: float | None
-    hausdorff95_mm: float | None
-    volume_mm3: float
+    dice: float | None  # 0 to 1, 0 if one mask is empty and None if both are
+    hausdorff_voxels: float | None  # the largest distance
+    hausdorff95_mm: float | None  # the larger one of the two directed 95th percentiles
+    volume_mm3: float  # of the prediction
     true_volume_mm3: float
-    empty: Empty
+    empty: Empty  # which masks are
 
 
 def score_masks(

@@ -23,12 +23,10 @@ class SegmentationHead(Protocol):
     features: Literal["local", "global"]
 
     def build(self, channels: int, patch_size: int, num_classes: Mapping[str, int]) -> None:
-        """Create the parameters; RES calls this once.
+        """Create the parameters for tokens of width C; RES calls this once.
 
-        Args:
-            channels: token width C.
-            patch_size: side of a patch, in pixels.
-            num_classes: classes K, background included, of each ROI that has nuclei.
+        The side of a patch is in pixels; ``num_classes`` are the classes K, background included, of
+        each ROI that has nuclei.
         """
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -33,11 +33,7 @@ class FoldEnsemble(nn.Module):
         self.folds = nn.ModuleList([network, *copies])
 
     def forward(self, image: Any, **others: Tensor | None) -> Any:
-        """Diagnose a batch of B subjects with every fold.
-
-        Args:
-            image: what each network takes: crops by ROI, or the tensor of the first ROI.
-            others: with a tensor, those of the other ROIs.
+        """Diagnose a batch of B subjects with every fold: crops by ROI, or a tensor an ROI.
 
         Returns:
             "logits" (B, O) of the mean probabilities, and "fold_logits" (B, F, O). For tensors only

@@ -31,13 +31,10 @@ class TTAInferer(Inferer):
         self.mirror = mirror
 
     def __call__(self, inputs: Any, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Diagnose a batch of B subjects.
+        """Diagnose a batch of B subjects, B crops (..., D, H, W) of each ROI.
 
-        Args:
-            inputs: B crops (..., D, H, W) of each ROI; columns W run from right to left.
-            network: maps them to "logits" (B, O), an ensemble also to "fold_logits" (B, F, O).
-            args: of the network, as ``kwargs``.
-            kwargs: of the network.
+        Their columns W run from right to left. The network maps them, with the further arguments,
+        to "logits" (B, O), an ensemble also to "fold_logits" (B, F, O).
 
         Returns:
             The network's output. With ``mirror``, logits are those of the mean probabilities of
@@ -77,12 +74,10 @@ class MaskedStatesInferer(Inferer):
     def __call__(
         self, inputs: Any, network: Callable[..., Any], *_args: Any, **_kwargs: Any
     ) -> dict[str, Tensor]:
-        """Diagnose a batch of B subjects in each of the S = 2^R states.
+        """Diagnose a batch of B subjects, B crops of each ROI, in each of the S = 2^R states.
 
-        Args:
-            inputs: B crops of each ROI.
-            network: one with ``rois``, ``classify`` and "patient" in its output, as ``MRN``; or a
-                ``FoldEnsemble`` of such, whose probabilities are averaged.
+        The network has ``rois``, ``classify`` and "patient" in its output, as ``MRN``; or it is a
+        ``FoldEnsemble`` of such, whose probabilities are averaged.
 
         Returns:
             "logits" (B, O) with all ROIs visible; "state_logits" (B, S, O) in the order of

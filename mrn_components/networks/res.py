@@ -80,11 +80,7 @@ class RES(nn.Module):
     def forward(
         self, volumes: Sequence[Tensor], rois: Sequence[str]
     ) -> tuple[Tensor, Sequence[Tensor | None] | None]:
-        """Map volumes to ROI tokens and, in training, to nuclei logits (Eq. 1).
-
-        Args:
-            volumes: V volumes (1, D, H, W) in [0, 1], of any sizes.
-            rois: ROI of each volume.
+        """Map V volumes (1, D, H, W) in [0, 1], any sizes, and the ROI of each to tokens (Eq. 1).
 
         Returns:
             ROI tokens (V, C); and, in training with a DPT, logits (K, D, H, W) of each volume, None

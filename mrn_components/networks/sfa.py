@@ -15,15 +15,7 @@ class SlicePool(Protocol):
         """Create the parameters; RES calls this once, with the encoder's width C and heads."""
 
     def __call__(self, slices: Tensor, depths: Sequence[int]) -> Tensor:
-        """Compress each volume into one token.
-
-        Args:
-            slices: slice tokens of V volumes after each other, (sum of D, C).
-            depths: slices D of each volume.
-
-        Returns:
-            ROI tokens (V, C).
-        """
+        """Compress V volumes of ``depths`` slices, (sum of D, C), into ROI tokens (V, C)."""
 
     def on_tensors(self) -> nn.Module:
         """Return a module that TorchScript compiles, with the same parameters.

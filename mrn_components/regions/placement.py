@@ -41,14 +41,7 @@ class ROIPlacer:
     takes the box of its other side, reflected about the subject's mid-sagittal plane, or else the
     box of the population. Plane and population are put where the nuclei of all masks say, since
     the images share a world. Nuclei that the population does not know are taken as they are found,
-    neither estimated nor doubted.
-
-    Args:
-        rois: the regions of interest by name.
-        missing: "error" makes do with the nuclei that there are, and estimates none.
-
-    Raises:
-        ValueError: for another ``missing``.
+    neither estimated nor doubted. With "error" none are estimated: those that there are must do.
     """
 
     def __init__(self, *, rois: Mapping[str, ROI], missing: Missing = "error") -> None:

@@ -112,15 +112,13 @@ class NucleiRegionInferer(Inferer):
         The image (1, 1, D, H, W), normalised, has the plan's spacing and orientation; the logits
         are (1, 1 + K, D, H, W). A ValueError says that they are not finite.
         """
+        from acvl_utils.cropping_and_padding.padding import pad_nd_image  # nnU-Net's
         from nnunetv2.inference.sliding_window_prediction import (
             compute_gaussian,
             compute_steps_for_sliding_window,
         )
 
-        lacking = [max(0, p - s) for p, s in zip(self.patch_voxels, image.shape[2:], strict=True)]
-        before = [size // 2 for size in lacking]
-        pads = [n for b, size in zip(before, lacking, strict=True) for n in (b, size - b)]
-        padded = F.pad(image, [n for axis in (4, 2, 0) for n in pads[axis : axis + 2]])
+        padded, inner = pad_nd_image(image, self.patch_voxels, return_slicer=True)
         steps = compute_steps_for_sliding_window(
             tuple(padded.shape[2:]), self.patch_voxels, 1 - self.overlap
         )
@@ -139,8 +137,7 @@ class NucleiRegionInferer(Inferer):
                 "the nuclei network gives no finite numbers for this image; look for infinite "
                 "voxels and another unit than in training, or get its weights anew."
             )
-        inner = (slice(b, b + s) for b, s in zip(before, image.shape[2:], strict=True))
-        return (total / norm)[(slice(None), slice(None), *inner)].float()
+        return (total / norm)[:, :, *inner[2:]].float()
 
     def _region(
         self,

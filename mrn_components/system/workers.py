@@ -32,17 +32,11 @@ def in_order(
 
     The workers go on while a result is used, at most two items ahead for each of them. They are
     forked, which takes no time, and compute on one thread each, as a fork needs it. They leave
-    Ctrl-C to this process, and end when it ends, however that happens.
-
-    Args:
-        function: its errors are raised here.
-        items: what it is applied to.
-        workers: how many processes; 0 for this one.
-        lost: makes the result of an item whose worker dies, and dies again where it has the item
-            alone; None ends with an error.
+    Ctrl-C to this process, and end when it ends, however that happens. 0 workers are this process.
 
     Raises:
-        RuntimeError: if a worker dies, and ``lost`` is None.
+        RuntimeError: if a worker dies, and dies again where it has the item alone; unless ``lost``
+            makes the result of such an item. Errors of the function are raised, too.
     """
     if workers < 1:
         yield from map(function, items)
