@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from mrn_components.app.predict import predict
-from mrn_components.app.predict.records import mask_file, read_record
+from mrn_components.app.records import mask_file, read_record
 from mrn_components.app.segment import save_mask
 from mrn_components.data import Subject
 from mrn_components.data.layouts import Need, find_subjects
@@ -77,17 +77,10 @@ def challenge(
     found = find_subjects(inputs, need=need, masks=masks)
     found.refuse_output(outputs)
     outputs = Path(outputs)
+    given = {"bundle": bundle, "segmentation": segmentation, "masks": masks, **overrides}
     with tempfile.TemporaryDirectory() as scratch:
         with suppress(FailedSubjectsError):  # their records say why, and they are told below
-            predict(
-                inputs,
-                scratch,
-                bundle=bundle,
-                segmentation=segmentation,
-                masks=masks,
-                abstain=False,
-                **overrides,
-            )
+            predict(inputs, scratch, abstain=False, **given)
         target = read_target(Path(scratch))
         if not target.is_binary:
             raise ValueError(

@@ -24,10 +24,11 @@ from mrn_components.checks.masks import REGIONS
 from mrn_components.data.layouts import Found, Need, find_subjects
 from mrn_components.data.subjects import needed_images
 from mrn_components.data.target import HC_PD, Classes, Target
-from mrn_components.images.finding import Finding
+from mrn_components.images.finding import Finding, finding
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.regions.roi import ROI
 from mrn_components.system.files import write_text
+from mrn_components.system.texts import fill_template
 from mrn_components.system.workers import in_order
 
 _MAX_PLACES = 10  # printed of one kind of fault; the JSON has them all
@@ -56,13 +57,14 @@ class Report(NamedTuple):
         faulty = {finding.subject for finding in self.findings if finding.severity == "error"}
         return {
             "subjects": len(labels),
-            **{name: labels.count(number) for number, name in enumerate(self._classes)},
+            **{name: labels.count(number) for number, name in enumerate(self.classes)},
             "unlabelled": labels.count(None),
             "with_errors": sum(subject["subject"] in faulty for subject in self.subjects),
         }
 
     @property
-    def _classes(self) -> Sequence[str]:
+    def classes(self) -> Sequence[str]:
+        """Names of the classes; none of a score."""
         return self.target.names if isinstance(self.target, Classes) else ()
 
     def to_json(self) -> str:
@@ -81,33 +83,10 @@ class Report(NamedTuple):
     def __str__(self) -> str:
         """The report for people: faults of one kind together, errors first."""
         groups: dict[tuple[str, ...], list[Finding]] = defaultdict(list)
-        for finding in self.findings:
-            groups[finding.severity, finding.id, finding.expected, finding.fix].append(finding)
-        lines = []
-        for (severity, name, expected, fix), findings in groups.items():
-            lines.append(f"{severity.upper():7}  {name}")
-            width = max(len(finding.place) for finding in findings[:_MAX_PLACES])
-            lines += [f"  {f.place:{width}}  {f.found}" for f in findings[:_MAX_PLACES]]
-            if len(findings) > _MAX_PLACES:
-                lines.append(f"  ... and {len(findings) - _MAX_PLACES} more (--json FILE)")
-            lines += [f"  expected: {expected}", f"  fix: {fix}", ""]
-        return "\n".join(lines + self._summary())
-
-    def _summary(self) -> list[str]:
-        counts = self.counts
-        errors = sum(finding.severity == "error" for finding in self.findings)
-        classes = [f"{counts[name]} {name}" for name in self._classes]
-        classes.append(f"{counts['unlabelled']} without a label")
-        lines = [
-            f"subjects:  {counts['subjects']} ({', '.join(classes)})",
-            f"usable:    {counts['subjects'] - counts['with_errors']}",
-            f"faults:    {errors} errors, {len(self.findings) - errors} warnings",
-        ]
-        if self.confounds is not None:
-            lines.append(f"labels from headers alone: {self.confounds}")
-        if self.geometry is not None:
-            lines.append(f"labels from sizes and places of the crops alone: {self.geometry}")
-        return lines
+        for one in self.findings:
+            groups[one.severity, one.id, one.expected, one.fix].append(one)
+        template = Path(__file__).with_suffix(".txt.j2")
+        return fill_template(template, report=self, groups=groups, most=_MAX_PLACES).rstrip()
 
 
 def check(
@@ -167,13 +146,19 @@ def check(
 
 
 def parts_of(bundle: str | None) -> tuple[Mapping[str, Image], Mapping[str, ROI], Target]:
-    """Return the images, the regions and the target of a bundle; None for the challenge's."""
+    """Return the images, the regions and the target of a bundle; None for the challenge's.
+
+    Raises:
+        FileNotFoundError: if ``bundle`` is none.
+        UntrustedBundleError: if more than the bundle's data differ from the installed one.
+    """
     if bundle is None:
         return CHALLENGE_IMAGES, REGIONS, HC_PD
-    from mrn_components.app.predict.workflow import bundle_parts  # waits for torch
+    from mrn_components.app.predict.workflow import inference_workflow, target_of  # wait for torch
 
-    rois, target = bundle_parts(bundle)
-    return needed_images(rois), rois, target
+    parser = inference_workflow(".", ".", bundle=bundle).parser
+    rois = dict(parser.get_parsed_content("rois"))
+    return needed_images(rois), rois, target_of(parser)
 
 
 def _examine(
@@ -191,15 +176,9 @@ def _examine(
 
 def _lost(subject: Mapping[str, Any]) -> Examination:
     """Return what is said of a subject whose files end the process that reads them."""
-    finding = Finding(
-        id="no-memory",
-        severity="error",
-        subject=subject["subject"],
-        found="the process that read its files died, perhaps for lack of memory",
-        expected="files that fit into memory",
-        fix="Look at them, or check with fewer --workers",
-    )
-    return Examination(subject=subject["subject"], findings=[finding])
+    name = subject["subject"]
+    died = "the process that read its files died, perhaps for lack of memory"
+    return Examination(subject=name, findings=[finding("no-memory", "", died, name)])
 
 
 def _examine_one(

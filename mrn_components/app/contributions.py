@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from mrn_components.app.geometry import recorded_geometry
+from mrn_components.app.paper import METRICS
 from mrn_components.app.predict.classifier import Classifier
-from mrn_components.app.predict.records import Record
-from mrn_components.app.predict.run import Options, predict_cohort
+from mrn_components.app.predict.pipeline import Options
+from mrn_components.app.predict.run import predict_cohort
+from mrn_components.app.records import Record
 from mrn_components.app.report.explanation import roi_shapley
-from mrn_components.app.states import METRICS, StateScores, leakage, state_metrics, state_name
+from mrn_components.app.states import StateScores, leakage, state_metrics, state_name
 from mrn_components.checks.confounds import Confounds
 from mrn_components.data.layouts import Found
 from mrn_components.data.target import HC_PD, Score
 from mrn_components.networks.inferers import masked_states
 from mrn_components.networks.masking import MaskMode, check_mask_mode
 from mrn_components.system.files import write_csv, write_text
+from mrn_components.system.texts import fill_template
 
 _logger = logging.getLogger(__name__)
 _FILES = ("states.csv", "contributions.csv", "contributions.json", "table.csv", "table.md")
@@ -148,31 +151,10 @@ def _write_table(
     leak = leakage(rows[-1]["roc_auc"], mask_mode)
     write_csv(output / "table.csv", [_flat(row) for row in rows], floats=".8f")
     alone = "" if geometry is None else f" Sizes and places of the crops alone: {geometry}."
-    write_text(output / "table.md", _table(rows, leak["finding"] + alone))
+    template = Path(__file__).with_suffix(".md.j2")
+    text = fill_template(template, rows=rows, leaks=leak["finding"] + alone)
+    write_text(output / "table.md", text)
     return leak
-
-
-def _table(rows: Sequence[Mapping[str, Any]], leaks: str) -> str:
-    """The states as a Markdown table, in percent."""
-    rois, with_paper = rows[-1]["masked"], "paper" in rows[0]
-    header = [*rois, *(f"{name} (95 % interval)" for name in METRICS.values())]
-    header += ["paper: accuracy, ROC AUC, F1"] * with_paper
-    lines = [header, ["---"] * len(header)]
-    for row in rows:
-        cells = ["✕" if roi in row["masked"] else "" for roi in rois]
-        cells += [_percent(row[metric]) for metric in METRICS]
-        if with_paper:
-            cells.append(", ".join(f"{value * 100:.1f}" for value in row["paper"].values()))
-        lines.append(cells)
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"✕ marks a masked ROI.\n\n{table}\n\n{leaks} Research use only.\n"
-
-
-def _percent(metric: Mapping[str, Any]) -> str:
-    if metric["value"] is None:
-        return "-"
-    interval = "" if metric["low"] is None else f" ({metric['low']:.1%}-{metric['high']:.1%})"
-    return f"{metric['value']:.1%}{interval}".replace("%", "")
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

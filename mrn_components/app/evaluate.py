@@ -14,7 +14,6 @@ import mrn_components
 from mrn_components.app.figures import Scored, write_figures
 from mrn_components.app.geometry import read_geometry
 from mrn_components.app.report.cohort import write_cohort_report
-from mrn_components.checks.confounds import Confounds
 from mrn_components.data.predictions import (
     PREDICTIONS,
     labels_file,
@@ -27,11 +26,11 @@ from mrn_components.metrics import (
     CONFIDENCE,
     NUM_RESAMPLES,
     THRESHOLD,
-    Comparison,
     format_comparison,
     format_metrics,
 )
 from mrn_components.system.files import file_hash, write_text
+from mrn_components.system.texts import fill_template
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "statsmodels", "matplotlib")
 
@@ -113,7 +112,16 @@ def evaluate(
     }
     output_dir = files[0].parent / "evaluation" if output is None else Path(output)
     write_figures(models, truth, output_dir, target)
-    text = _text(models, truth, target, left_out, comparison, geometry=geometry)
+    text = fill_template(
+        Path(__file__).with_suffix(".txt.j2"),
+        cohort=target.cohort(truth, " of them"),
+        models=models,
+        left_out=left_out,
+        geometry=geometry,
+        comparison=comparison,
+        format_metrics=format_metrics,
+        format_comparison=format_comparison,
+    )
     write_text(output_dir / "metrics.txt", text)
     write_text(output_dir / "metrics.json", json.dumps(report, indent=2) + "\n")
     write_cohort_report(output_dir)
@@ -171,28 +179,6 @@ def _cohort(truth: np.ndarray, target: Target) -> dict[str, Any]:
 def _of_model(model: Scored, file: Path) -> dict[str, Any]:
     facts = {**model.metrics, "name": model.name, "predictions": _file(file)}
     return facts | ({"confusion": model.confusion} if model.confusion else {})
-
-
-def _text(
-    models: Sequence[Scored],
-    truth: np.ndarray,
-    target: Target,
-    left_out: Sequence[str],
-    comparison: Comparison | None,
-    *,
-    geometry: Confounds | None,
-) -> str:
-    lines = [f"{target.cohort(truth, ' of them')}; research use only"]
-    if left_out:
-        lines.append(f"{len(left_out)} subjects are left out, since not every table names them")
-    for model in models:
-        counts = ", ".join(f"{name} {count}" for name, count in model.confusion.items())
-        lines += ["", model.name, format_metrics(model.metrics), *([counts] if counts else [])]
-    if geometry is not None:
-        lines += ["", f"sizes and places of the crops alone: {geometry}"]
-    if comparison is not None:
-        lines += ["", format_comparison(comparison, [model.name for model in models])]
-    return "\n".join(lines) + "\n"
 
 
 def _file(path: Path) -> dict[str, str]:

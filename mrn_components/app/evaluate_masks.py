@@ -19,14 +19,13 @@ from mrn_components.metrics import CONFIDENCE, NUM_RESAMPLES, Metric
 from mrn_components.metrics.intervals import bootstrap_interval, undefined_interval
 from mrn_components.metrics.segmentation import score_masks
 from mrn_components.system.files import write_csv, write_text
+from mrn_components.system.texts import fill_template
 
 Row = dict[str, Any]  # {"subject", "image", "nucleus", "side", "label"} and a MaskScore
 
-_METRICS = {"dice": "Dice", "hausdorff_voxels": "Hausdorff, voxels", "hausdorff95_mm": "HD95, mm"}
-_VOLUMES = {"volume_mm3": "volume, mm3", "true_volume_mm3": "true volume, mm3"}
+_METRICS = ("dice", "hausdorff_voxels", "hausdorff95_mm")
+_VOLUMES = ("volume_mm3", "true_volume_mm3")
 _EMPTY = ("predicted", "truth", "both")
-_NUCLEUS = ("image", "nucleus")  # what the rows of a summary have in common
-_LABEL = ("image", "nucleus", "side", "label")
 
 
 def evaluate_masks(
@@ -74,8 +73,8 @@ def evaluate_masks(
     report = {
         "n": len({row["subject"] for row in rows}),
         "left_out": missing,
-        "nuclei": _summaries(rows, _NUCLEUS, seed),
-        "labels": _summaries(rows, _LABEL, seed),
+        "nuclei": _summaries(rows, ("image", "nucleus"), seed),
+        "labels": _summaries(rows, ("image", "nucleus", "side", "label"), seed),
         "confidence": CONFIDENCE,
         "bootstrap": {"seed": seed, "resamples": NUM_RESAMPLES},
         "masks": str(masks),
@@ -86,7 +85,8 @@ def evaluate_masks(
     folder = Path(masks) / "evaluation" if output is None else Path(output)
     write_csv(folder / "masks.csv", rows, floats=".6g")
     write_text(folder / "masks.json", json.dumps(report, indent=2) + "\n")
-    write_text(folder / "masks.md", _markdown(report))
+    template = Path(__file__).with_suffix(".md.j2")
+    write_text(folder / "masks.md", fill_template(template, **report))
     return folder
 
 
@@ -132,35 +132,3 @@ def _mean(rows: Sequence[Row], metric: str, seed: int) -> Metric:
     if len(values) > 1:
         interval = bootstrap_interval([values], np.mean, seed)
     return {"value": float(values.mean()) if len(values) else None, "n": len(values), **interval}
-
-
-def _markdown(report: dict[str, Any]) -> str:
-    left_out = f"; left out: {', '.join(report['left_out'])}" if report["left_out"] else ""
-    return (
-        f"{report['n']} subjects{left_out}. Means with {report['confidence']:.0%} intervals "
-        "(bootstrap over subjects). A Dice is 0 where one mask is empty; Hausdorff distances are "
-        "means over the n masks that have them. The organisers score every nucleus but TH. "
-        "Research use only.\n\n"
-        f"Right and left together:\n\n{_table(report['nuclei'], _NUCLEUS)}\n"
-        f"Each label:\n\n{_table(report['labels'], _LABEL)}"
-    )
-
-
-def _table(summaries: Sequence[dict[str, Any]], keys: Sequence[str]) -> str:
-    empty = [f"empty: {which}" for which in _EMPTY]
-    header = [*keys, *_METRICS.values(), *_VOLUMES.values(), *empty]
-    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
-    for summary in summaries:
-        cells = [str(summary[key]) for key in keys]
-        cells += [_cell(summary[name]) for name in _METRICS]
-        cells += [f"{summary[name]:.0f}" for name in _VOLUMES]
-        cells += [str(summary["empty"][which]) for which in _EMPTY]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(metric: Metric) -> str:
-    if metric["value"] is None:
-        return "-"
-    interval = "" if metric["low"] is None else f" ({metric['low']:.3f} to {metric['high']:.3f})"
-    return f"{metric['value']:.3f}{interval}, n {metric['n']}"

@@ -25,7 +25,7 @@ _STYLES: list[dict[str, Any]] = [
     {"color": "#009E73", "linestyle": "-.", "marker": "^"},
     {"color": "#CC79A7", "linestyle": ":", "marker": "v"},
 ]
-_FIGURES = ("roc", "reliability", "confusion", "scatter")
+FIGURES = ("roc", "reliability", "confusion", "scatter")
 _LONGEST_NAME = 24
 
 
@@ -75,7 +75,7 @@ def write_figures(
                 replacing(output_dir / f"{name}{suffix}") as temporary,
             ):
                 figure.savefig(temporary, dpi=150, metadata=metadata)
-    for name in {*_FIGURES} - {*figures}:
+    for name in {*FIGURES} - {*figures}:
         for suffix in (".png", ".svg"):
             (output_dir / f"{name}{suffix}").unlink(missing_ok=True)
 

@@ -3,11 +3,9 @@
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from mrn_components.app.paper import load_table
+from mrn_components.app.paper import METRICS, load_table
 from mrn_components.metrics import ZERO_VARIANCE, diagnosis_metrics
 from mrn_components.networks.inferers import masked_states
-
-METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC", "f1_macro": "macro F1"}
 
 
 class StateScores(NamedTuple):

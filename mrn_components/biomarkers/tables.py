@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from jinja2 import Template
-
 from mrn_components.biomarkers.catalogue import biomarkers_of, columns_of, references
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.system.files import write_csv, write_text
+from mrn_components.system.texts import fill_template
 
 
 def write_biomarkers(
@@ -45,9 +44,8 @@ def describe_biomarkers(images: Mapping[str, Image] = CHALLENGE_IMAGES) -> str:
         images: what a subject has.
     """
     titles = [image.title for image in images.values() if image.nuclei]
-    text = Path(__file__).with_name("page.md.j2").read_text(encoding="utf-8")
-    page = Template(text, trim_blocks=True, keep_trailing_newline=True)
-    return page.render(
+    return fill_template(
+        Path(__file__).with_name("page.md.j2"),
         alone=f"{' and '.join(titles)} are each" if len(titles) > 1 else "The image is",
         biomarkers=biomarkers_of(images),
         columns=columns_of(images),

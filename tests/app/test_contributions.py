@@ -16,7 +16,7 @@ from mrn_components.app import cli
 from mrn_components.app.contributions import contributions
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.predict import predict
-from mrn_components.app.predict.records import read_record
+from mrn_components.app.records import read_record
 from mrn_components.app.states import StateScores, leakage, state_metrics
 from mrn_components.networks.inferers import masked_states
 from mrn_components.networks.masking import MASK_MODES

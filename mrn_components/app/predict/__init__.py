@@ -2,5 +2,3 @@
 
 from mrn_components.app.predict.run import predict
 from mrn_components.app.predict.workflow import inference_workflow
-
-__all__ = ["inference_workflow", "predict"]

@@ -86,13 +86,7 @@ class Classifier:
         return dict(self._preprocess(dict(subject)))
 
     def classify(self, crops: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask the network.
-
-        Args:
-            crops: what ``crop`` returns.
-
-        Returns:
-            What ``prediction`` gives.
+        """Ask the network about what ``crop`` returns, and return what ``prediction`` gives.
 
         Raises:
             ValueError: if the network's answer is no finite number.
@@ -103,14 +97,11 @@ class Classifier:
             return prediction(self.target, self._postprocess(output), 0)
 
     def states(self, crops: Mapping[str, Any], mask_mode: MaskMode = "voxels") -> list[float]:
-        """Ask the network with every subset of the ROIs masked, without mirrored views.
-
-        Args:
-            crops: what ``crop`` returns.
-            mask_mode: how an ROI is hidden.
+        """Ask the network about what ``crop`` returns with every subset of the ROIs masked.
 
         Returns:
-            P(PD), or what else is predicted, in every state, in the order of ``masked_states``.
+            P(PD), or what else is predicted, in every state, in the order of ``masked_states``,
+            without mirrored views.
 
         Raises:
             ValueError: for a network without ROI tokens, one that masks ROIs already, or an answer
@@ -120,10 +111,7 @@ class Classifier:
         return masked_values(self._network, images, target=self.target, mask_mode=mask_mode)
 
     def explain(self, crops: Mapping[str, Any]) -> Explanation:
-        """Say what each ROI, and each part of it, adds to the probability.
-
-        Args:
-            crops: what ``crop`` returns.
+        """Say what each ROI of what ``crop`` returns, and each part of it, adds.
 
         Raises:
             ValueError: for a network without ROI tokens, or one that masks ROIs already.

@@ -1,8 +1,8 @@
 """The loop over a cohort: what is done stays, what fails is told at the end."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from mrn_components.app.predict.manifest import (
     without_folders,
     write_manifest,
 )
-from mrn_components.app.predict.pipeline import Pipeline, Prepared
-from mrn_components.app.predict.records import (
+from mrn_components.app.predict.pipeline import Options, Pipeline, Prepared
+from mrn_components.app.records import (
     Record,
     clear_subject,
     empty_record,
@@ -31,14 +31,13 @@ from mrn_components.app.predict.records import (
     write_record,
     write_tables,
 )
-from mrn_components.app.predict.segmentation import Segmenters
 from mrn_components.app.report.reports import complete_reports, needs_explanation
 from mrn_components.app.report.subject import write_pages
+from mrn_components.app.segment import Segmenters
 from mrn_components.data import Subject
 from mrn_components.data.layouts import Found
 from mrn_components.data.ledger import read_ledgers
 from mrn_components.data.tables import files_of
-from mrn_components.networks.masking import MaskMode
 from mrn_components.system.errors import FailedSubjectsError
 from mrn_components.system.hashes import file_hash
 from mrn_components.system.workers import in_order
@@ -47,34 +46,6 @@ from mrn_components.system.workers import in_order
 OWN_KEYS = ("bundle_root", "dataset_dir", "output_dir", "labels", "require_labels")
 
 _SUBJECTS_A_WORKER = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How subjects are predicted.
-
-    Args:
-        bundle, segmentation, nm_filter, masks, abstain, resume, report, trust_bundle, overrides:
-            what ``predict`` takes.
-        labels: table of the labels, which every subject must have then.
-        require_labels: every subject must have a label.
-        states: also mask every subset of the ROIs, in this way.
-        further: writes tables of the records, in order, beside those of a prediction.
-    """
-
-    bundle: str
-    segmentation: str
-    nm_filter: str | None
-    masks: str | Path | None
-    abstain: bool
-    resume: bool
-    report: bool
-    trust_bundle: bool
-    overrides: Mapping[str, Any]
-    labels: str | Path | None = None
-    require_labels: bool = False
-    states: MaskMode | None = None
-    further: Callable[[Sequence[Record], Found, Classifier], None] | None = None
 
 
 class Cohort:
@@ -100,10 +71,7 @@ class Cohort:
             ledgers=read_ledgers(classifier.weights),
             root=found.root,
             output_dir=output_dir,
-            cache_dir=options.overrides.get("cache_dir"),
-            abstain=options.abstain,
-            states=options.states,
-            report=options.report,
+            options=options,
         )
         bundle, segmentation = Path(options.bundle), Path(options.segmentation)
         self.description = {

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import mrn_components
-from mrn_components.app.predict.records import Record
+from mrn_components.app.records import Record
 from mrn_components.system.files import write_text
 from mrn_components.system.hashes import file_hash
 
@@ -51,12 +51,7 @@ def without_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def made_with(run: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """Say what a subject is predicted with, now.
-
-    Args:
-        run: hashes of weights and configs, and settings.
-        device: where the network computes.
-    """
+    """Say what a subject is predicted with, now: hashes, settings, device and versions."""
     return {
         "research_use_only": True,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -71,13 +66,7 @@ def made_with(run: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
 
 
 def write_manifest(output_dir: Path, made: Mapping[str, Any], records: Sequence[Record]) -> None:
-    """Write ``manifest.json``.
-
-    Args:
-        output_dir: folder of the results.
-        made: what ``made_with`` returns.
-        records: the subjects'.
-    """
+    """Write ``manifest.json`` of what ``made_with`` returns and what became of the subjects."""
     statuses = [record["status"] for record in records]
     content = {
         **made,

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from mrn_components.app.predict.classifier import Classifier
-from mrn_components.app.predict.records import (
+from mrn_components.app.records import (
+    EXPLANATION,
     Record,
     empty_record,
     mask_file,
     subject_folder,
     unpredicted,
 )
-from mrn_components.app.predict.segmentation import Segmenters
 from mrn_components.app.report.explanation import UNEXPLAINED
 from mrn_components.app.report.images import Shown, draw_images
-from mrn_components.app.report.subject import EXPLANATION
-from mrn_components.app.segment import save_mask
+from mrn_components.app.segment import Segmenters, save_mask
 from mrn_components.biomarkers import measure_nuclei
 from mrn_components.checks import examine_subject
 from mrn_components.data import Subject
+from mrn_components.data.layouts import Found
 from mrn_components.data.ledger import Ledger, find_trained_on, unlike_training
 from mrn_components.data.tables import files_of
 from mrn_components.images.boxes import slice_thickness
@@ -39,6 +39,34 @@ from mrn_components.system.files import write_text
 _logger = logging.getLogger(__name__)
 
 Case = tuple[Subject, Sequence[Finding]]  # a subject, and what was found wrong with it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How subjects are predicted.
+
+    Args:
+        bundle, segmentation, nm_filter, masks, abstain, resume, report, trust_bundle, overrides:
+            what ``predict`` takes.
+        labels: table of the labels, which every subject must have then.
+        require_labels: every subject must have a label.
+        states: also mask every subset of the ROIs, in this way.
+        further: writes tables of the records, in order, beside those of a prediction.
+    """
+
+    bundle: str
+    segmentation: str
+    nm_filter: str | None
+    masks: str | Path | None
+    abstain: bool
+    resume: bool
+    report: bool
+    trust_bundle: bool
+    overrides: Mapping[str, Any]
+    labels: str | Path | None = None
+    require_labels: bool = False
+    states: MaskMode | None = None
+    further: Callable[[Sequence[Record], Found, Classifier], None] | None = None
 
 
 @dataclass(kw_only=True)
@@ -68,11 +96,7 @@ class Pipeline:
         ledgers: of the classifier's weights.
         root: folder that paths are told relative to, in records as in messages.
         output_dir: folder of the results.
-        cache_dir: folder that remembers the hashes of images.
-        abstain: give no probability where an ROI of neuromelanin, without which the paper's
-            network loses most (Table 4), or more than one ROI is missing.
-        states: also mask every subset of the ROIs, in this way.
-        report: draw what pages show, while the volumes are in memory; write ``explanation.json``.
+        options: how subjects are predicted.
     """
 
     classifier: Classifier
@@ -80,10 +104,7 @@ class Pipeline:
     ledgers: Sequence[Ledger]
     root: Path
     output_dir: Path
-    cache_dir: str | None = None
-    abstain: bool = True
-    states: MaskMode | None = None
-    report: bool = False
+    options: Options
 
     def __call__(self, case: Case) -> Prepared:
         """Prepare and predict a subject."""
@@ -173,7 +194,8 @@ class Pipeline:
 
     def _mark(self, prepared: Prepared, ledgers: Sequence[Ledger]) -> None:
         """Note whether some weights were trained on a subject."""
-        found = find_trained_on([prepared.subject], ledgers, self.cache_dir)
+        cache_dir = self.options.overrides.get("cache_dir")
+        found = find_trained_on([prepared.subject], ledgers, cache_dir)
         prepared.record["trained_on"] |= int(bool(found))
 
     def _segment(self, prepared: Prepared) -> None:
@@ -189,14 +211,10 @@ class Pipeline:
             with _timed(record, "write"):
                 save_mask(path, mask, like=subject[image.name])
             subject[image.mask_name] = subject[image.name].with_voxels(mask, path)
-        with _timed(record, "read"):
-            self._mark(prepared, list(self._ledgers_of_segmenters(record)))
-
-    def _ledgers_of_segmenters(self, record: Record) -> Iterator[Ledger]:
-        """Of those whose masks the subject has: a network knows the nuclei that it learned from."""
-        for image, source in record["mask_source"].items():
-            if source == "segmented":
-                yield from self.segmenters.load(self.classifier.images[image]).ledgers
+        with _timed(record, "read"):  # a network knows the nuclei that it learned from
+            made = [name for name, source in record["mask_source"].items() if source == "segmented"]
+            segmenters = [self.segmenters.load(self.classifier.images[name]) for name in made]
+            self._mark(prepared, [ledger for segment in segmenters for ledger in segment.ledgers])
 
     def _crop(self, prepared: Prepared) -> None:
         """Crop the ROIs of a subject with masks, and measure its nuclei."""
@@ -219,7 +237,7 @@ class Pipeline:
         """Draw the volumes, then keep their paths alone: they are large, and change processes."""
         files = files_of(prepared.subject)
         volumes = {k: v for k, v in prepared.subject.items() if isinstance(v, Volume)}
-        if self.report and not prepared.drawn:
+        if self.options.report and not prepared.drawn:
             draw = partial(draw_images, prepared.record, images=self.classifier.images)
             try:
                 prepared.drawn = draw(volumes)
@@ -232,17 +250,17 @@ class Pipeline:
         record, crops = prepared.record, prepared.crops
         assert crops is not None
         record["status"] = "ok"
-        if self.abstain and (reason := self._abstention(record)):
+        if self.options.abstain and (reason := self._abstention(record)):
             record["flags"].append(reason)
             record["status"] = "abstained"
             return
         with _timed(record, "classify"):
             record |= self.classifier.classify(crops)
-        if self.states is not None:
+        if (mode := self.options.states) is not None:
             with _timed(record, "states"):
-                values = self.classifier.states(crops, self.states)
-            record["states"] = {"mask_mode": self.states, self.classifier.target.lead: values}
-        if self.report:
+                values = self.classifier.states(crops, mode)
+            record["states"] = {"mask_mode": mode, self.classifier.target.lead: values}
+        if self.options.report:
             with _timed(record, "explain"):
                 self._explain(record, crops)
 
@@ -256,7 +274,10 @@ class Pipeline:
             write_text(folder / EXPLANATION, json.dumps(explanation) + "\n")
 
     def _abstention(self, record: Record) -> str | None:
-        """Why no probability is given; None if one is."""
+        """Why no probability is given; None if one is.
+
+        The paper's network loses most without the ROI of neuromelanin (Table 4).
+        """
         missing = record["missing_rois"]
         images = [self.classifier.rois[name].image for name in missing]
         vital = [image.title for image in images if image.quantity == "neuromelanin"]

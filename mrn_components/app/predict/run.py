@@ -11,7 +11,8 @@ import ignite.distributed as idist
 import torch
 from monai.bundle import ConfigWorkflow
 
-from mrn_components.app.predict.cohort import OWN_KEYS, Cohort, Options
+from mrn_components.app.predict.cohort import OWN_KEYS, Cohort
+from mrn_components.app.predict.pipeline import Options
 from mrn_components.app.predict.workflow import inference_workflow, target_of
 from mrn_components.data.layouts import Found, Need, find_subjects
 from mrn_components.data.subjects import needed_images
@@ -81,10 +82,7 @@ def predict(
 
 
 def predict_cohort(input_dir: str | Path, output_dir: str | Path, options: Options) -> Path:
-    """Predict subjects, as ``predict`` and ``contributions`` do.
-
-    Returns:
-        The path of ``predictions.csv``.
+    """Predict subjects, as ``predict`` and ``contributions`` do; return ``predictions.csv``.
 
     Raises:
         FailedSubjectsError: at the end, if subjects failed; other errors come before the first one.

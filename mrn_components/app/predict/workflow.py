@@ -6,7 +6,6 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from mrn_components.app.inspect import open_bundle
 from mrn_components.data.target import HC_PD, Target
-from mrn_components.regions.roi import ROI
 from mrn_components.system.keys import check_device
 
 
@@ -40,20 +39,6 @@ def inference_workflow(
     workflow = ConfigWorkflow(config_file=str(config_file), workflow_type="infer", **settings)
     workflow.initialize()
     return workflow
-
-
-def bundle_parts(bundle: str) -> tuple[dict[str, ROI], Target]:
-    """Return the regions and the target of a bundle, for verbs without a network.
-
-    Args:
-        bundle: folder of a bundle, or of a training run.
-
-    Raises:
-        FileNotFoundError: if it is none.
-        UntrustedBundleError: if more than the bundle's data differ from the installed one.
-    """
-    parser = inference_workflow(".", ".", bundle=bundle).parser
-    return dict(parser.get_parsed_content("rois")), target_of(parser)
 
 
 def target_of(parser: ConfigParser) -> Target:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mrn_components.app.figures import FIGURES
 from mrn_components.app.report.pages import data_uri, write_page
 from mrn_components.app.report.subject import flatten
 from mrn_components.data.target import HC_PD, Classes, Target, make_target
@@ -25,14 +26,6 @@ _METRIC_NAMES = {
     "mae": "Mean absolute error (0 is best)",
 }
 _PROVENANCE = ("labels", "predictions", "bootstrap", "versions")
-# Figures of ``write_figures``, and what a reader who cannot see them is told.
-_FIGURES = {
-    "roc": "ROC curve: sensitivity against 1 - specificity; the area is in the table below.",
-    "reliability": "Reliability: share of {target.positive} against mean {target.title} in ten "
-    "bins.",
-    "confusion": "Confusion matrix: labels in rows, predictions in columns.",
-    "scatter": "Predictions against labels; on the line they agree.",
-}
 
 
 def write_cohort_report(folder: Path, *, crossval: Mapping[str, Any] | None = None) -> Path:
@@ -58,8 +51,8 @@ def write_cohort_report(folder: Path, *, crossval: Mapping[str, Any] | None = No
         names=_metric_names(target),
         threshold=THRESHOLD,
         figures=[
-            (name, data_uri(figure.read_bytes(), "svg+xml"), text.format(target=target))
-            for name, text in _FIGURES.items()
+            (name, data_uri(figure.read_bytes(), "svg+xml"))
+            for name in FIGURES
             if (figure := folder / f"{name}.svg").is_file()
         ],
         crossval=crossval,

@@ -88,16 +88,10 @@ def masked_values(
     target: Target,
     mask_mode: MaskMode = "voxels",
 ) -> list[float]:
-    """Ask a network about one subject with every subset of the ROIs masked.
+    """Ask about one subject with every subset of the ROIs masked, in the order of the states.
 
-    Args:
-        network: one that ``MaskedStatesInferer`` takes.
-        images: one crop (channels, D, H, W) in [0, 1] of each ROI, as ``PrepareROIBatch`` gives.
-        target: what is predicted.
-        mask_mode: how an ROI is hidden.
-
-    Returns:
-        P(PD), or what else is predicted, in every state, in the order of ``masked_states``.
+    The network is one that ``MaskedStatesInferer`` takes; the images are one crop (channels, D, H,
+    W) in [0, 1] of each ROI. What is returned is P(PD), or what else is predicted, in every state.
 
     Raises:
         ValueError: for a network without ROI tokens, or an answer that is no finite number.

@@ -51,9 +51,8 @@ def draw_images(
         sources: images and masks, by their keys, or why they cannot be shown; those there are.
         images: what a subject has.
     """
-    inputs = (record.get("inputs") or {}).items()
-    unread = dict.fromkeys([key for key, file in inputs if file.get("sha256") is None], _UNREAD)
-    boxes = record.get("boxes") or {}
+    inputs, boxes = record["inputs"].items(), record["boxes"]
+    unread = {key: _UNREAD for key, file in inputs if file["sha256"] is None}
     return {name: _drawn(image, {**unread, **sources}, boxes) for name, image in images.items()}
 
 
@@ -74,7 +73,7 @@ def _drawn(
     return Shown(
         image=image,
         overview=drawing.overview(here),
-        rois={roi: drawing.roi(roi, here[roi], box.get("nuclei")) for roi, box in mine.items()},
+        rois={roi: drawing.roi(roi, here[roi], box["nuclei"]) for roi, box in mine.items()},
         thumbnail=drawing.thumbnail(here),
         problem=mask if isinstance(mask, str) else "",
     )
@@ -108,11 +107,9 @@ class Drawing:
         z, window, nuclei = int(best[len(best) // 2]), self._window(...), self.image.nuclei
         return draw_slice(self.volume, self.mask, z, nuclei=nuclei, boxes=boxes, window=window)
 
-    def roi(
-        self, name: str, box: Box, named: Sequence[str] | None
-    ) -> tuple[list[Picture], list[str]]:
+    def roi(self, name: str, box: Box, named: Sequence[str]) -> tuple[list[Picture], list[str]]:
         """One to three slices through an ROI, low to high, none if it lies outside; its nuclei."""
-        nuclei = self.nuclei_inside(box, named)
+        nuclei = {key: self.image.nuclei[key] for key in named if key in self.image.nuclei}
         region = self._inside(box)
         if not self.volume.stored[region].size:
             return [], list(nuclei)
@@ -132,22 +129,6 @@ class Drawing:
             for z in chosen_slices(self.mask, nuclei, region[2])
         ]
         return pictures, list(nuclei)
-
-    def nuclei_inside(self, box: Box, named: Sequence[str] | None) -> dict[str, tuple[int, int]]:
-        """Ids of an ROI's nuclei: those that are named, else those that lie wholly in its box."""
-        table = self.image.nuclei
-        if named is not None:
-            return {name: table[name] for name in named if name in table}
-        if self.mask is None:
-            return {}
-        ids = self.mask.ids
-        inside = np.bincount(ids[self._inside(box)].ravel(), minlength=256)
-        everywhere = np.bincount(ids.ravel(), minlength=256)
-        return {
-            name: pair
-            for name, pair in table.items()
-            if any(everywhere[i] for i in pair) and all(inside[i] == everywhere[i] for i in pair)
-        }
 
     def thumbnail(self, boxes: Mapping[str, Box]) -> dict[str, Any]:
         """A small picture of the substantia nigra's region.

@@ -7,7 +7,6 @@ from typing import Any
 
 from mrn_components.app.report.pages import decision, write_page
 from mrn_components.data.target import Target
-from mrn_components.metrics import THRESHOLD
 
 _MAX_BYTES = 4.5 * 1024**2  # of a page: beyond, later subjects have no thumbnails
 _BYTES_PER_SUBJECT = 1000  # of markup, without flags and thumbnails
@@ -23,7 +22,6 @@ def write_index(path: Path, records: Sequence[Mapping[str, Any]], target: Target
         target: what is predicted.
     """
     rows = _within_size([_row(record, target) for record in records])
-    scored = sorted((row for row in rows if row["value"] is not None), key=lambda row: row["value"])
     found = Counter(row["status"] for row in rows)
     counts = {"subjects": len(rows), "complete": found["ok"], "abstained": found["abstained"]}
     counts |= {"failed": found["failed"], "flagged": sum(bool(row["reasons"]) for row in rows)}
@@ -32,8 +30,6 @@ def write_index(path: Path, records: Sequence[Mapping[str, Any]], target: Target
         "index.html.j2",
         rows=rows,
         without_thumbs=sum("thumbs_left_out" in row for row in rows),
-        scored=scored,
-        above=sum(row["value"] > THRESHOLD for row in scored),
         target=target,
         counts=counts,
         statuses=sorted(found),
@@ -41,22 +37,16 @@ def write_index(path: Path, records: Sequence[Mapping[str, Any]], target: Target
 
 
 def _row(record: Mapping[str, Any], target: Target) -> dict[str, Any]:
-    folds = record.get(f"{target.lead}_folds") or []
-    agreement = ""
-    if folds and record.get("fold_agreement") is not None:
-        agreement = f"{round(record['fold_agreement'] * len(folds))} of {len(folds)} agree"
-    reasons = [record.get("error"), "trained on this subject" if record.get("trained_on") else None]
-    reasons += record.get("flags") or []
+    trained_on = "trained on this subject" if record["trained_on"] else None
+    reasons = [record["error"], trained_on, *record["flags"]]
     return {
-        "subject": record["subject"],
-        "status": record["status"],
-        "value": record.get(target.lead),
+        **dict.fromkeys(("page", "fold_agreement", "fold_std")),
+        "thumbs": [],
+        **record,
+        "value": record[target.lead],
+        "folds": record.get(f"{target.lead}_folds"),
         "side": decision(record, target),
-        "fold_std": record.get("fold_std"),
-        "agreement": agreement,
         "reasons": [reason for reason in reasons if reason],
-        "page": record.get("page"),
-        "thumbs": list(record.get("thumbs", [])),
     }
 
 

@@ -3,14 +3,22 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
+from mrn_components.app.records import (
+    EXPLANATION,
+    PAGE,
+    RECORD,
+    THUMBNAILS,
+    Record,
+    empty_record,
+    subject_folder,
+)
 from mrn_components.app.report.explanation import UNEXPLAINED
 from mrn_components.app.report.images import draw_images
 from mrn_components.app.report.index import write_index
 from mrn_components.app.report.pages import read_json
-from mrn_components.app.report.subject import EXPLANATION, PAGE, THUMBNAILS, write_pages
+from mrn_components.app.report.subject import write_pages
 from mrn_components.data.predictions import predictions_file, read_number
 from mrn_components.data.tables import read_rows
 from mrn_components.data.target import Target, read_target
@@ -55,17 +63,18 @@ def complete_reports(output: Path, source: Path, *, again: bool = False) -> Path
     """
     root = source if source.is_dir() else source.parent
     manifest = read_json(output / "manifest.json") or {}
-    images = {name: Image(**facts) for name, facts in (manifest.get("images") or {}).items()}
-    images = images or CHALLENGE_IMAGES  # of an old manifest
+    images = {name: Image(**facts) for name, facts in manifest.get("images", {}).items()}
+    images = images or CHALLENGE_IMAGES  # without a manifest
     target = read_target(output)
     records, lacking = [], 0
     for where, row in read_rows(predictions_file(output), target.columns):
-        folder = output / "subjects" / row["subject"]
+        folder = subject_folder(output, row["subject"])
         inside = folder.resolve().parent == (output / "subjects").resolve()
-        record = read_json(folder / "prediction.json") if inside else None
+        record = read_json(folder / RECORD) if inside else None
         if record is None:
             records.append(_of_row(row, target, where))
         else:
+            record = empty_record(row["subject"], target) | record
             if again or not all((folder / name).is_file() for name in (PAGE, THUMBNAILS)):
                 drawn = draw_images(record, _read_volumes(record, folder, root, images), images)
                 write_pages(folder, record, drawn, manifest, target)
@@ -85,12 +94,12 @@ def complete_reports(output: Path, source: Path, *, again: bool = False) -> Path
 
 
 def _read_volumes(
-    record: Mapping[str, Any], folder: Path, root: Path, images: Mapping[str, Image]
+    record: Record, folder: Path, root: Path, images: Mapping[str, Image]
 ) -> dict[str, Volume | str]:
     """Read a subject's files; a text says why one cannot be read."""
     files = {}
-    for key, file in (record.get("inputs") or {}).items():
-        if file.get("sha256") is not None:  # else it is faulty: not for a second reader
+    for key, file in record["inputs"].items():
+        if file["sha256"] is not None:  # else it is faulty: not for a second reader
             # INPUT may be the folder of one subject, whose paths start with its name.
             inside = Path(file["path"])
             if inside.is_absolute() or ".." in inside.parts:
@@ -114,20 +123,19 @@ def _read_volumes(
     return sources
 
 
-def needs_explanation(record: Mapping[str, Any], folder: Path) -> bool:
+def needs_explanation(record: Record, folder: Path) -> bool:
     """Whether a subject, whose files ``folder`` has, was predicted without ``--report``."""
-    impossible = any(flag.startswith(UNEXPLAINED) for flag in record.get("flags") or [])
+    impossible = any(flag.startswith(UNEXPLAINED) for flag in record["flags"])
     return record["status"] == "ok" and not impossible and not (folder / EXPLANATION).is_file()
 
 
-def _of_row(row: Mapping[str, str], target: Target, where: str) -> dict[str, Any]:
+def _of_row(row: Mapping[str, str], target: Target, where: str) -> Record:
     """A record of a subject that has only its row in ``predictions.csv``."""
     values = {
         column: read_number(row[column], column, target, where) if row[column] else None
         for column in target.columns
     }
-    return {
-        "subject": row["subject"],
+    return empty_record(row["subject"], target) | {
         "status": row.get("status") or "ok",
         **values,
         "trained_on": int(row.get("trained_on") or 0),

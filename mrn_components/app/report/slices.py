@@ -81,17 +81,11 @@ def draw_slice(
     # In mm from the upper left corner: right edge of the region is x = 0, anterior edge y = 0.
     right = region[0].indices(volume.shape[0])[1]
     front = region[1].indices(volume.shape[1])[1]
-    frames = [
-        Frame(
-            name,
-            round((right - stop[0]) * dx, 2),
-            round((front - stop[1]) * dy, 2),
-            round((stop[0] - start[0]) * dx, 2),
-            round((stop[1] - start[1]) * dy, 2),
-        )
-        for name, (start, stop) in boxes.items()
-        if start[2] <= z < stop[2]
-    ]
+    frames = []
+    for name, (start, stop) in boxes.items():
+        if start[2] <= z < stop[2]:
+            voxels = np.array([*((right, front) - stop[:2]), *(stop - start)[:2]])
+            frames.append(Frame(name, *np.round(voxels * (dx, dy, dx, dy), 2).tolist()))
     outlines = []
     if mask is not None:
         ids = radiological(mask.ids[(*region, z)])
@@ -99,7 +93,7 @@ def draw_slice(
             if path := _contour(np.isin(ids, labels), (dx, dy)):
                 outlines.append(Outline(name, path))
     return Picture(
-        uri=encode(_shrunk(grey(pixels, window)), "png"),
+        uri=encode(grey(pixels, window), "png"),
         width=round(pixels.shape[1] * dx, 2),
         height=round(pixels.shape[0] * dy, 2),
         number=int(z) + 1,
@@ -161,19 +155,15 @@ def grey(plane: np.ndarray, window: Span) -> np.ndarray:
 
 
 def encode(pixels: np.ndarray, kind: str, **options: Any) -> str:
-    """Grey (H, W) or coloured pixels (H, W, 3) as an address that holds a picture, png or webp."""
+    """Grey (H, W) or coloured pixels (H, W, 3) as an address that holds a picture, png or webp.
+
+    They are averaged where there are more of them than a page can hold.
+    """
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, kind, **options)
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    picture.thumbnail((_LONGEST_PX, _LONGEST_PX), Image.Resampling.BOX, reducing_gap=None)
+    picture.save(file, kind, **options)
     return data_uri(file.getvalue(), kind)
-
-
-def _shrunk(pixels: np.ndarray) -> np.ndarray:
-    """Grey pixels (H, W), averaged where there are more of them than a page can hold."""
-    shrink = max(pixels.shape) / _LONGEST_PX
-    if shrink <= 1:
-        return pixels
-    height, width = (max(1, round(size / shrink)) for size in pixels.shape)
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX))
 
 
 def _contour(inside: np.ndarray, pixel_mm: Span) -> str:

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 from mrn_components.app.paper import METRICS, Row, Table
 from mrn_components.app.reproduce.scores import Score
 from mrn_components.metrics import wilson_interval
 from mrn_components.system.files import csv_text
+from mrn_components.system.texts import fill_template
 
-_TITLES = {"accuracy": "Accuracy", "roc_auc": "ROC AUC", "f1_macro": "F1"}
 _DIFFERENCE = ("difference", "low", "high")
 _KEY = "roc_auc"  # the metric that tells rows apart: it needs no threshold
 
@@ -36,25 +37,8 @@ class Report:
 
     def markdown(self) -> str:
         """The table for people: paper, ours, interval, and the difference to the reference row."""
-        several = len(self.seeds) > 1
-        chance = "and seeds" if several else "only: one seed, so without the chance of training"
-        titles = [f"{_TITLES[metric]}, {who}" for metric in METRICS for who in ("paper", "ours")]
-        header = ["", *titles, f"ROC AUC against {self.table.reference}"]
-        lines = [
-            f"# Table {self.table.name}: {self.table.title}",
-            "",
-            f"Paper: {self.table.paper_setting}. Ours: {self.setting}.",
-            f"Training seeds: {', '.join(map(str, self.seeds))}. In percent, with 95 % intervals: "
-            f"the paper's accuracy by Wilson, ours by resampling subjects {chance}.",
-            "",
-            *(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header))),
-            *(f"| {' | '.join(self._cells(row))} |" for row in self.rows),
-            "",
-            *self._separable(),
-            "",
-            "Research use only.",
-        ]
-        return "\n".join(lines) + "\n"
+        template = Path(__file__).with_suffix(".md.j2")
+        return fill_template(template, report=self, metrics=METRICS, better=self._better())
 
     def csv(self) -> str:
         """One line a row and metric: paper, ours, interval, deviation over the seeds."""
@@ -76,7 +60,7 @@ class Report:
     def pairs_csv(self) -> str:
         """One line a pair of rows and metric: difference, interval, whether that excludes 0."""
         rows: list[dict[str, object]] = []
-        for one, other in self._pairs():
+        for one, other in self.pairs:
             for metric in METRICS:
                 numbers = self.scores[one][metric].minus(self.scores[other][metric])
                 percent = {n: 100 * x for n, x in zip(_DIFFERENCE, numbers, strict=True)}
@@ -85,31 +69,19 @@ class Report:
                 rows.append({**row, "separable": separable})
         return csv_text(rows, ["row", "other", "metric", *_DIFFERENCE, "separable"], floats=".2f")
 
-    def _pairs(self) -> list[tuple[str, str]]:
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
         """Pairs of rows scored on the same subjects and labels: not the controls."""
         names = [r.name for r in self.rows if r.cohort == "true" and r.name in self.scores]
         return list(combinations(names, 2))
 
-    def _cells(self, row: Row) -> list[str]:
-        cells = [row.name]
-        for metric, paper in zip(METRICS, row.paper, strict=True):
-            cells += [self._paper(metric, paper), "–"]
-            if row.name in self.scores:
-                score = self.scores[row.name][metric]
-                low, high = score.interval
-                cells[-1] = f"{100 * score.value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
-        return [*cells, self._remark(row)]
-
-    def _paper(self, metric: str, percent: float | None) -> str:
-        if percent is None:
-            return "–"
-        if metric != "accuracy":
-            return f"{percent:.1f}"
+    def wilson(self, percent: float) -> tuple[float, float]:
+        """Limits of the 95 % interval of an accuracy of the paper."""
         total = self.table.paper_subjects
         interval = wilson_interval(round(percent * total / 100), total)
-        return f"{percent:.1f} ({100 * interval['low']:.1f} to {100 * interval['high']:.1f})"
+        return interval["low"], interval["high"]
 
-    def _remark(self, row: Row) -> str:
+    def remark(self, row: Row) -> str:
         """The last cell: the difference to the reference row, or why there is none."""
         if row.name not in self.scores:
             return self.unscored.get(row.name, "not ours")
@@ -123,20 +95,15 @@ class Report:
         verdict = "separable" if _excludes_zero(low, high) else "not separable"
         return f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}): {verdict}"
 
-    def _separable(self) -> list[str]:
-        """Say which pairs of rows differ by more than chance."""
+    def _better(self) -> dict[str, list[str]]:
+        """The rows that each row is above by more than chance."""
         better: dict[str, list[str]] = {}
-        for one, other in self._pairs():
+        for one, other in self.pairs:
             difference, low, high = self.scores[one][_KEY].minus(self.scores[other][_KEY])
             if _excludes_zero(low, high):
                 above, below = (one, other) if difference > 0 else (other, one)
                 better.setdefault(above, []).append(below)
-        count = sum(map(len, better.values()))
-        return [
-            f"Of {len(self._pairs())} pairs of rows {count} are separable by their ROC AUC at 5 % "
-            "(paired, not corrected for the number of pairs); the others are not separable.",
-            *(f"- {above} is above {'; '.join(below)}." for above, below in better.items()),
-        ]
+        return better
 
 
 def _excludes_zero(low: float, high: float) -> bool:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrn_components.app.report.subject import EXPLANATION, PAGE, THUMBNAILS
 from mrn_components.biomarkers import write_biomarkers
 from mrn_components.data.predictions import PREDICTIONS, write_predictions
 from mrn_components.data.target import HC_PD, Score, Target
@@ -15,6 +14,9 @@ from mrn_components.system.files import write_text
 Record = dict[str, Any]  # prediction.json; its keys are in the bundle's docs
 
 RECORD = "prediction.json"
+EXPLANATION = "explanation.json"
+PAGE = "report.html"
+THUMBNAILS = "thumbnails.json"  # of the index
 
 
 def empty_record(subject: str, target: Target = HC_PD) -> Record:
