@@ -94,8 +94,8 @@ class RunCheckpointHandler:
 
         Raises:
             RuntimeError: when another process trains there.
-            FileExistsError: as of ``refuse_used_directory``.
-            FileNotFoundError: as of ``resume_run``.
+            FileExistsError: when it holds another run.
+            FileNotFoundError: when there is no checkpoint to resume.
         """
         if self.resume:
             self._existing_checkpoints()
