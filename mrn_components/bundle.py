@@ -54,16 +54,18 @@ class RunArguments:
         """The folder that holds ``configs``."""
         return self.config_files[0].parent.parent
 
-    def merged(self, source: str = "--") -> dict[str, Any]:
+    def merged(self) -> dict[str, Any]:
         """Apply the overlays and overrides, and leave references unresolved.
 
-        A ValueError refuses a key that nothing reads and an override of the wrong type; ``source``
-        is where it says that the overrides stand.
+        A ValueError refuses a key that nothing reads, and an override of the wrong type.
         """
-        return self._applied(source)[0]
+        return self._applied("--")[0]
 
     def typed(self, source: str = "--") -> "RunArguments":
-        """Give the overrides the types that the configs have there, no is False, or refuse them."""
+        """Give the overrides the types that the configs have there, no is False, or refuse them.
+
+        The messages of refusals say that the overrides stand in ``source``.
+        """
         return replace(self, overrides=self._applied(source)[1])
 
     def _applied(self, source: str) -> tuple[dict[str, Any], dict[str, Any]]:

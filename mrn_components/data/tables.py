@@ -26,7 +26,7 @@ def files_of(subject: Subject, *, masks: bool = True) -> dict[str, Path]:
 
 
 def find_labels(labels: str | Path, data: Path) -> Path:
-    """Return the file of labels that a user named: as typed, else in or beside ``data``."""
+    """Return the file of labels that a user named, as typed, else in or beside ``data``."""
     folder = data if data.is_dir() else data.parent
     for place in (Path(labels), folder / labels):
         if place.is_file():

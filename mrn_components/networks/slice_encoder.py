@@ -128,8 +128,8 @@ class SliceEncoder(nn.Module):
             encoded.update(zip(members, parts, strict=True))
         ordered = zip(*(encoded[i] for i in range(len(volumes))), strict=True)
         tokens = [cat([volume.flatten(0, 1) for volume in level]) for level in ordered]
-        sizes = [(len(volume), volume.shape[2] // p, volume.shape[3] // p) for volume in padded]
-        return tokens, [VolumeGrid(*size, self.prefix) for size in sizes]
+        shapes = [(len(volume), *volume.shape[-2:]) for volume in padded]
+        return tokens, [VolumeGrid(d, h // p, w // p, self.prefix) for d, h, w in shapes]
 
     def on_tensors(self) -> nn.Module:
         """Itself on crops of one size: (B, 1, D, H, W) to the last block's tokens (B, D, n, C)."""
