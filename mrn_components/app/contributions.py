@@ -21,7 +21,7 @@ from mrn_components.data.layouts import Found
 from mrn_components.data.target import HC_PD, Score
 from mrn_components.networks.inferers import masked_states
 from mrn_components.networks.masking import MaskMode, check_mask_mode
-from mrn_components.system.files import write_csv, write_text
+from mrn_components.system.files import csv_text, write_text
 from mrn_components.system.texts import fill_template
 
 _logger = logging.getLogger(__name__)
@@ -115,8 +115,8 @@ def _write(
         states.append({"subject": subject, **dict(zip(names, prob_pd, strict=True))})
         ends = {scores.lead: prob_pd[0], "baseline": prob_pd[-1]}
         rows.append({"subject": subject, **ends, **shapley[-1]})
-    write_csv(output / "states.csv", states, floats=".8f")
-    write_csv(output / "contributions.csv", rows, floats=".8f")
+    write_text(output / "states.csv", csv_text(states, floats=".8f"))
+    write_text(output / "contributions.csv", csv_text(rows, floats=".8f"))
     geometry = recorded_geometry(records, scores.labels, HC_PD)
     summary = {
         "mask_mode": mask_mode,
@@ -149,7 +149,7 @@ def _write_table(
     """Write the metrics of the cohort; the test for leakage."""
     rows = state_metrics(scores)
     leak = leakage(rows[-1]["roc_auc"], mask_mode)
-    write_csv(output / "table.csv", [_flat(row) for row in rows], floats=".8f")
+    write_text(output / "table.csv", csv_text([_flat(row) for row in rows], floats=".8f"))
     alone = "" if geometry is None else f" Sizes and places of the crops alone: {geometry}."
     template = Path(__file__).with_suffix(".md.j2")
     text = fill_template(template, rows=rows, leaks=leak["finding"] + alone)

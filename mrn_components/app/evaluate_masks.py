@@ -18,7 +18,7 @@ from mrn_components.images.volume import read_volume
 from mrn_components.metrics import CONFIDENCE, NUM_RESAMPLES, Metric
 from mrn_components.metrics.intervals import bootstrap_interval, undefined_interval
 from mrn_components.metrics.segmentation import score_masks
-from mrn_components.system.files import write_csv, write_text
+from mrn_components.system.files import csv_text, write_text
 from mrn_components.system.texts import fill_template
 
 Row = dict[str, Any]  # {"subject", "image", "nucleus", "side", "label"} and a MaskScore
@@ -83,7 +83,7 @@ def evaluate_masks(
         "note": "Research use only.",
     }
     folder = Path(masks) / "evaluation" if output is None else Path(output)
-    write_csv(folder / "masks.csv", rows, floats=".6g")
+    write_text(folder / "masks.csv", csv_text(rows, floats=".6g"))
     write_text(folder / "masks.json", json.dumps(report, indent=2) + "\n")
     template = Path(__file__).with_suffix(".md.j2")
     write_text(folder / "masks.md", fill_template(template, **report))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mrn_components.biomarkers.catalogue import biomarkers_of, columns_of, references
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
-from mrn_components.system.files import write_csv, write_text
+from mrn_components.system.files import csv_text, write_text
 from mrn_components.system.texts import fill_template
 
 
@@ -32,7 +32,8 @@ def write_biomarkers(
         for subject in sorted({*measured, *errors})
     ]
     path = Path(folder) / "biomarkers.csv"
-    write_csv(path, rows, ["subject", *columns_of(images), "error"], floats=".6g")
+    columns = ["subject", *columns_of(images), "error"]
+    write_text(path, csv_text(rows, columns, floats=".6g"))
     write_text(path.with_suffix(".md"), describe_biomarkers(images))
     return path
 

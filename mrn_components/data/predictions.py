@@ -23,7 +23,7 @@ from typing import Any
 from mrn_components.data.identities import DataLeakageError
 from mrn_components.data.tables import find_labels, read_rows
 from mrn_components.data.target import HC_PD, Target, write_target
-from mrn_components.system.files import write_csv
+from mrn_components.system.files import csv_text, write_text
 
 PREDICTIONS = "predictions.csv"
 
@@ -70,7 +70,7 @@ def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], target: Tar
     columns += [key for key in found if "_fold" in key and key.rpartition("_fold")[2].isdigit()]
     columns += ["fold_agreement", "fold_std", "tta_std", "trained_on", "mask_source"]
     columns += [*_SEPARATORS, "error", "label"]
-    write_csv(path, flat, [key for key in columns if key in found])
+    write_text(path, csv_text(flat, [key for key in columns if key in found]))
     write_target(path.parent, target)
 
 

@@ -161,17 +161,6 @@ def remembered_hash(path: Path, memo_dir: Path, compute: Callable[[Path], str], 
     return known
 
 
-def write_csv(
-    path: Path,
-    rows: Sequence[Mapping[str, Any]],
-    columns: Sequence[str] | None = None,
-    *,
-    floats: str = ".6f",
-) -> None:
-    """Write ``csv_text`` of a table, which takes the same arguments, to ``path``."""
-    write_text(path, csv_text(rows, columns, floats=floats))
-
-
 def csv_text(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None, *, floats: str = ".6f"
 ) -> str:
