@@ -21,25 +21,15 @@ from mrn_components.system.files import lock
 
 @dataclass(frozen=True)
 class BundleRun:
-    """One run in a folder of its own, to be called as often as it takes.
+    """One run in a folder of its own, to be called as often as it takes."""
 
-    Args:
-        name: what messages call it, such as "fold 0".
-        folder: of the run; its output goes to ``train.log``.
-        epochs: epochs of the whole training.
-        train: command that trains from the start; ``--resume True`` makes it go on.
-        predict: command that writes ``predictions``.
-        predictions: table of the predicted subjects.
-        device: the GPU to use among several, for ``CUDA_VISIBLE_DEVICES``; None leaves the choice.
-    """
-
-    name: str
-    folder: Path
-    epochs: int
-    train: Sequence[str]
-    predict: Sequence[str]
-    predictions: Path
-    device: int | None = None
+    name: str  # what messages call it, such as "fold 0"
+    folder: Path  # its output goes to ``train.log``
+    epochs: int  # of the whole training
+    train: Sequence[str]  # command that trains from the start; ``--resume True`` makes it go on
+    predict: Sequence[str]  # command that writes ``predictions``
+    predictions: Path  # table of the predicted subjects
+    device: int | None = None  # GPU for ``CUDA_VISIBLE_DEVICES``; None leaves the choice
 
     def state(self) -> Literal["start", "resume", "predict", "done"]:
         """What is to be done next, by the files that are there."""

@@ -178,11 +178,8 @@ def submit(
 ) -> list[str]:
     """Run folds as jobs of a cluster, wait for them, and collect the messages of those that fail.
 
-    Args:
-        runs: the folds.
-        folder: of the jobs' own files, on a disk that all machines share.
-        cluster: where submitit runs them.
-        parameters: for submitit's ``update_parameters``. The default time is a day.
+    The folder is for the jobs' own files, on a disk that all machines share; the parameters are
+    those of submitit's ``update_parameters``. The default time is a day.
     """
     try:
         import submitit

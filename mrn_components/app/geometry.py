@@ -34,16 +34,7 @@ def recorded_geometry(
 
 
 def read_geometry(folder: Path, labels: Mapping[str, Any], target: Target) -> Confounds | None:
-    """Fit the baseline to the records beside a table of predictions.
-
-    Args:
-        folder: of the table; ``mrn predict`` leaves ``subjects/ID/prediction.json`` there.
-        labels: of each subject.
-        target: what the labels are.
-
-    Returns:
-        The baseline; None where there are no records.
-    """
+    """Fit the baseline to the records that ``mrn predict`` left in a folder; None without any."""
     files = (folder / "subjects" / subject / "prediction.json" for subject in labels)
     return recorded_geometry(map(_read, files), labels, target)
 

@@ -10,58 +10,37 @@ import yaml
 METRICS = ("accuracy", "roc_auc", "f1_macro")  # order of the paper's columns
 TABLES: tuple[int | str, ...] = (*range(1, 10), "losses")  # the paper's, then our own
 
-Cohort = Literal["true", "shuffled", "null"]  # the last two are negative controls
+# Two negative controls: shuffled labels, and a cohort without any effect of the disease.
+Cohort = Literal["true", "shuffled", "null"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row of a table, and how it is made.
+    """A row of a table, and how it is made."""
 
-    Args:
-        name: first column.
-        bundle: name of the bundle that is trained.
-        configs: overlays of the bundle.
-        overrides: config keys and values that make this row.
-        small: further ones at the small scale, whose network has other sizes.
-        cohort: "true" labels, or a negative control: "shuffled" labels, or a "null" cohort without
-            any effect of the disease.
-        ensemble: train all folds, average them and their mirrored views.
-        masked_rois: ROIs that are masked while evaluating; None where nothing is masked.
-        paper: the paper's accuracy, ROC AUC and macro F1 in percent; None where it gives none.
-        ours: whether we can train it; False for other teams' solutions.
-    """
-
-    name: str
-    bundle: str
-    configs: Sequence[str] = ()
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    small: Mapping[str, Any] = field(default_factory=dict)
+    name: str  # first column
+    bundle: str  # name of the bundle that is trained
+    configs: Sequence[str] = ()  # overlays of the bundle
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # of the config, that make this row
+    small: Mapping[str, Any] = field(default_factory=dict)  # further, for the small scale's network
     cohort: Cohort = "true"
-    ensemble: bool = False
-    masked_rois: Sequence[str] | None = None
+    ensemble: bool = False  # train all folds, average them and their mirrored views
+    masked_rois: Sequence[str] | None = None  # while evaluating; None where nothing is masked
+    # The paper's accuracy, ROC AUC and macro F1 in percent; None where it gives none.
     paper: Sequence[float | None] = (None, None, None)
-    ours: bool = True
+    ours: bool = True  # whether we can train it; False for other teams' solutions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of the paper, or of what the paper leaves open.
+    """A table of the paper, or of what the paper leaves open."""
 
-    Args:
-        name: 1 to 9, or a word.
-        title: the paper's caption, or our own.
-        paper_setting: data that the paper's numbers rest on, or that there are none.
-        paper_subjects: how many subjects the paper evaluated.
-        reference: name of the row that the others are compared with.
-        rows: in the paper's order; controls last.
-    """
-
-    name: int | str
-    title: str
-    paper_setting: str
-    paper_subjects: int
-    reference: str
-    rows: tuple[Row, ...]
+    name: int | str  # 1 to 9, or a word
+    title: str  # the paper's caption, or our own
+    paper_setting: str  # data that the paper's numbers rest on, or that there are none
+    paper_subjects: int  # how many subjects the paper evaluated
+    reference: str  # name of the row that the others are compared with
+    rows: tuple[Row, ...]  # in the paper's order; controls last
 
     def selected(self, names: Sequence[str] | None) -> tuple[Row, ...]:
         """The rows of these names and the reference; all for None.

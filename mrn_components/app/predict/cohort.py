@@ -49,14 +49,7 @@ _SUBJECTS_A_WORKER = 2
 
 
 class Cohort:
-    """The prediction of some subjects with one set of weights and settings.
-
-    Args:
-        workflow: of the bundle.
-        found: the subjects.
-        output_dir: folder of the results.
-        options: how.
-    """
+    """The prediction of some subjects with one set of weights and settings."""
 
     def __init__(
         self, workflow: ConfigWorkflow, found: Found, output_dir: Path, options: Options

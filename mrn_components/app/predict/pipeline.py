@@ -43,16 +43,7 @@ Case = tuple[Subject, Sequence[Finding]]  # a subject, and what was found wrong 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How subjects are predicted.
-
-    Args:
-        bundle, segmentation, nm_filter, masks, abstain, resume, report, trust_bundle, overrides:
-            what ``predict`` takes.
-        labels: table of the labels, which every subject must have then.
-        require_labels: every subject must have a label.
-        states: also mask every subset of the ROIs, in this way.
-        further: writes tables of the records, in order, beside those of a prediction.
-    """
+    """How subjects are predicted: what ``predict`` takes, and what ``contributions`` adds."""
 
     bundle: str
     segmentation: str
@@ -63,46 +54,31 @@ class Options:
     report: bool
     trust_bundle: bool
     overrides: Mapping[str, Any]
-    labels: str | Path | None = None
+    labels: str | Path | None = None  # table of the labels, which every subject must have then
     require_labels: bool = False
-    states: MaskMode | None = None
+    states: MaskMode | None = None  # also mask every subset of the ROIs, in this way
+    # Writes tables of the records, in their order, beside those of a prediction.
     further: Callable[[Sequence[Record], Found, Classifier], None] | None = None
 
 
 @dataclass(kw_only=True)
 class Prepared:
-    """A subject on its way.
+    """A subject on its way."""
 
-    Args:
-        subject: its id, and the files that there are; those that are read stand as volumes.
-        record: what is known so far; with an error, the subject has failed.
-        crops: of its ROIs; None while masks are lacking, and when the network was asked.
-        drawn: what its page shows of its images, if it is to have one.
-    """
-
-    subject: Subject
-    record: Record
-    crops: dict[str, Any] | None = None
-    drawn: dict[str, Shown] = field(default_factory=dict)
+    subject: Subject  # its id, and the files that there are; those that are read stand as volumes
+    record: Record  # what is known so far; with an error, the subject has failed
+    crops: dict[str, Any] | None = None  # None while masks are lacking, and after the network
+    drawn: dict[str, Shown] = field(default_factory=dict)  # for its page, if it is to have one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """What turns the files of a subject into its record, in any process.
-
-    Args:
-        classifier: the network and what is around it.
-        segmenters: make the masks that a subject lacks.
-        ledgers: of the classifier's weights.
-        root: folder that paths are told relative to, in records as in messages.
-        output_dir: folder of the results.
-        options: how subjects are predicted.
-    """
+    """What turns the files of a subject into its record, in any process."""
 
     classifier: Classifier
-    segmenters: Segmenters
-    ledgers: Sequence[Ledger]
-    root: Path
+    segmenters: Segmenters  # make the masks that a subject lacks
+    ledgers: Sequence[Ledger]  # of the classifier's weights
+    root: Path  # folder that paths are told relative to, in records as in messages
     output_dir: Path
     options: Options
 

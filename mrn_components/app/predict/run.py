@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from mrn_components.app.predict.cohort import OWN_KEYS, Cohort
 from mrn_components.app.predict.pipeline import Options
 from mrn_components.app.predict.workflow import inference_workflow, target_of
 from mrn_components.data.layouts import Found, Need, find_subjects
+from mrn_components.data.predictions import PREDICTIONS
 from mrn_components.data.subjects import needed_images
 from mrn_components.system.files import lock
 
@@ -103,17 +104,13 @@ def predict_cohort(input_dir: str | Path, output_dir: str | Path, options: Optio
         found = _find(workflow, input_dir, options)
         found.refuse_output(output_dir)
         run = Cohort(workflow, found, Path(output_dir), options)
-        if rank > 0:
+        if rank == 0:
+            print(f"{len(found.subjects)} subjects: {found.layout}", flush=True)
+        with lock(Path(output_dir)) if rank == 0 else nullcontext():
             idist.barrier()  # until the first process has the folder
             run.predict(found.subjects[rank::world])
-            idist.barrier()
-            return Path(output_dir) / "predictions.csv"
-        print(f"{len(found.subjects)} subjects: {found.layout}", flush=True)
-        with lock(Path(output_dir)):
-            idist.barrier()
-            run.predict(found.subjects[::world])
             idist.barrier()  # until every process has written its records
-            return run.finish()
+            return run.finish() if rank == 0 else Path(output_dir) / PREDICTIONS
 
 
 def _find(workflow: ConfigWorkflow, input_dir: str | Path, options: Options) -> Found:

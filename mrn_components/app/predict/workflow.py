@@ -22,7 +22,7 @@ def inference_workflow(
     It is that of the installed bundle, with the weights, the networks and the settings of this one.
 
     Args:
-        input_dir: folder of subjects in the challenge's layout, with masks; or a JSON datalist.
+        input_dir: ``dataset_dir`` of the config.
         output_dir: folder of the results.
         bundle: folder of a bundle, or of a training run.
         trust_bundle: run the bundle's own config, in spite of what ``mrn inspect`` finds.

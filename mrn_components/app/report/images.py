@@ -80,13 +80,7 @@ def _drawn(
 
 
 class Drawing:
-    """Draws an image of a subject with its mask.
-
-    Args:
-        image: what it is.
-        volume: its voxels.
-        mask: of its nuclei, on the same grid; None where there is none.
-    """
+    """Draws an image of a subject with its mask, which lies on the same grid, if there is one."""
 
     def __init__(self, image: Image, volume: Volume, mask: Volume | None) -> None:
         self.image = image

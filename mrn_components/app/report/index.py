@@ -15,11 +15,8 @@ _BYTES_PER_SUBJECT = 1000  # of markup, without flags and thumbnails
 def write_index(path: Path, records: Sequence[Mapping[str, Any]], target: Target) -> None:
     """Write the page of all subjects.
 
-    Args:
-        path: of the page.
-        records: of each subject ``prediction.json``, and "page" (address of its page, or None) and
-            "thumbs", a list of {"name", "shown", "uri"}, as ``write_reports`` makes them.
-        target: what is predicted.
+    A record is what ``prediction.json`` holds, and "page" (address of the subject's page, or None)
+    and "thumbs", a list of {"name", "shown", "uri"}.
     """
     rows = _within_size([_row(record, target) for record in records])
     found = Counter(row["status"] for row in rows)

@@ -54,12 +54,9 @@ def write_reports(
 
 
 def complete_reports(output: Path, source: Path, *, again: bool = False) -> Path:
-    """Write ``index.html``, whose path is returned, and the pages that are not there.
+    """Write the pages that are not there, or all ``again``, and return the path of the index.
 
-    Args:
-        output: folder of the predictions.
-        source: folder or datalist that was predicted.
-        again: write the pages that are there, too.
+    ``source`` is the folder or datalist that was predicted.
     """
     root = source if source.is_dir() else source.parent
     manifest = read_json(output / "manifest.json") or {}

@@ -119,13 +119,9 @@ def chosen_slices(
 def canonical_box(
     start: Sequence[int], stop: Sequence[int], *, affine: np.ndarray, volume: Volume
 ) -> Box:
-    """Turn a box in voxels of a file into voxels of the volume that was read from it.
+    """Turn a box [start, stop) in voxels of a file into voxels of its canonical volume.
 
-    Args:
-        start: first voxels of the box, in the file.
-        stop: voxels after the last, in the file.
-        affine: (4, 4) of the file, voxel to mm.
-        volume: the file's, on the axes closest to RAS+.
+    ``affine`` (4, 4) is that of the file, from voxels to mm.
     """
     to_volume = np.linalg.inv(volume.affine) @ affine
     edges = np.array([start, stop], dtype=float) - 0.5  # of voxels, whose centres are whole

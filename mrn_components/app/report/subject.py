@@ -25,9 +25,9 @@ def write_pages(
 
     Args:
         folder: of the subject, with ``explanation.json`` if it was explained.
-        record: its ``prediction.json``.
+        record: what is known of it.
         images: what ``draw_images`` returns.
-        manifest: of the predictions, for the provenance.
+        manifest: what the subjects were predicted with.
         target: what is predicted.
     """
     thumbnails = [image.thumbnail for image in images.values()]

@@ -18,19 +18,12 @@ _NUM_SUBJECTS = {"training": 96, "test": 80}  # synthetic ones, at the small sca
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """The subjects of a row.
+    """The subjects of a row."""
 
-    Args:
-        training: data set to train on.
-        test: data set to score on.
-        labels: csv of the labels to train with; None where the data set has its own.
-        test_labels: the same to score with.
-    """
-
-    training: Path
-    test: Path
-    labels: Path | None = None
-    test_labels: Path | None = None
+    training: Path  # data set to train on
+    test: Path  # data set to score on
+    labels: Path | None = None  # csv of the labels to train with, where the data set's are others
+    test_labels: Path | None = None  # the same to score with
 
     def test_subjects(self) -> list[Subject]:
         """The subjects to score on, with labels."""

@@ -58,21 +58,13 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Planner:
-    """Turns rows into runs; rows that train the same share a folder.
+    """Turns rows into runs; rows that train the same share a folder."""
 
-    Args:
-        bundles: folder of the bundles.
-        folder: of the runs.
-        cache_dir: of the preprocessed subjects.
-        scale: "small" adds the bundle's ``small.yaml``.
-        overrides: config keys and their values, for every row.
-    """
-
-    bundles: Path
-    folder: Path
-    cache_dir: Path
-    scale: Scale
-    overrides: Mapping[str, Any]
+    bundles: Path  # folder of the bundles
+    folder: Path  # of the runs
+    cache_dir: Path  # of the preprocessed subjects
+    scale: Scale  # "small" adds the bundle's ``small.yaml``
+    overrides: Mapping[str, Any]  # config keys and their values, for every row
 
     def plan(self, row: Row, seed: int, data: Data) -> Plan:
         """The runs of a row with one seed.

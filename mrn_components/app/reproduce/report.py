@@ -17,23 +17,14 @@ _KEY = "roc_auc"  # the metric that tells rows apart: it needs no threshold
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A table and our scores of its rows.
-
-    Args:
-        table: of the paper.
-        rows: those that were asked for.
-        scores: {row: {metric: score}} of the rows that were scored.
-        setting: data and scale of our numbers.
-        seeds: training seeds.
-        unscored: why a row has no score, by its name.
-    """
+    """A table and our scores of its rows."""
 
     table: Table
-    rows: Sequence[Row]
-    scores: Mapping[str, Mapping[str, Score]]
-    setting: str
-    seeds: Sequence[int]
-    unscored: Mapping[str, str]
+    rows: Sequence[Row]  # those that were asked for
+    scores: Mapping[str, Mapping[str, Score]]  # {row: {metric: score}} of those that were scored
+    setting: str  # data and scale of our numbers
+    seeds: Sequence[int]  # of the training
+    unscored: Mapping[str, str]  # why a row has no score, by its name
 
     def markdown(self) -> str:
         """The table for people: paper, ours, interval, and the difference to the reference row."""

@@ -14,17 +14,11 @@ from mrn_components.metrics import CONFIDENCE, NUM_RESAMPLES, RESAMPLED
 
 @dataclass(frozen=True)
 class Score:
-    """A metric of a row: its mean over the seeds, and what resampling gives in its place.
+    """A metric of a row: its mean over the seeds, and what resampling gives in its place."""
 
-    Args:
-        value: mean over the seeds, 0 to 1.
-        resampled: the same of each resample (R,).
-        by_seed: of each seed (S,).
-    """
-
-    value: float
-    resampled: np.ndarray
-    by_seed: np.ndarray
+    value: float  # mean over the seeds, 0 to 1
+    resampled: np.ndarray  # the same of each resample (R,)
+    by_seed: np.ndarray  # of each seed (S,)
 
     @property
     def interval(self) -> tuple[float, float]:
