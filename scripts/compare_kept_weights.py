@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mrn_components.app.commands import find_config, train_command
+from mrn_components.app.bundle_run import find_config, train_command
 
 # Rule -> its weights in a run's folder. The first trained run keeps by least_loss.
 RULES = {

@@ -1,4 +1,4 @@
-"""A run of a bundle: a process that trains it, then one that predicts with it."""
+"""A run of a bundle: a process that trains it, then one that predicts with it; their commands."""
 
 import codecs
 import os
@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,8 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO
 
+from fire.parser import DefaultParseValue
+
+from mrn_components.bundle import bundle_config
 from mrn_components.data.tables import read_rows
 from mrn_components.system.files import lock
+
+_PYTHON = [sys.executable, "-W", "ignore", "-m"]
 
 
 @dataclass(frozen=True)
@@ -140,3 +145,35 @@ def _reason(code: int, output: bytes) -> str:
     if messages:
         return messages[-1].split("\n\n")[0].strip()
     return (text.splitlines() or [f"exit code {code}"])[-1]
+
+
+def find_config(bundle: Path, name: str) -> Path:
+    """A config by its name in the bundle's ``configs`` or by its path; one must be there."""
+    for path in (bundle / "configs" / name, Path(name)):
+        if path.is_file():
+            return path.resolve()
+    return bundle_config(bundle, name.removesuffix(".yaml")).resolve()
+
+
+def train_command(
+    configs: Sequence[Path], overrides: Mapping[str, Any], processes: int = 1
+) -> list[str]:
+    """``python -m monai.bundle run``, or the same by ``torchrun`` for several processes."""
+    several = ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
+    python = [*_PYTHON, *several] if processes > 1 else _PYTHON
+    files = repr([str(config) for config in configs])
+    return [*python, "monai.bundle", "run", "--config_file", files, *flags(overrides)]
+
+
+def mrn_command(verb: str, *arguments: str, **options: Any) -> list[str]:
+    """``mrn VERB ARGUMENTS --OPTIONS`` of the Python that runs this."""
+    return [*_PYTHON, "mrn_components.app.cli", verb, *arguments, *flags(options)]
+
+
+def flags(values: Mapping[str, Any]) -> list[str]:
+    """``--key value`` of each, as fire, MONAI and ``mrn`` read them; a word stays as it is."""
+    words = []
+    for key, value in values.items():
+        plain = str(value)
+        words += [f"--{key}", plain if DefaultParseValue(plain) == value else repr(value)]
+    return words

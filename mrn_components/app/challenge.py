@@ -113,23 +113,18 @@ def _answer(scratch: Path, subject: Subject, target: Target, problem: str | None
     return _Answer(subject, record["class"], None)
 
 
-def _write(
-    format: Format,  # noqa: A002
-    outputs: Path,
-    scratch: Path,
-    answers: Mapping[str, _Answer],
-) -> None:
+def _write(kind: Format, outputs: Path, scratch: Path, answers: Mapping[str, _Answer]) -> None:
     """Write the organisers' files."""
-    folder = outputs / "outputs" if format == "email" else outputs
+    folder = outputs / "outputs" if kind == "email" else outputs
     for name, answer in answers.items():
-        suffix = "mask" if format == "baseline" else "pred"
+        suffix = "mask" if kind == "baseline" else "pred"
         _write_masks(answer.subject, folder / name, scratch, suffix)
-        if format == "docker":
+        if kind == "docker":
             write_text(folder / name / "PD_pred.txt", str(answer.label))
     rows = [f"{name},{answer.label}" for name, answer in answers.items()]
-    if format == "email":
+    if kind == "email":
         write_text(outputs / "label_predict.csv", "\n".join(["patient_id,prediction", *rows, ""]))
-    if format == "baseline":
+    if kind == "baseline":
         write_text(outputs / "pred.csv", "\n".join(rows))
 
 

@@ -9,8 +9,15 @@ from typing import Any, Literal
 import torch
 from monai.bundle import ConfigParser
 
-from mrn_components.app.bundle_run import BundleRun, attempt, run_here
-from mrn_components.app.commands import find_config, flags, mrn_command, train_command
+from mrn_components.app.bundle_run import (
+    BundleRun,
+    attempt,
+    find_config,
+    flags,
+    mrn_command,
+    run_here,
+    train_command,
+)
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.evaluate import evaluate
 from mrn_components.app.out_of_fold import write_results

@@ -15,7 +15,7 @@ from fire.docstrings import parse
 import mrn_components
 from mrn_components.app import cli
 from mrn_components.app.arguments import bind
-from mrn_components.app.commands import flags
+from mrn_components.app.bundle_run import flags
 from mrn_components.system.values import parse_value
 
 ROOT = Path(__file__).parent.parent.parent

@@ -9,8 +9,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from mrn_components.app.bundle_run import BundleRun
-from mrn_components.app.commands import find_config, mrn_command, train_command
+from mrn_components.app.bundle_run import BundleRun, find_config, mrn_command, train_command
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.paper import Row
 from mrn_components.app.predict import predict
