@@ -1,16 +1,13 @@
 """``mrn evaluate``: how good predictions are, and whether two models differ."""
 
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import mrn_components
 from mrn_components.app.figures import Scored, write_figures
 from mrn_components.app.geometry import read_geometry
 from mrn_components.app.report.cohort import write_cohort_report
@@ -31,6 +28,7 @@ from mrn_components.metrics import (
 )
 from mrn_components.system.files import file_hash, write_text
 from mrn_components.system.texts import fill_template
+from mrn_components.system.versions import versions_with
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "statsmodels", "matplotlib")
 
@@ -103,11 +101,7 @@ def evaluate(
         **({"threshold": THRESHOLD} if target.is_binary else {}),
         "confidence": CONFIDENCE,
         "bootstrap": {"seed": seed, "resamples": NUM_RESAMPLES},
-        "versions": {
-            "python": platform.python_version(),
-            "mrn_components": mrn_components.__version__,
-            **{name: version(name) for name in _PACKAGES},
-        },
+        "versions": versions_with(_PACKAGES),
         "note": "Research use only.",
     }
     output_dir = files[0].parent / "evaluation" if output is None else Path(output)

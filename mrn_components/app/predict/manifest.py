@@ -2,19 +2,17 @@
 
 import hashlib
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import mrn_components
 from mrn_components.app.records import Record
 from mrn_components.system.files import write_text
 from mrn_components.system.hashes import file_hash
+from mrn_components.system.versions import versions_with
 
 _PACKAGES = ("monai", "torch", "timm", "pytorch-ignite", "nibabel", "numpy", "nnunetv2")
 
@@ -57,11 +55,7 @@ def made_with(run: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         **run,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "versions": {
-            "python": platform.python_version(),
-            "mrn_components": mrn_components.__version__,
-            **{name: version(name) for name in _PACKAGES},
-        },
+        "versions": versions_with(_PACKAGES),
     }
 
 
