@@ -436,7 +436,7 @@ def test_exit_codes_and_flags_of_the_command(run, few, tmp_path):
     assert "Traceback" not in done.stderr
     done = mrn("predict", str(tmp_path / "nowhere"), str(tmp_path / "out"), "--bundle", run)
     assert done.returncode == 2
-    assert "does not exist; name a subject's folder" in done.stderr
+    assert "does not exist; name a folder of subjects, one subject's folder" in done.stderr
     shutil.rmtree(few / "S1")
     done = mrn("predict", str(few), str(tmp_path / "out"), "--bundle", run, "--resume", "True")
     assert done.returncode == 0
