@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from mrn_components.checks import Examination, examine_subject
-from mrn_components.checks.cohort import class_findings, duplicate_findings
-from mrn_components.checks.confounds import (
+from mrn_components.checks.cohort import (
     Confounds,
+    class_findings,
     confound_baseline,
     confound_findings,
+    duplicate_findings,
     geometry_baseline,
 )
 from mrn_components.checks.masks import REGIONS

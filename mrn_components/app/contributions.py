@@ -16,7 +16,7 @@ from mrn_components.app.predict.run import predict_cohort
 from mrn_components.app.records import Record
 from mrn_components.app.report.explanation import roi_shapley
 from mrn_components.app.states import StateScores, leakage, state_metrics, state_name
-from mrn_components.checks.confounds import Confounds
+from mrn_components.checks.cohort import Confounds
 from mrn_components.data.layouts import Found
 from mrn_components.data.target import HC_PD, Score
 from mrn_components.networks.inferers import masked_states

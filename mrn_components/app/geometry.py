@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mrn_components.checks.confounds import Confounds, geometry_baseline
+from mrn_components.checks.cohort import Confounds, geometry_baseline
 from mrn_components.data.target import Target
 
 

@@ -9,8 +9,12 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from mrn_components.checks.geometry import header_findings, pair_findings
-from mrn_components.checks.images import unit_findings, voxel_findings
+from mrn_components.checks.images import (
+    header_findings,
+    pair_findings,
+    unit_findings,
+    voxel_findings,
+)
 from mrn_components.checks.masks import (
     REGIONS,
     Nuclei,

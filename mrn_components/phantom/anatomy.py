@@ -1,27 +1,17 @@
 """Shapes of one subject: head pose, nuclei and background tissues on a grid."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from mrn_components.phantom.numbers import (
-    ANCHOR_VOXEL,
-    NM_SHAPE,
-    READER_SHIFT_MM,
-    READER_VOLUME_SD,
-    SHAPES,
-    SPACING_MM,
-    STRETCH,
-    TILT_DEGREES,
-    TISSUES,
-    Grid,
-    Nucleus,
-)
+from mrn_components.phantom import numbers
+from mrn_components.phantom.numbers import SPACING_MM, Grid, Nucleus, Triple
 
 SIDES = {"right": 1, "left": -1}
-_TISSUE_ID = {name: number for number, name in enumerate(TISSUES)}
+_TISSUE_ID = {name: number for number, name in enumerate(numbers.TISSUES)}
 _POSTEROLATERAL = np.array([0.6, -0.8, 0.0])  # where nigral cells die first
 
 
@@ -43,9 +33,9 @@ class Pose:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Pose":
         """Draw where a head lies, how it is tilted and how large it is."""
-        mean, sd = np.array(ANCHOR_VOXEL)
-        tilt = Rotation.from_euler("xyz", normal(rng, 3) * TILT_DEGREES, degrees=True)
-        stretch = 1 + STRETCH * normal(rng, 3)
+        mean, sd = np.array(numbers.ANCHOR_VOXEL)
+        tilt = Rotation.from_euler("xyz", normal(rng, 3) * numbers.TILT_DEGREES, degrees=True)
+        stretch = 1 + numbers.STRETCH * normal(rng, 3)
         return cls(mean + sd * normal(rng, 3), tilt.as_matrix() * stretch)
 
     def voxel(self, points: np.ndarray) -> np.ndarray:
@@ -124,7 +114,7 @@ def draw_anatomy(
     size = normal(rng)
     nuclei: dict[tuple[str, str], Region] = {}
     taken = np.zeros((0, 3), int)
-    for name, shape in SHAPES.items():
+    for name, shape in numbers.SHAPES.items():
         for number, side in enumerate(SIDES):
             solid = _Solid.draw(rng, shape, side=side, size=size)
             nuclei[name, side] = solid.region(pose, volume=solid.volume[number], taken=taken)
@@ -133,7 +123,7 @@ def draw_anatomy(
     nm_true, nm_seen = {}, {}
     reader = normal(rng)  # generous or sparing on both sides
     for number, side in enumerate(SIDES):
-        solid = _Solid.draw(rng, NM_SHAPE, side=side, size=size)
+        solid = _Solid.draw(rng, numbers.NM_SHAPE, side=side, size=size)
         nm_true[side] = solid.region(pose, volume=solid.volume[number])
         outlined = solid.outlined(rng, reader=reader, loss=nm_loss[side])
         nm_seen[side] = outlined.region(moved, volume=outlined.volume[number])
@@ -163,8 +153,8 @@ class _Solid:
 
     def outlined(self, rng: np.random.Generator, *, reader: float, loss: float) -> "_Solid":
         """Shape that a reader draws: displaced, of another size, with another surface."""
-        share = 1 + READER_VOLUME_SD[0] * reader + READER_VOLUME_SD[1] * normal(rng)
-        centre = self.centre + READER_SHIFT_MM * normal(rng, 3)
+        share = 1 + numbers.READER_VOLUME_SD[0] * reader + numbers.READER_VOLUME_SD[1] * normal(rng)
+        centre = self.centre + numbers.READER_SHIFT_MM * normal(rng, 3)
         waves = (self.waves[0], rng.uniform(0, 2 * np.pi, 3))
         return replace(self, centre=centre, waves=waves, volume=self.volume * share * (1 - loss))
 
@@ -218,11 +208,7 @@ def paint_tissues(pose: Pose, grid: Grid, rng: np.random.Generator) -> np.ndarra
     right, anterior, superior = pose.frame(np.array(grid.start), grid.shape)
     lateral = np.abs(right)
 
-    def ball(
-        centre: tuple[float, float, float],
-        axes: tuple[float, float, float],
-        box: tuple[slice, ...] = (),
-    ) -> np.ndarray:
+    def ball(centre: Triple, axes: Triple, box: tuple[slice, ...] = ()) -> np.ndarray:
         return (
             ((lateral[box] - centre[0]) / axes[0]) ** 2
             + ((anterior[box] - centre[1]) / axes[1]) ** 2
@@ -234,16 +220,14 @@ def paint_tissues(pose: Pose, grid: Grid, rng: np.random.Generator) -> np.ndarra
     def paint(name: str, where: np.ndarray) -> None:
         tissue[where] = _TISSUE_ID[name]
 
-    def paint_ball(
-        name: str, centre: tuple[float, float, float], axes: tuple[float, float, float]
-    ) -> None:
-        # Only a box that holds the tilted ball: thrice as fast.
-        reach = 1.15 * np.array([centre[0] + axes[0], *axes[1:]]) + 3
-        middle = pose.voxel(np.array([0, *centre[1:]])) - grid.start
-        first = np.maximum(np.floor(middle - reach / SPACING_MM).astype(int), 0)
-        last = np.maximum(np.ceil(middle + reach / SPACING_MM).astype(int), 0)
-        box = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
-        tissue[box][ball(centre, axes, box) < 1] = _TISSUE_ID[name]
+    def paint_balls(balls: Iterable[tuple[str, Triple, Triple]]) -> None:
+        for name, centre, axes in balls:  # only a box that holds the tilted ball: thrice as fast
+            reach = 1.15 * np.array([centre[0] + axes[0], *axes[1:]]) + 3
+            middle = pose.voxel(np.array([0, *centre[1:]])) - grid.start
+            first = np.maximum(np.floor(middle - reach / SPACING_MM).astype(int), 0)
+            last = np.maximum(np.ceil(middle + reach / SPACING_MM).astype(int), 0)
+            box = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
+            tissue[box][ball(centre, axes, box) < 1] = _TISSUE_ID[name]
 
     folds = waves(pose, grid, rng, wavelength_mm=(12, 22))  # of the cortex
     sulcus = np.abs(folds)
@@ -255,21 +239,10 @@ def paint_tissues(pose: Pose, grid: Grid, rng: np.random.Generator) -> np.ndarra
     paint("csf", (cerebrum < 1) | (cerebellum < 1))
     paint("grey", (cerebrum < 0.94) & ((sulcus > 0.15) | (cerebrum < 0.68)) & (lateral > 1.2))
     paint("white", (cerebrum < 0.80) & ((sulcus > 0.7) | (cerebrum < 0.60)) & (lateral > 2.5))
-    paint_ball("white", (0, 5, 14), (45, 52, 22))
-    paint_ball("grey", (43, 14, 4), (9, 22, 12))  # insula
-    paint_ball("csf", (46, 14, 4), (7, 18, 7))
+    paint_balls(numbers.BALLS["forebrain"])
     paint("grey", cerebellum + 0.04 * folds < 0.93)
     paint("white", cerebellum + 0.08 * folds < 0.5)
-    paint_ball("csf", (0, 0, -14), (25, 26, 17))  # cisterns around the midbrain
-    paint_ball("csf", (5.5, 8, 22), (4, 30, 6))  # lateral ventricles
-    paint_ball("csf", (0, 1, 7), (1.5, 13, 8))  # third ventricle
-    paint_ball("stem", (0, -2, -5), (16, 15, 17))  # midbrain
-    paint_ball("stem", (11, 5, -4), (8.5, 9.5, 13))  # crura
-    paint_ball("stem", (0, 4, -28), (18, 14, 17))  # pons
-    paint_ball("stem", (0, -6, -55), (10, 10, 32))  # medulla
-    paint_ball("csf", (0, 12, -6), (3.5, 6, 8))  # interpeduncular cistern
-    paint_ball("csf", (0, -11, -4), (1.3, 1.5, 12))  # aqueduct
-    paint_ball("csf", (0, -21, -28), (7, 4, 12))  # fourth ventricle
+    paint_balls(numbers.BALLS["midbrain and hindbrain"])
     return tissue
 
 

@@ -1,10 +1,11 @@
-"""Cohorts of synthetic subjects as files in the challenge layout."""
+"""Synthetic subjects, and cohorts of them as files in the challenge layout."""
 
 import gzip
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import numpy as np
 from tqdm import tqdm
 
 from mrn_components.images.image import CHALLENGE_IMAGES
-from mrn_components.phantom.numbers import View
-from mrn_components.phantom.subject import Phantom, check_settings, draw_label, make_subject
+from mrn_components.phantom.anatomy import Region, brain_mask, draw_anatomy, paint_tissues
+from mrn_components.phantom.numbers import GRIDS, SHAPES, Grid, View
+from mrn_components.phantom.signal import render_nm, render_qsm, render_t1
+from mrn_components.phantom.traits import draw_traits
 from mrn_components.system.files import write_text
 from mrn_components.system.workers import in_order
 
@@ -58,7 +61,7 @@ def make_cohort(
         ValueError: for settings that no cohort can have.
         FileExistsError: when ``output`` holds other files, or subjects of other settings.
     """
-    check_settings(seed=seed, effect=effect, view=view)
+    _check_settings(seed=seed, effect=effect, view=view)
     if subjects < 1:
         raise ValueError(f"subjects must be >= 1, got {subjects}.")
     if workers is not None and workers < 1:
@@ -74,7 +77,11 @@ def make_cohort(
             "Ask for more subjects, or choose another output folder."
         )
     files = (*_FILES, *["T1"] * t1)
-    missing = [index for index, name in enumerate(names) if not _is_complete(output / name, files)]
+    missing = [
+        index
+        for index, name in enumerate(names)
+        if not all((output / name / f"{file}.nii.gz").is_file() for file in files)
+    ]
     write = partial(_write_subject, output=output, settings=settings)
     processes = min(workers or os.cpu_count() or 1, max(len(missing), 1))
     bar = partial(tqdm, total=len(missing), desc="phantoms", unit="subject")
@@ -84,15 +91,112 @@ def make_cohort(
     return output
 
 
+@dataclass(frozen=True)
+class Phantom:
+    """A synthetic subject.
+
+    Args:
+        label: 0 healthy control (HC), 1 Parkinson's disease (PD).
+        affine: (4, 4) voxel to world in mm, axes LAS.
+        volumes: {"NM", "QSM": float32; "NM_mask", "QSM_mask": uint8}, each (X, Y, Z), and where it
+            was asked for "T1". QSM in ppb, 0 outside the brain; NM and T1 in arbitrary units.
+    """
+
+    label: int
+    affine: np.ndarray
+    volumes: dict[str, np.ndarray]
+
+
+def make_subject(
+    index: int,
+    *,
+    seed: int = 1,
+    effect: float = 1.0,
+    view: View = "brain",
+    label: int | None = None,
+    t1: bool = False,
+) -> Phantom:
+    """Make one subject; the same (seed, index) always gives the same one.
+
+    Anatomy and disease do not depend on the view, and ``effect`` changes nothing but the disease.
+
+    Args:
+        index: number of the subject, from 0.
+        seed: of the cohort.
+        effect: scale of every difference between PD and HC; 1 is the published size, 0 none.
+        view: "brain" is the challenge's 300x300x70 grid, "midbrain" the part of it that holds the
+            nuclei, on the same voxels.
+        label: 0 or 1; by default ``draw_label(index, seed=seed)``.
+        t1: make a T1-like image too; it changes none of the others.
+
+    Raises:
+        ValueError: for a negative index, seed or effect, or another view or label.
+    """
+    _check_settings(seed=seed, effect=effect, view=view)
+    if index < 0:
+        raise ValueError(f"index must be >= 0, got {index}.")
+    label = draw_label(index, seed=seed) if label is None else label
+    if label not in (0, 1):
+        raise ValueError(f"label must be 0 (HC) or 1 (PD), got {label!r}.")
+    streams = np.random.SeedSequence([seed, index]).spawn(5)
+    traits_rng, anatomy_rng, tissue_rng, image_rng, t1_rng = map(np.random.default_rng, streams)
+    traits = draw_traits(traits_rng, effect=effect * label)
+    anatomy = draw_anatomy(anatomy_rng, nm_loss=traits.nm_loss, shift_mm=traits.shift_mm)
+    grid = GRIDS[view]
+    tissue = paint_tissues(anatomy.pose, grid, tissue_rng)
+    nm, qsm = CHALLENGE_IMAGES["nm"], CHALLENGE_IMAGES["qsm"]
+    qsm_ids = [number for name in SHAPES for number in qsm.nuclei[name]]
+    qsm_mask = _mask(grid, dict(zip(qsm_ids, anatomy.nuclei.values(), strict=True)))
+    nm_mask = _mask(grid, dict(zip(nm.nuclei["SN"], anatomy.nm_seen.values(), strict=True)))
+    brain = brain_mask(tissue) | (qsm_mask > 0)
+    volumes = {
+        nm.file: render_nm(anatomy, traits, tissue, grid=grid, rng=image_rng),
+        qsm.file: render_qsm(anatomy, traits, tissue, brain=brain, grid=grid, rng=image_rng),
+        str(nm.mask): nm_mask,
+        str(qsm.mask): qsm_mask,
+    }
+    if t1:
+        volumes["T1"] = render_t1(anatomy, tissue, grid=grid, rng=t1_rng)
+    return Phantom(label, grid.affine, volumes)
+
+
+def draw_label(index: int, *, seed: int = 1) -> int:
+    """Class of a subject: each pair (2n, 2n + 1) holds one HC and one PD in random order."""
+    first = int(np.random.default_rng([seed, index // 2, 1]).integers(2))
+    return first ^ (index % 2)
+
+
+def _check_settings(*, seed: int, effect: float, view: str) -> None:
+    """Refuse settings that no cohort can have."""
+    if seed < 0:
+        raise ValueError(f"seed must be >= 0, got {seed}.")
+    if not 0 <= effect < np.inf:
+        raise ValueError(f"effect must be >= 0 (0 none, 1.0 published), got {effect}.")
+    if view not in GRIDS:
+        raise ValueError(f"view must be one of {sorted(GRIDS)}, got {view!r}.")
+
+
+def _mask(grid: Grid, regions: dict[int, Region]) -> np.ndarray:
+    mask = np.zeros(grid.shape, np.uint8)
+    for number, region in regions.items():
+        mask[region.index(grid)] = number
+    return mask
+
+
 def _claim(output: Path, settings: dict[str, object]) -> None:
     """Record the settings in ``output``, or check that they are those recorded there."""
     record = output / "phantom.json"
     if record.exists():
         found = json.loads(record.read_text())
         if found != settings:
+            differing = ", ".join(
+                f"{key} is {found.get(key)!r}, asked for {value!r}"
+                for key, value in settings.items()
+                if found.get(key) != value
+            )
             raise FileExistsError(
-                f"{output} already holds phantoms of other settings: "
-                f"{_differences(found, settings)}. Choose another output folder or delete it."
+                f"{output} already holds phantoms of other settings: {differing}. Choose another "
+                "output folder or delete it."
             )
         return
     if output.exists() and (not output.is_dir() or any(output.glob("[!.]*"))):
@@ -101,15 +205,6 @@ def _claim(output: Path, settings: dict[str, object]) -> None:
             "Choose a new or empty output folder."
         )
     write_text(record, json.dumps(settings, indent=2) + "\n")
-
-
-def _differences(found: dict[str, object], wanted: dict[str, object]) -> str:
-    keys = [key for key in wanted if found.get(key) != wanted[key]]
-    return ", ".join(f"{key} is {found.get(key)!r}, asked for {wanted[key]!r}" for key in keys)
-
-
-def _is_complete(folder: Path, files: Iterable[str]) -> bool:
-    return all((folder / f"{name}.nii.gz").is_file() for name in files)
 
 
 def _write_subject(index: int, *, output: Path, settings: Mapping[str, Any]) -> None:

@@ -8,13 +8,18 @@ published table and charts (300 cases); centres come from published label maps o
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import yaml
 
 View = Literal["brain", "midbrain"]
 
+Triple = tuple[float, float, float]
+
 SPACING_MM = (2 / 3, 2 / 3, 2.0)
+_TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -62,11 +67,11 @@ class Nucleus:
         wavelength: of these waves, in mm.
     """
 
-    centre: tuple[float, float, float]
-    centre_sd: tuple[float, float, float]
-    long_axis: tuple[float, float, float]
-    second_axis: tuple[float, float, float]
-    semi_axes: tuple[float, float, float]
+    centre: Triple
+    centre_sd: Triple
+    long_axis: Triple
+    second_axis: Triple
+    semi_axes: Triple
     bend: tuple[float, float]
     taper: float
     volume: tuple[float, float]
@@ -75,48 +80,8 @@ class Nucleus:
     wavelength: float = 10.0
 
 
-# Axes, bend, taper, roughness: calibrated. In the order of drawing: earlier ones keep their place.
-SHAPES = {
-    "RN": Nucleus(
-        (4.9, 0.0, 0.0), (0.4, 0.3, 0.2), (0.18, 0.47, 0.86), (0.88, -0.47, 0.08),
-        (3.9, 3.2, 2.7), (0.3, 0.8), -0.1, (170, 170), 0.19,
-    ),
-    "STN": Nucleus(
-        (9.7, 5.9, 1.9), (0.5, 0.5, 0.5), (-0.80, 0.52, -0.30), (0.23, 0.73, 0.64),
-        (3.6, 2.4, 1.8), (-0.4, 0.2), 0.0, (80, 90), 0.20,
-    ),
-    "SN": Nucleus(
-        (8.7, 1.3, -3.7), (0.5, 0.8, 0.3), (0.41, 0.62, 0.67), (0.73, -0.66, 0.17),
-        (7.1, 6.2, 2.0), (-0.2, 0.2), 0.0, (470, 460), 0.15,
-    ),
-    "GP": Nucleus(
-        (18.7, 13.0, 6.5), (1.1, 1.0, 0.8), (-0.66, 0.75, 0.02), (0.27, 0.21, 0.94),
-        (12.4, 6.9, 4.5), (-2.4, -1.2), 0.15, (1850, 2100), 0.11,
-    ),
-    "PUT": Nucleus(
-        (24.3, 16.8, 9.4), (1.0, 1.4, 1.1), (-0.33, 0.93, -0.15), (0.08, -0.14, -0.99),
-        (18.0, 9.5, 4.7), (3.1, 3.2), 0.18, (3670, 3520), 0.10,
-    ),
-    "CN": Nucleus(
-        (13.3, 23.3, 18.5), (1.4, 2.0, 1.9), (-0.17, 0.78, -0.60), (-0.57, -0.58, -0.59),
-        (20.2, 7.5, 3.7), (6.8, -4.4), 0.43, (3360, 2840), 0.12,
-    ),
-    "TH": Nucleus(
-        (10.5, -1.4, 11.7), (0.7, 0.8, 0.7), (-0.43, 0.88, 0.17), (0.90, 0.44, 0.03),
-        (15.3, 8.2, 7.1), (1.6, 3.0), 0.04, (4600, 4610), 0.08,
-    ),
-    "DN": Nucleus(
-        (12.4, -32.9, -25.3), (1.2, 2.1, 2.4), (0.04, 0.98, 0.18), (0.77, 0.08, -0.64),
-        (9.2, 5.4, 3.1), (-2.2, 2.3), -0.12, (660, 650), 0.12, 0.10, 5.0,
-    ),
-}  # fmt: skip
-
-# The substantia nigra as neuromelanin shows it: more medial, smaller (volume: label maps, HC; with
-# the readers' variation below, masks have an SD of 50 mm3).
-NM_SHAPE = Nucleus(
-    (7.5, 1.4, -3.5), (0.3, 0.4, 0.3), (0.78, -0.18, 0.60), (0.22, -0.81, -0.54),
-    (6.6, 5.4, 2.1), (3.0, -0.8), -0.06, (322, 322), 0.10,
-)  # fmt: skip
+SHAPES = {name: Nucleus(**shape) for name, shape in _TABLES["shapes"].items()}
+NM_SHAPE = Nucleus(**_TABLES["nm_shape"])
 
 
 @dataclass(frozen=True)
@@ -138,20 +103,7 @@ class Signal:
     recovery: float
 
 
-# chi and nm: organisers' charts; chi_sd: inferred from the literature; recovery: calibrated.
-# nm of DN is greyed out by the organisers as unreliable: one value for both classes. SN shines
-# through the neuromelanin painted over it, so that its own nm is the surrounding tissue's. t1:
-# calibrated so that each nucleus stands out by twice the noise.
-SIGNALS = {
-    "CN": Signal((41, 40), 10, (0.994, 0.987), 0.74, 0.89),
-    "PUT": Signal((50, 48), 15, (1.014, 1.012), 0.76, 0.91),
-    "GP": Signal((121, 130), 24, (0.983, 0.978), 0.84, 0.87),
-    "TH": Signal((-11, -8), 9, (0.995, 0.998), 0.78, 0.95),
-    "STN": Signal((100, 101), 25, (1.008, 1.010), 0.80, 0.76),
-    "SN": Signal((133, 151), 32, (0.990, 0.990), 0.80, 0.78),
-    "RN": Signal((112, 114), 27, (0.993, 1.002), 0.80, 0.84),
-    "DN": Signal((107, 102), 27, (0.975, 0.975), 0.84, 0.80),
-}
+SIGNALS = {name: Signal(**signal) for name, signal in _TABLES["signals"].items()}
 SN_GRADIENT_PPB = 7.0  # SD of the SN's slope from front to back, HC and PD; inferred
 NM_SD = 0.04  # between-subject SD of a nucleus' relative NM signal; calibrated
 
@@ -183,16 +135,9 @@ class Tissue:
     t1: float
 
 
-# chi: literature table; nm and t1: calibrated by eye.
-TISSUES = {
-    "air": Tissue(0, 0, 0),
-    "scalp": Tissue(0, 1.10, 1.5),
-    "skull": Tissue(0, 0.12, 0.15),
-    "csf": Tissue(19, 0.60, 0.25),
-    "grey": Tissue(20, 1.03, 0.70),
-    "white": Tissue(-20, 0.98, 1.00),
-    "stem": Tissue(-10, 1.00, 0.93),
-}
+TISSUES = {name: Tissue(**tissue) for name, tissue in _TABLES["tissues"].items()}
+BALLS: dict[str, list[tuple[str, Triple, Triple]]] = _TABLES["balls"]
+VEINS = {name: np.array(corners) for name, corners in _TABLES["veins"].items()}  # (n, 3) mm
 VEIN_CHI_PPB = (150.0, 300.0)
 
 # Acquisition.

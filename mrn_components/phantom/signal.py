@@ -6,32 +6,10 @@ import numpy as np
 from scipy import fft, ndimage
 from scipy.interpolate import CubicSpline
 
+from mrn_components.phantom import numbers
 from mrn_components.phantom.anatomy import Anatomy, Pose, Region, normal, waves
-from mrn_components.phantom.numbers import (
-    BIAS,
-    BLUR_MM,
-    DIPOLE_THRESHOLD,
-    NIGROSOME_CHI_PPB,
-    OFFSET_PPB,
-    QSM_NOISE_PPB,
-    SIGNALS,
-    SNR,
-    SPACING_MM,
-    TEXTURE_PPB,
-    TISSUES,
-    VEIN_CHI_PPB,
-    Grid,
-)
+from mrn_components.phantom.numbers import SPACING_MM, Grid
 from mrn_components.phantom.traits import Traits
-
-# Corners of the deep veins in mm (lateral, anterior, superior), drawn on both sides.
-_VEINS = {
-    "basal": [(10, 17, -2), (16, 9, -1), (19, -2, 1), (14, -15, 4), (4, -26, 8)],
-    "internal cerebral": [(2, 19, 13), (1.5, 6, 17), (1.5, -12, 15), (1, -27, 9)],
-    "thalamostriate": [(17, -8, 22), (13, 4, 22), (8, 14, 18), (2, 19, 13)],
-    "septal": [(9, 45, 14), (4, 34, 16), (2, 19, 13)],
-    "straight sinus": [(0, -27, 9), (0, -45, 2), (0, -65, -8)],
-}
 
 
 def render_qsm(
@@ -44,17 +22,17 @@ def render_qsm(
     rng: np.random.Generator,
 ) -> np.ndarray:
     """QSM in ppb, exactly 0 where ``brain`` is False."""
-    chi = np.array([t.chi for t in TISSUES.values()], np.float32)[tissue]
-    chi += TEXTURE_PPB * waves(anatomy.pose, grid, rng, wavelength_mm=(15, 60))
+    chi = np.array([t.chi for t in numbers.TISSUES.values()], np.float32)[tissue]
+    chi += numbers.TEXTURE_PPB * waves(anatomy.pose, grid, rng, wavelength_mm=(15, 60))
     _paint_veins(chi, anatomy.pose, grid, rng)
     for (name, side), region in anatomy.nuclei.items():
-        around = TISSUES["stem" if name in ("RN", "SN", "STN") else "white"].chi
+        around = numbers.TISSUES["stem" if name in ("RN", "SN", "STN") else "white"].chi
         values = _susceptibility(name, side, traits, region)
         # Blur and inversion will take a share of the contrast: give it beforehand.
-        chi[region.index(grid)] = around + (values - around) / SIGNALS[name].recovery
+        chi[region.index(grid)] = around + (values - around) / numbers.SIGNALS[name].recovery
     chi[~brain] = 0
     chi = _invert_dipole(_blur(chi), rng.standard_normal(grid.shape, dtype=np.float32))
-    chi += OFFSET_PPB * normal(rng)
+    chi += numbers.OFFSET_PPB * normal(rng)
     return np.where(brain, chi, np.float32(0))
 
 
@@ -62,7 +40,7 @@ def render_nm(
     anatomy: Anatomy, traits: Traits, tissue: np.ndarray, *, grid: Grid, rng: np.random.Generator
 ) -> np.ndarray:
     """Neuromelanin-sensitive image in arbitrary units: not skull-stripped, Rician noise."""
-    signal = np.array([t.nm for t in TISSUES.values()], np.float32)[tissue]
+    signal = np.array([t.nm for t in numbers.TISSUES.values()], np.float32)[tissue]
     for key, region in anatomy.nuclei.items():
         signal[region.index(grid)] = traits.nm[key]
     for side, region in anatomy.nm_true.items():
@@ -79,9 +57,9 @@ def render_t1(
     anatomy: Anatomy, tissue: np.ndarray, *, grid: Grid, rng: np.random.Generator
 ) -> np.ndarray:
     """T1-like image in arbitrary units: not skull-stripped, Rician noise."""
-    signal = np.array([t.t1 for t in TISSUES.values()], np.float32)[tissue]
+    signal = np.array([t.t1 for t in numbers.TISSUES.values()], np.float32)[tissue]
     for (name, _), region in anatomy.nuclei.items():
-        signal[region.index(grid)] = SIGNALS[name].t1
+        signal[region.index(grid)] = numbers.SIGNALS[name].t1
     return _acquire(_blur(signal), grid, rng, scale=rng.uniform(3000, 6000))
 
 
@@ -96,7 +74,7 @@ def _susceptibility(name: str, side: str, traits: Traits, region: Region) -> np.
         rise = 0.5 + 1 / (1 + np.exp(-position / 2))  # thrice as high behind as in front
         values += traits.chi_rise[side] * rise / rise.mean()
         values += traits.chi_gradient[side] * (position - position.mean()) / position.std()
-        values[_nigrosome(region, traits.nigrosome[side])] = NIGROSOME_CHI_PPB
+        values[_nigrosome(region, traits.nigrosome[side])] = numbers.NIGROSOME_CHI_PPB
     return values
 
 
@@ -109,10 +87,10 @@ def _nigrosome(region: Region, share: float) -> np.ndarray:
 
 def _paint_veins(chi: np.ndarray, pose: Pose, grid: Grid, rng: np.random.Generator) -> None:
     """Draw the deep veins, each side jittered and with its own oxygenation."""
-    for corners in _VEINS.values():
+    for corners in numbers.VEINS.values():
         for sign in (1, -1):
-            ends = rng.normal(np.array(corners) * (sign, 1, 1), 1.0)  # mm
-            value = rng.uniform(*VEIN_CHI_PPB)
+            ends = rng.normal(corners * (sign, 1, 1), 1.0)  # mm
+            value = rng.uniform(*numbers.VEIN_CHI_PPB)
             line = CubicSpline(range(len(ends)), ends)(np.linspace(0, len(ends) - 1, 300))
             points = np.round(pose.voxel(line) - grid.start).astype(int)
             for offset in ((0, 0, 0), (1, 0, 0), (0, 1, 0)):
@@ -123,7 +101,7 @@ def _paint_veins(chi: np.ndarray, pose: Pose, grid: Grid, rng: np.random.Generat
 
 def _blur(image: np.ndarray) -> np.ndarray:
     """Blur by the point spread; wide along z because slices are thick."""
-    return ndimage.gaussian_filter(image, np.array(BLUR_MM) / SPACING_MM, truncate=2.5)
+    return ndimage.gaussian_filter(image, np.array(numbers.BLUR_MM) / SPACING_MM, truncate=2.5)
 
 
 def _invert_dipole(chi: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -133,9 +111,9 @@ def _invert_dipole(chi: np.ndarray, noise: np.ndarray) -> np.ndarray:
     chi min(1, |D|/t) + noise / max(|D|, t) up to the noise's sign.
     """
     kernel = np.abs(_dipole(chi.shape))
-    gain = 1 / np.maximum(kernel, DIPOLE_THRESHOLD)
-    spectrum = fft.rfftn(chi) * np.minimum(1, kernel / DIPOLE_THRESHOLD)
-    level = QSM_NOISE_PPB / np.sqrt(np.mean(gain**2))
+    gain = 1 / np.maximum(kernel, numbers.DIPOLE_THRESHOLD)
+    spectrum = fft.rfftn(chi) * np.minimum(1, kernel / numbers.DIPOLE_THRESHOLD)
+    level = numbers.QSM_NOISE_PPB / np.sqrt(np.mean(gain**2))
     spectrum += level * gain * fft.rfftn(noise)
     return fft.irfftn(spectrum, chi.shape)
 
@@ -162,6 +140,6 @@ def _acquire(
         # Position in the full grid from -1 to 1: the field does not depend on the view.
         position = (grid.start[axis] + np.arange(grid.shape[axis])) / (150, 150, 35)[axis] - 1
         shape = [-1 if a == axis else 1 for a in range(3)]
-        field = field * (1 + BIAS * slope * position).astype(np.float32).reshape(shape)
-    noise = rng.standard_normal((2, *signal.shape), dtype=np.float32) / np.float32(SNR)
+        field = field * (1 + numbers.BIAS * slope * position).astype(np.float32).reshape(shape)
+    noise = rng.standard_normal((2, *signal.shape), dtype=np.float32) / np.float32(numbers.SNR)
     return np.float32(scale) * np.sqrt((signal * field + noise[0]) ** 2 + noise[1] ** 2)

@@ -5,23 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
+from mrn_components.phantom import numbers
 from mrn_components.phantom.anatomy import SIDES, normal
-from mrn_components.phantom.numbers import (
-    ASYMMETRY,
-    LEFT_EXTRA_PPB,
-    NIGROSOME_AGREEMENT,
-    NIGROSOME_CHI_PPB,
-    NIGROSOME_PRESENT,
-    NIGROSOME_SHARE,
-    NM_CONTRAST,
-    NM_DEPLETION,
-    NM_SD,
-    NM_VOLUME_LOSS,
-    SEVERITY_BETA,
-    SHIFT_MM,
-    SIGNALS,
-    SN_GRADIENT_PPB,
-)
 
 
 @dataclass(frozen=True)
@@ -62,26 +47,26 @@ def draw_traits(rng: np.random.Generator, *, effect: float) -> Traits:
         rng: source of the randomness.
         effect: scale of the disease; 0 for a healthy control.
     """
-    severity = effect * 2 * rng.beta(*SEVERITY_BETA)
-    excess = ASYMMETRY * rng.choice([-1, 1])  # either side may be the more affected one
+    severity = effect * 2 * rng.beta(*numbers.SEVERITY_BETA)
+    excess = numbers.ASYMMETRY * rng.choice([-1, 1])  # either side may be the more affected one
     disease = {side: severity * (1 + sign * excess) for side, sign in SIDES.items()}
     healthy, patient = _nigra_chi()
-    extra = {side: -sign * LEFT_EXTRA_PPB / 2 * effect for side, sign in SIDES.items()}
+    extra = {side: -sign * numbers.LEFT_EXTRA_PPB / 2 * effect for side, sign in SIDES.items()}
     chi, nm = _draw_nuclei(rng, effect=effect)
+    depletion, depletion_sd = numbers.NM_DEPLETION
     return Traits(
         chi=chi,
         chi_rise={side: (patient - healthy) * disease[side] + extra[side] for side in SIDES},
-        chi_gradient={side: SN_GRADIENT_PPB * normal(rng) for side in SIDES},
+        chi_gradient={side: numbers.SN_GRADIENT_PPB * normal(rng) for side in SIDES},
         nigrosome=_draw_nigrosome(rng, effect=effect),
         nm=nm,
-        nm_contrast=NM_CONTRAST[0] + NM_CONTRAST[1] * normal(rng),
+        nm_contrast=numbers.NM_CONTRAST[0] + numbers.NM_CONTRAST[1] * normal(rng),
         nm_depletion={
-            side: min(NM_DEPLETION[0] * disease[side] + NM_DEPLETION[1] * normal(rng), 1.0)
-            for side in SIDES
+            side: min(depletion * disease[side] + depletion_sd * normal(rng), 1.0) for side in SIDES
         },
         # Sizes tell what is published, and no more at a larger effect.
-        nm_loss={side: NM_VOLUME_LOSS * disease[side] / max(effect, 1) for side in SIDES},
-        shift_mm=SHIFT_MM * normal(rng, 3),
+        nm_loss={side: numbers.NM_VOLUME_LOSS * disease[side] / max(effect, 1) for side in SIDES},
+        shift_mm=numbers.SHIFT_MM * normal(rng, 3),
     )
 
 
@@ -91,7 +76,7 @@ def _draw_nuclei(
     """QSM in ppb and relative NM signal of each (nucleus, side); of the SN the healthy ones."""
     common = normal(rng)  # iron rises with age in all nuclei together
     chi, nm = {}, {}
-    for name, signal in SIGNALS.items():
+    for name, signal in numbers.SIGNALS.items():
         own, nm_own = normal(rng), normal(rng)
         mean = signal.chi[0] + (signal.chi[1] - signal.chi[0]) * effect
         if name == "SN":
@@ -100,27 +85,30 @@ def _draw_nuclei(
         for side in SIDES:
             spread = 0.3 * common + 0.85 * own + 0.43 * normal(rng)  # unit variance
             chi[name, side] = mean + signal.chi_sd * spread
-            nm[name, side] = nm_mean + NM_SD * (0.9 * nm_own + 0.44 * normal(rng))
+            nm[name, side] = nm_mean + numbers.NM_SD * (0.9 * nm_own + 0.44 * normal(rng))
     return chi, nm
 
 
 def _nigra_chi() -> list[float]:
     """Susceptibility of (HC, PD) in the SN outside nigrosome-1, which the table's means include."""
-    shares = [NIGROSOME_SHARE[0] * probability for probability in NIGROSOME_PRESENT]
+    means, probabilities = numbers.SIGNALS["SN"].chi, numbers.NIGROSOME_PRESENT
+    shares = [numbers.NIGROSOME_SHARE[0] * probability for probability in probabilities]
     return [
-        (mean - share * NIGROSOME_CHI_PPB) / (1 - share)
-        for mean, share in zip(SIGNALS["SN"].chi, shares, strict=True)
+        (mean - share * numbers.NIGROSOME_CHI_PPB) / (1 - share)
+        for mean, share in zip(means, shares, strict=True)
     ]
 
 
 def _draw_nigrosome(rng: np.random.Generator, *, effect: float) -> dict[str, float]:
     """Share of the SN that nigrosome-1 takes on each side; 0 when it is lost."""
-    present = NIGROSOME_PRESENT[0] + (NIGROSOME_PRESENT[1] - NIGROSOME_PRESENT[0]) * effect
-    limit = ndtri(np.clip(present, 0, 1))
-    both = NIGROSOME_AGREEMENT**0.5 * rng.standard_normal()
+    healthy, patient = numbers.NIGROSOME_PRESENT
+    limit = ndtri(np.clip(healthy + (patient - healthy) * effect, 0, 1))
+    mean, sd = numbers.NIGROSOME_SHARE
+    agreement = numbers.NIGROSOME_AGREEMENT
+    both = agreement**0.5 * rng.standard_normal()
     shares = {}
     for side in SIDES:
-        latent = both + (1 - NIGROSOME_AGREEMENT) ** 0.5 * rng.standard_normal()
-        share = max(NIGROSOME_SHARE[0] + NIGROSOME_SHARE[1] * normal(rng), 0.0)
+        latent = both + (1 - agreement) ** 0.5 * rng.standard_normal()
+        share = max(mean + sd * normal(rng), 0.0)
         shares[side] = share if latent < limit else 0.0
     return shares

@@ -10,10 +10,9 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from mrn_components.app.paper import METRICS, load_table
 from mrn_components.app.reproduce import run as module
-from mrn_components.app.reproduce.cohorts import given_data
-from mrn_components.app.reproduce.report import Report
+from mrn_components.app.reproduce.plan import make_data
+from mrn_components.app.reproduce.report import Report, score_rows
 from mrn_components.app.reproduce.run import reproduce
-from mrn_components.app.reproduce.scores import score_rows
 from mrn_components.data import load_subjects
 from mrn_components.system.files import write_text
 
@@ -139,7 +138,7 @@ def test_the_csv_holds_every_row_and_metric():
 
 
 def test_shuffled_labels_are_the_same_labels_in_another_order(cohort, tmp_path):
-    data = given_data(tmp_path, ["true", "shuffled", "null"], cohort, cohort)
+    data = make_data("paper", tmp_path, ["true", "shuffled", "null"], (cohort, cohort), 1.0)
     assert set(data) == {"true", "shuffled"}
     true = load_subjects(cohort)
     shuffled = data["shuffled"].test_subjects()
@@ -147,7 +146,7 @@ def test_shuffled_labels_are_the_same_labels_in_another_order(cohort, tmp_path):
     labels = [[s["label"] for s in subjects] for subjects in (true, shuffled)]
     assert sorted(labels[0]) == sorted(labels[1])
     assert labels[0] != labels[1]
-    again = given_data(tmp_path, ["shuffled"], cohort, cohort)["shuffled"]
+    again = make_data("paper", tmp_path, ["shuffled"], (cohort, cohort), 1.0)["shuffled"]
     assert [s["label"] for s in again.test_subjects()] == labels[1]
 
 

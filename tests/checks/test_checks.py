@@ -18,8 +18,12 @@ from monai.bundle import ConfigParser
 
 from mrn_components.app.check import check
 from mrn_components.checks import check_headers, examine_subject
-from mrn_components.checks.cohort import class_findings
-from mrn_components.checks.confounds import confound_baseline, confound_findings, geometry_baseline
+from mrn_components.checks.cohort import (
+    class_findings,
+    confound_baseline,
+    confound_findings,
+    geometry_baseline,
+)
 from mrn_components.checks.masks import REGIONS
 from mrn_components.data import load_subjects
 from mrn_components.images.masks import corner_shift_mm

@@ -11,8 +11,8 @@ from scipy import ndimage
 from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.phantom import cohort as phantom_cohort
 from mrn_components.phantom import make_cohort, make_subject
+from mrn_components.phantom.cohort import draw_label
 from mrn_components.phantom.numbers import GRIDS, NM_SHAPE, SHAPES
-from mrn_components.phantom.subject import draw_label
 
 _logger = logging.getLogger(__name__)
 

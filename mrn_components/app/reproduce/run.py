@@ -11,10 +11,8 @@ import torch
 
 from mrn_components.app.bundle_run import BundleRun, run_here
 from mrn_components.app.paper import Cohort, Row, load_table
-from mrn_components.app.reproduce.cohorts import Data, Scale, given_data, synthetic_data
-from mrn_components.app.reproduce.plan import Plan, Planner
-from mrn_components.app.reproduce.report import Report
-from mrn_components.app.reproduce.scores import Score, score_rows
+from mrn_components.app.reproduce.plan import Data, Plan, Planner, Scale, make_data
+from mrn_components.app.reproduce.report import Report, Score, score_rows
 from mrn_components.data import load_subjects
 from mrn_components.system.files import write_text
 
@@ -79,7 +77,7 @@ def reproduce(
     for row in ours:
         planner.arguments(row)  # a key that the bundle does not know ends here, before any work
     cohorts: list[Cohort] = ["true", *(row.cohort for row in ours)]
-    data = _data(scale, output / "data", cohorts, (dataset_dir, test_dir), effect)
+    data = make_data(scale, output / "data", cohorts, (dataset_dir, test_dir), effect)
     plans = {
         row.name: [planner.plan(row, seed, data[row.cohort]) for seed in seeds]
         for row in ours
@@ -89,7 +87,9 @@ def reproduce(
     for run in (run for plan in chain.from_iterable(plans.values()) for run in plan.runs):
         runs.setdefault(run.folder, run)
     print(f"Table {content.name}: {len(runs)} runs in {output / 'runs'}", flush=True)
-    failures = run_here(list(runs.values()), jobs or _default_jobs(scale))
+    # small.yaml computes on one thread; several runs on one GPU would share its memory.
+    usual = os.cpu_count() or 1 if scale == "small" else max(torch.cuda.device_count(), 1)
+    failures = run_here(list(runs.values()), jobs or usual)
     report = Report(
         table=content,
         rows=chosen,
@@ -132,31 +132,6 @@ def _score(rows: Sequence[Row], plans: dict[str, list[Plan]]) -> dict[str, dict[
             )
         scores |= score_rows(prob_pd, labels)
     return scores
-
-
-def _data(
-    scale: Scale,
-    folder: Path,
-    cohorts: Sequence[Cohort],
-    given: tuple[str | None, str | None],
-    effect: float,
-) -> dict[Cohort, Data]:
-    if scale == "small":
-        return synthetic_data(folder, cohorts, effect)
-    if scale != "paper":
-        raise ValueError(f"scale must be 'small' or 'paper', got {scale!r}.")
-    training, test = given
-    if training is None or test is None:
-        raise ValueError(
-            "scale 'paper' trains on your data: name the subjects to train on by --dataset_dir DIR "
-            "and those to score on by --test_dir DIR."
-        )
-    return given_data(folder, cohorts, Path(training), Path(test))
-
-
-def _default_jobs(scale: Scale) -> int:
-    # small.yaml computes on one thread; several runs on one GPU would share its memory.
-    return os.cpu_count() or 1 if scale == "small" else max(torch.cuda.device_count(), 1)
 
 
 def _setting(scale: Scale, effect: float, data: Data, rows: Sequence[Row]) -> str:

@@ -1,4 +1,4 @@
-"""Weights and checkpoints of a run, and resuming it."""
+"""Weights and checkpoints: written by a run, resumed from, and read for an ensemble."""
 
 import logging
 import math
@@ -11,15 +11,18 @@ from typing import Any, TextIO
 import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
+from monai.handlers import CheckpointLoader
 from monai.utils import ensure_tuple
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from mrn_components.data.ledger import KEPT_WEIGHTS, TrainingLedger, append_record
+from mrn_components.networks.ensemble import FoldEnsemble
 from mrn_components.system.errors import DamagedFileError, ResourceError
 from mrn_components.system.files import (
     check_digest,
     digest_path,
+    existing_file,
     lock,
     remove_unfinished,
     replacing_hashed,
@@ -54,6 +57,14 @@ class RunCheckpointHandler:
         ledger: the subjects the run trains on, saved inside every file. None saves none.
         allow_changed: what may differ from the run that is resumed: "processes", their number, or
             "subjects", those the run trains on.
+
+    Raises:
+        RuntimeError: when another process trains there.
+        FileExistsError: when ``directory`` holds another run.
+        FileNotFoundError: when there is no checkpoint to resume.
+        DamagedFileError: when all of them are damaged.
+        ValueError: when the checkpoint does not fit this run.
+        ResourceError: when the disk has no room for three checkpoints.
     """
 
     def __init__(
@@ -69,11 +80,8 @@ class RunCheckpointHandler:
         allow_changed: str | Sequence[str] = (),
     ) -> None:
         self.directory = Path(directory)
-        self.handlers = {
-            name: handler
-            for name, handler in (handlers or {}).items()
-            if hasattr(handler, "state_dict")
-        }
+        named = (handlers or {}).items()
+        self.handlers = {name: each for name, each in named if hasattr(each, "state_dict")}
         self.keep = keep or KeptWeights(rule="last")
         self.resume = resume
         self.interval = interval
@@ -90,13 +98,7 @@ class RunCheckpointHandler:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def claim(self) -> None:
-        """Keep other processes out of ``directory``, before anything is computed or written.
-
-        Raises:
-            RuntimeError: when another process trains there.
-            FileExistsError: when it holds another run.
-            FileNotFoundError: when there is no checkpoint to resume.
-        """
+        """Keep other processes out of ``directory``, before anything is computed or written."""
         if self.resume:
             self._existing_checkpoints()
         if idist.get_rank() == 0 and self._lock is None:
@@ -105,12 +107,7 @@ class RunCheckpointHandler:
             self.refuse_used_directory()
 
     def refuse_used_directory(self, engine: Any = None) -> None:
-        """Never write over another run, nor begin one that the disk cannot hold.
-
-        Raises:
-            FileExistsError: when ``directory`` holds weights or checkpoints.
-            ResourceError: when the disk has no room for three checkpoints.
-        """
+        """Never write over another run, nor begin one that the disk cannot hold."""
         found = [*sorted(self.directory.glob("*.pt")), *self._checkpoints()]
         if found:
             raise FileExistsError(
@@ -121,14 +118,7 @@ class RunCheckpointHandler:
             self._check_space(engine)
 
     def resume_run(self, engine: Any) -> None:
-        """Restore the newest checkpoint that can be read.
-
-        Raises:
-            FileNotFoundError: when there is no checkpoint.
-            DamagedFileError: when all are damaged.
-            ValueError: when the checkpoint does not fit this run.
-            ResourceError: when the disk has no room for three checkpoints.
-        """
+        """Restore the newest checkpoint that can be read."""
         paths = self._existing_checkpoints()
         if idist.get_rank() == 0:
             remove_unfinished(self.directory)
@@ -214,9 +204,9 @@ class RunCheckpointHandler:
         """Refuse another number of processes and other subjects, which change every number."""
         now = idist.get_world_size()
         was = state.get("processes", now)  # checkpoints before 2026-11-24 do not say
-        changed = {"processes": f"{was} processes made {path}, now there are {now}"}
-        if was == now:
-            changed = {}
+        changed = {}
+        if was != now:
+            changed["processes"] = f"{was} processes made {path}, now there are {now}"
         if self.ledger is not None and self.ledger.differs_from(path):
             changed["subjects"] = f"{path} was trained on other subjects, or on other images"
         for what, message in changed.items():
@@ -247,11 +237,8 @@ class RunCheckpointHandler:
             )
 
     def _for_inference(self, network: nn.Module) -> dict[str, Any]:
-        return {
-            name: value
-            for name, value in network.state_dict().items()
-            if not name.startswith(self.training_only)
-        }
+        state = network.state_dict()
+        return {name: x for name, x in state.items() if not name.startswith(self.training_only)}
 
     def _checkpoints(self) -> list[Path]:
         """The checkpoints, oldest first."""
@@ -284,3 +271,37 @@ def _kept(state: Mapping[str, Any]) -> dict[str, Any]:
     best = state["best"]
     value = -best["value"] if best["epoch"] != -1 else math.inf
     return {"rule": "best_metric", "epoch": best["epoch"], "value": value, "shown": best}
+
+
+class FoldCheckpointLoader:
+    """Read the weights of every fold of an ensemble when the engine starts.
+
+    Args:
+        network: the ensemble.
+        paths: a file of weights for each of its folds, in their order; one file for one fold.
+        map_location: as of ``torch.load``.
+
+    Raises:
+        ValueError: if there are not as many files as folds.
+        FileNotFoundError: if a file is missing.
+    """
+
+    def __init__(
+        self, *, network: FoldEnsemble, paths: str | Sequence[str], map_location: Any = None
+    ) -> None:
+        hint = "Train this fold first, or name the weights by --ckpt_path \"['FILE','FILE']\"."
+        files = [existing_file(path=str(path), hint=hint) for path in ensure_tuple(paths)]
+        if len(files) != len(network.folds):
+            raise ValueError(
+                "FoldCheckpointLoader paths must name one file for each of the "
+                f"{len(network.folds)} folds, got {files}; make network#num_folds their number."
+            )
+        self.loaders = [
+            CheckpointLoader(file, {"network": fold}, map_location=map_location)
+            for file, fold in zip(files, network.folds, strict=True)
+        ]
+
+    def attach(self, engine: Engine) -> None:
+        """Subscribe to an evaluator."""
+        for loader in self.loaders:
+            loader.attach(engine)

@@ -1,14 +1,24 @@
-"""What to tell the user when a library's error ends an engine."""
+"""What ends an engine before its time: faults, losses that are not finite, and signals."""
 
+import logging
 import re
+import signal
+import threading
 from collections.abc import Callable, Mapping
+from functools import partial
+from types import FrameType
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.engines import Evaluator
+from monai.engines.utils import IterationEvents
 
 from mrn_components.networks.slice_encoder import SliceEncoder
 from mrn_components.system.errors import DamagedFileError, ResourceError, user_message
+
+logger = logging.getLogger(__name__)
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
 
 class FaultReportHandler:
@@ -33,20 +43,14 @@ class FaultReportHandler:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.report)
 
     def report(self, engine: Any, error: BaseException) -> None:
-        """Raise the error again, explained if it is known.
-
-        Raises:
-            ResourceError: for want of memory, and for a killed worker.
-            ValueError: for weights of another network, and for a subject that cannot be read.
-            DamagedFileError: for weights that cannot be read.
-            RuntimeError: for a lost process.
-        """
-        text = f"{type(error).__name__}: {error}"
-        known = user_message(error) is not None  # an inner engine's handler, or our own code, spoke
+        """Raise the error again, explained if it is known."""
+        if user_message(error) is not None:  # an inner engine's handler, or our own code, spoke
+            raise error
         explanations = dict(self.explanations)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             explanations[r"gloo|nccl|Connection (?:closed|reset)"] = _lost_process
-        for pattern, explain in () if known else explanations.items():
+        text = f"{type(error).__name__}: {error}"
+        for pattern, explain in explanations.items():
             if found := re.search(pattern, text, re.IGNORECASE | re.MULTILINE | re.DOTALL):
                 raise explain(engine, found) from error
         raise error
@@ -118,3 +122,112 @@ def _lost_process(_engine: Any, _found: re.Match) -> Exception:
         "another process of this run died (its own message tells why); finished epochs are saved: "
         "go on by the same command and --resume True."
     )
+
+
+class FiniteLossHandler:
+    """Stop at a loss or a gradient that is not finite, before the optimiser steps on it.
+
+    Belongs after every handler that adds to the loss. Ignite's ``TerminateOnNan`` acts after the
+    step and ends the run as if it had succeeded.
+
+    Raises:
+        FloatingPointError: for a loss or a gradient that is NaN or infinite.
+    """
+
+    def attach(self, engine: Engine) -> None:
+        """Subscribe to the trainer."""
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.check_loss)
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.check_gradients)
+
+    def check_loss(self, engine: Any) -> None:
+        """Check the total loss of the batch."""
+        _check_finite(engine, "the loss is", engine.state.output["loss"])
+
+    def check_gradients(self, engine: Any) -> None:
+        """Check the gradients: a finite loss may have others, and one step spoils all weights."""
+        if engine.amp:  # float16 has infinite gradients now and then, and its scaler skips the step
+            return
+        trained = [p for group in engine.optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.get_total_norm(p.grad for p in trained if p.grad is not None)
+        _check_finite(engine, "the norm of the gradients is", norm)
+
+
+def _check_finite(engine: Any, what: str, value: torch.Tensor) -> None:
+    if not value.isfinite():
+        raise FloatingPointError(
+            f"{what} {value.item()} in epoch {engine.state.epoch}, iteration "
+            f"{engine.state.iteration}, for the subjects {engine.state.batch.get('subject')}; no "
+            "step was made. Check these images for NaN voxels, or lower the learning rates."
+        )
+
+
+class InterruptHandler:
+    """End the run at its next step when a signal asks for it, with exit code 143 (Ctrl-C: 130).
+
+    SIGTERM (``docker stop``, ``scancel``, ``timeout``), SIGUSR1, SIGUSR2 (a cluster's warning) and
+    Ctrl-C set a flag only, so that a step and a checkpoint in the making are finished; a second
+    signal acts at once. Checkpoints are those of finished epochs, and every epoch follows from its
+    seed: a resumed run repeats the steps of the epoch it was stopped in, bit for bit on the CPU.
+    Workers of the data loaders ignore the signals, which a terminal or a cluster sends to all.
+
+    Args:
+        evaluator: the validation engine, which stops at its next step too.
+    """
+
+    def __init__(self, *, evaluator: Evaluator | None = None) -> None:
+        self.evaluator = evaluator
+        self.received: signal.Signals | None = None
+        self._earlier: dict[signal.Signals, Any] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Subscribe to the trainer."""
+        engine.add_event_handler(Events.STARTED, self.listen)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.stop)
+        engine.add_event_handler(Events.COMPLETED, self.restore)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self.stop)
+
+    def listen(self, engine: Any) -> None:
+        """Take over the signals, in the main thread, where alone that is possible."""
+        self.received, self.trainer = None, engine
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._earlier = {number: signal.signal(number, self.note) for number in _SIGNALS}
+        for of in (engine, self.evaluator):
+            loader: Any = getattr(of, "data_loader", None)
+            if hasattr(loader, "worker_init_fn"):
+                loader.worker_init_fn = partial(_init_deaf, loader.worker_init_fn)
+
+    def note(self, number: int, _frame: FrameType | None) -> None:
+        """Remember the signal; the next one has its usual effect."""
+        self.received = signal.Signals(number)
+        self.restore()
+
+    def stop(self, _engine: Any) -> None:
+        """End the run if a signal came."""
+        if self.received is None:
+            return
+        state = self.trainer.state
+        logger.warning(
+            "Stopped by %s in epoch %d of %d. Finished epochs are saved: go on by the same command "
+            "and --resume True, which repeats this epoch to the same end. Before the first "
+            "checkpoint start again without it.",
+            self.received.name,
+            state.epoch,
+            state.max_epochs,
+        )
+        raise SystemExit(130 if self.received is signal.SIGINT else 143)
+
+    def restore(self, _engine: Any = None) -> None:
+        """Give the signals back."""
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+        self._earlier = {}
+
+
+def _init_deaf(init: Callable[[int], None] | None, worker_id: int) -> None:
+    """Begin a loader's worker that ignores the signals which the main process answers."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if init is not None:
+        init(worker_id)

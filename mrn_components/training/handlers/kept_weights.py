@@ -42,7 +42,8 @@ class KeptWeights:
         momentum: share of the moving average that stays at a step. Paper: 0.999 (Eq. 9).
 
     Raises:
-        ValueError: for an unknown rule, a momentum outside [0, 1) or less than one epoch.
+        ValueError: for an unknown rule, a momentum outside [0, 1) or less than one epoch; later,
+            if the validation does not measure what the rule looks at.
     """
 
     def __init__(
@@ -91,9 +92,6 @@ class KeptWeights:
 
         Returns:
             The network whose weights are the ones to keep now; None where an earlier epoch stays.
-
-        Raises:
-            ValueError: if the validation does not measure what the rule looks at.
         """
         state, network = engine.state, unwrap(engine.network)
         if self.rule in _CHOOSING:
@@ -131,11 +129,7 @@ class KeptWeights:
         return {**chosen, "average": average, "shown": shown}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` gave.
-
-        Raises:
-            ValueError: if it is of another rule.
-        """
+        """Restore what ``state_dict`` gave, by the same rule."""
         if state["rule"] != self.rule:
             raise ValueError(f"it keeps weights by {state['rule']!r}, this run by {self.rule!r}")
         self.epoch, self.value = state["epoch"], state["value"]

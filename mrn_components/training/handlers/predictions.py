@@ -37,6 +37,9 @@ class PredictionsHandler:
         labelled: whether the subjects have labels, and metrics are wanted.
         seed: seed of the bootstrap intervals.
         trained_on: the subjects that the weights were trained on.
+
+    Raises:
+        FailedSubjectsError: at the end, if a prediction is no finite number.
     """
 
     def __init__(
@@ -81,11 +84,7 @@ class PredictionsHandler:
             self._rows[subject] = row
 
     def write(self, _engine: Engine) -> None:
-        """Write the files.
-
-        Raises:
-            FailedSubjectsError: if a prediction is no finite number.
-        """
+        """Write the files."""
         of_all_ranks: Any = idist.all_gather(dict(self._rows))
         for rows in of_all_ranks:
             self._rows.update(rows)

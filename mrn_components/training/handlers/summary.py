@@ -1,14 +1,17 @@
-"""The curves of a run, and its line an epoch on the console."""
+"""The curves of a run, its line an epoch on the console, and ``--tracking mlflow``."""
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from ignite.metrics import Average
+from monai.handlers import MLFlowHandler
 
 from mrn_components.training.losses import MRNLoss
 
@@ -69,3 +72,28 @@ class EpochSummaryHandler:
                 seconds,
                 timedelta(seconds=round(left)),
             )
+
+
+class TrackingHandler:
+    """Let the handlers that ``--tracking mlflow`` brings log the loss of our trainers.
+
+    MONAI's settings take the loss out of a list of decollated dictionaries. Crops are ragged, so
+    our trainers put out one dictionary, of which these settings make a tuple that MLflow refuses.
+
+    Args:
+        handlers: the trainer's further handlers; those of MLflow are changed.
+    """
+
+    def __init__(self, *, handlers: Sequence[Any]) -> None:
+        self.handlers = [item for item in handlers if isinstance(item, MLFlowHandler)]
+
+    def attach(self, _engine: Engine) -> None:
+        """Change how they read the trainer's output."""
+        for handler in self.handlers:
+            handler.output_transform = partial(_only_item, handler.output_transform)
+
+
+def _only_item(transform: Callable[[Any], Any], output: Any) -> Any:
+    """Transform an output, and take it out of a tuple of one."""
+    value = transform(output)
+    return value[0] if isinstance(value, tuple) and len(value) == 1 else value
