@@ -51,11 +51,7 @@ class BundleRun:
         return "done" if newer and not _has_failures(predictions) else "predict"
 
     def run(self, show: bool = False) -> None:
-        """Do what is left, and print the processes' output too if ``show``.
-
-        Raises:
-            RuntimeError: if the training or the prediction fails, or the folder is in use.
-        """
+        """Do what is left, and print the processes' output too if ``show``."""
         with lock(self.folder) as claim:
             state = self.state()
             if state == "start":

@@ -121,18 +121,8 @@ def plan_folds(
 ) -> tuple[list[BundleRun], list[Subject]]:
     """Check the settings, split the subjects, and prepare the commands of every fold.
 
-    Args:
-        settings: ``dataset_dir``, ``bundle``, ``num_folds``, ``configs`` and ``overrides``.
-        output: folder of the cross-validation.
-        jobs: folds trained at the same time.
-        processes: processes a fold.
-
-    Returns:
-        The runs, and the subjects of the data set.
-
-    Raises:
-        ValueError: for an unknown key, or settings unlike those of an earlier call.
-        DataLeakageError: if two folds share a person.
+    The settings are ``dataset_dir``, ``bundle``, ``num_folds``, ``configs`` and ``overrides``; a
+    ``ValueError`` refuses unknown keys, and settings unlike those of an earlier call.
     """
     bundle = Path(settings["bundle"])
     configs = tuple(find_config(bundle, name) for name in ("train", *settings["configs"]))
@@ -153,6 +143,8 @@ def plan_folds(
     write_text(output / "settings.json", json.dumps(settings, indent=2, default=str) + "\n")
     subjects = parser.get_parsed_content("subjects")
     gpus = torch.cuda.device_count() if jobs > 1 else 0
+    options = {key: overrides[key] for key in _PREDICT_KEYS if key in overrides}
+    options |= {"abstain": False, "trust_bundle": True}  # this command has trained it
     runs = []
     for number, members in enumerate(folds):
         folder = output / f"fold{number}"
@@ -162,6 +154,7 @@ def plan_folds(
             if subject["subject"] in members
         ]
         write_text(folder / "validation.json", json.dumps(validation, indent=1) + "\n")
+        tables = str(folder / "validation.json"), str(folder / "out_of_fold")
         own = {"fold": number, "run_name": folder.name, "output_dir": str(folder)}
         runs.append(
             BundleRun(
@@ -169,7 +162,7 @@ def plan_folds(
                 folder=folder,
                 epochs=epochs,
                 train=train_command(configs, overrides | own, processes),
-                predict=_predict_command(folder, overrides),
+                predict=mrn_command("predict", *tables, bundle=str(folder), **options),
                 predictions=folder / "out_of_fold" / "predictions.csv",
                 device=number % gpus if gpus > 1 else None,
             )
@@ -225,14 +218,6 @@ def _write_report(output: Path, name: str) -> Path:
     evaluation = evaluate(table, table, output=output / "evaluation", names=[name])
     folds = json.loads((output / "crossval.json").read_text(encoding="utf-8"))
     return write_cohort_report(evaluation, crossval=folds)
-
-
-def _predict_command(folder: Path, overrides: Mapping[str, Any]) -> list[str]:
-    shared = {key: overrides[key] for key in _PREDICT_KEYS if key in overrides}
-    tables = str(folder / "validation.json"), str(folder / "out_of_fold")
-    # With parts of the user's own, which this command has trained.
-    options = {"abstain": False, "trust_bundle": True, **shared}
-    return mrn_command("predict", *tables, bundle=str(folder), **options)
 
 
 def _command(settings: Mapping[str, Any], output: Path) -> str:

@@ -12,15 +12,12 @@ from mrn_components.data.target import Target
 def recorded_geometry(
     records: Iterable[Mapping[str, Any]], labels: Mapping[str, Any], target: Target
 ) -> Confounds | None:
-    """Fit the baseline to the crops of predicted subjects.
+    """Fit the baseline to the crops of predicted subjects; None where no record has boxes.
 
     Args:
         records: what is known of subjects; ``boxes`` are what was cropped.
         labels: of each subject; others are passed over.
         target: what the labels are. Of a score, its lower and its higher half are told apart.
-
-    Returns:
-        The baseline; None where no record has boxes.
     """
     boxes = {
         record["subject"]: {name: (b["start"], b["stop"]) for name, b in record["boxes"].items()}

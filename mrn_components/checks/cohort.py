@@ -120,7 +120,7 @@ def confound_baseline(
 def geometry_baseline(
     boxes: Sequence[Mapping[str, Corners]], labels: Sequence[int]
 ) -> Confounds | None:
-    """Fit the same regression to the sizes and places of the crops alone.
+    """Fit the same regression to the sizes and places of the crops alone; None without boxes.
 
     A network must beat it: one that does not may have seen no more than the outlines of masks.
 
@@ -128,9 +128,6 @@ def geometry_baseline(
         boxes: of each subject, the voxels [start, stop) that each ROI crops. Subjects that lack an
             ROI which others have are left out.
         labels: number of each one's class.
-
-    Returns:
-        The baseline; None where there are no boxes.
     """
     rois = {roi for own in boxes for roi in own}
     whole = [index for index, own in enumerate(boxes) if own and own.keys() == rois]

@@ -77,27 +77,22 @@ def examine_subject(
     """
     checks = _Checks(images=images, rois=rois, strict="label" in subject, deep=deep)
     findings = [*checks.files(subject), *checks.masks(), *checks.images_alone(), *checks.pairs()]
-    found = {name: checks.volumes[name] for name in images if name in checks.volumes}
-    hashes = {
-        name: {"file": volume.sha256, "voxels": volume.voxel_hash}
-        for name, volume in found.items()
-        if deep
-    }
-    fields = {
-        f"{name} {key}": value
-        for name, volume in found.items()
-        for key, value in _fields(volume.header).items()
-    }
-    own = {name: roi for name, roi in rois.items() if deep and roi.image.name in checks.nuclei}
-    boxes = {name: checks.nuclei[roi.image.name].box(roi) for name, roi in own.items()}
-    return Examination(
+    examination = Examination(
         subject=subject["subject"],
         findings=[replace(each, subject=subject["subject"]) for each in findings],
         volumes=checks.volumes,
-        hashes=hashes,
-        fields=fields,
-        boxes={name: box for name, box in boxes.items() if box is not None},
     )
+    for name, volume in checks.volumes.items():
+        if name in images:
+            examination.fields.update(_fields(name, volume.header))
+            if deep:
+                hashes = {"file": volume.sha256, "voxels": volume.voxel_hash}
+                examination.hashes[name] = hashes
+    for name, roi in rois.items() if deep else ():
+        nuclei = checks.nuclei.get(roi.image.name)
+        if nuclei is not None and (box := nuclei.box(roi)) is not None:
+            examination.boxes[name] = box
+    return examination
 
 
 def _keys(images: Mapping[str, Image]) -> list[str]:
@@ -173,22 +168,15 @@ class _Checks:
             yield from nigra_findings(*pair) if self.deep else ()
 
 
-def _fields(header: Header) -> dict[str, float | str]:
+def _fields(image: str, header: Header) -> Iterator[tuple[str, float | str]]:
     """What a header says about the acquisition and the conversion, and nothing of the brain."""
     affine = header.get_best_affine()
-    fields: dict[str, float | str] = {
-        "axes": "".join(axis or "?" for axis in nibabel.aff2axcodes(affine)),
-        "type": str(header.get_data_dtype()),
-        "codes": f"{int(header['qform_code'])}/{int(header['sform_code'])}",
-        "tilt": float(nibabel.affines.obliquity(affine).max()),
-    }
+    yield f"{image} axes", "".join(axis or "?" for axis in nibabel.aff2axcodes(affine))
+    yield f"{image} type", str(header.get_data_dtype())
+    yield f"{image} codes", f"{int(header['qform_code'])}/{int(header['sform_code'])}"
+    yield f"{image} tilt", float(nibabel.affines.obliquity(affine).max())
     spacing = nibabel.affines.voxel_sizes(affine)
-    for axis, length, step, origin in zip(
-        "xyz", header["dim"][1:4], spacing, affine[:3, 3], strict=True
-    ):
-        fields |= {
-            f"voxels {axis}": float(length),
-            f"spacing {axis}": float(np.round(step, 4)),
-            f"origin {axis}": float(np.round(origin, 2)),
-        }
-    return fields
+    for index, axis in enumerate("xyz"):
+        yield f"{image} voxels {axis}", float(header["dim"][index + 1])
+        yield f"{image} spacing {axis}", float(np.round(spacing[index], 4))
+        yield f"{image} origin {axis}", float(np.round(affine[index, 3], 2))

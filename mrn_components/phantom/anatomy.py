@@ -11,7 +11,7 @@ from mrn_components.phantom import numbers
 from mrn_components.phantom.numbers import SPACING_MM, Grid, Nucleus, Triple
 
 SIDES = {"right": 1, "left": -1}
-_TISSUE_ID = {name: number for number, name in enumerate(numbers.TISSUES)}
+TISSUE_ID = {name: number for number, name in enumerate(numbers.TISSUES)}
 _POSTEROLATERAL = np.array([0.6, -0.8, 0.0])  # where nigral cells die first
 
 
@@ -90,26 +90,18 @@ class Anatomy:
         nuclei: {(nucleus, side): Region} of the QSM mask; regions do not overlap.
         nm_true: {side: Region} of the neuromelanin in QSM space.
         nm_seen: {side: Region} of the NM mask: after the NM-QSM shift, as a reader outlines it.
-        shift_mm: (3,) NM against QSM in mm along the grid's axes.
     """
 
     pose: Pose
     nuclei: dict[tuple[str, str], Region]
     nm_true: dict[str, Region]
     nm_seen: dict[str, Region]
-    shift_mm: np.ndarray
 
 
 def draw_anatomy(
     rng: np.random.Generator, *, nm_loss: dict[str, float], shift_mm: np.ndarray
 ) -> Anatomy:
-    """Draw a subject's anatomy.
-
-    Args:
-        rng: source of the randomness.
-        nm_loss: {side: share by which a reader outlines less of the neuromelanin}.
-        shift_mm: NM against QSM in mm along the grid's axes.
-    """
+    """Draw a subject's anatomy; ``nm_loss`` and ``shift_mm`` are those of its ``Traits``."""
     pose = Pose.draw(rng)
     size = normal(rng)
     nuclei: dict[tuple[str, str], Region] = {}
@@ -127,7 +119,7 @@ def draw_anatomy(
         nm_true[side] = solid.region(pose, volume=solid.volume[number])
         outlined = solid.outlined(rng, reader=reader, loss=nm_loss[side])
         nm_seen[side] = outlined.region(moved, volume=outlined.volume[number])
-    return Anatomy(pose, nuclei, nm_true, nm_seen, shift_mm)
+    return Anatomy(pose, nuclei, nm_true, nm_seen)
 
 
 @dataclass(frozen=True)
@@ -218,7 +210,7 @@ def paint_tissues(pose: Pose, grid: Grid, rng: np.random.Generator) -> np.ndarra
     tissue = np.zeros(grid.shape, np.uint8)
 
     def paint(name: str, where: np.ndarray) -> None:
-        tissue[where] = _TISSUE_ID[name]
+        tissue[where] = TISSUE_ID[name]
 
     def paint_balls(balls: Iterable[tuple[str, Triple, Triple]]) -> None:
         for name, centre, axes in balls:  # only a box that holds the tilted ball: thrice as fast
@@ -227,7 +219,7 @@ def paint_tissues(pose: Pose, grid: Grid, rng: np.random.Generator) -> np.ndarra
             first = np.maximum(np.floor(middle - reach / SPACING_MM).astype(int), 0)
             last = np.maximum(np.ceil(middle + reach / SPACING_MM).astype(int), 0)
             box = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
-            tissue[box][ball(centre, axes, box) < 1] = _TISSUE_ID[name]
+            tissue[box][ball(centre, axes, box) < 1] = TISSUE_ID[name]
 
     folds = waves(pose, grid, rng, wavelength_mm=(12, 22))  # of the cortex
     sulcus = np.abs(folds)
@@ -244,11 +236,6 @@ def paint_tissues(pose: Pose, grid: Grid, rng: np.random.Generator) -> np.ndarra
     paint("white", cerebellum + 0.08 * folds < 0.5)
     paint_balls(numbers.BALLS["midbrain and hindbrain"])
     return tissue
-
-
-def brain_mask(tissue: np.ndarray) -> np.ndarray:
-    """Where a tissue map is brain or the fluid in it."""
-    return tissue >= _TISSUE_ID["csf"]
 
 
 def waves(

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mrn_components.images.image import CHALLENGE_IMAGES
-from mrn_components.phantom.anatomy import Region, brain_mask, draw_anatomy, paint_tissues
+from mrn_components.phantom.anatomy import TISSUE_ID, Region, draw_anatomy, paint_tissues
 from mrn_components.phantom.numbers import GRIDS, SHAPES, Grid, View
 from mrn_components.phantom.signal import render_nm, render_qsm, render_t1
 from mrn_components.phantom.traits import draw_traits
@@ -148,7 +148,7 @@ def make_subject(
     qsm_ids = [number for name in SHAPES for number in qsm.nuclei[name]]
     qsm_mask = _mask(grid, dict(zip(qsm_ids, anatomy.nuclei.values(), strict=True)))
     nm_mask = _mask(grid, dict(zip(nm.nuclei["SN"], anatomy.nm_seen.values(), strict=True)))
-    brain = brain_mask(tissue) | (qsm_mask > 0)
+    brain = (tissue >= TISSUE_ID["csf"]) | (qsm_mask > 0)
     volumes = {
         nm.file: render_nm(anatomy, traits, tissue, grid=grid, rng=image_rng),
         qsm.file: render_qsm(anatomy, traits, tissue, brain=brain, grid=grid, rng=image_rng),

@@ -48,7 +48,7 @@ def render_nm(
         contrast = traits.nm_contrast * (1 - depletion)
         signal[region.index(grid)] = 1 + contrast
     signal = _blur(signal)
-    shift_voxels = anatomy.shift_mm / SPACING_MM
+    shift_voxels = traits.shift_mm / SPACING_MM
     signal = ndimage.shift(signal, shift_voxels, order=1, mode="nearest")
     return _acquire(signal, grid, rng, scale=rng.uniform(600, 1100))
 

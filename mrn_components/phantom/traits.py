@@ -41,11 +41,8 @@ def draw_traits(rng: np.random.Generator, *, effect: float) -> Traits:
     """Draw a subject's traits.
 
     The draws are the same in number and order whatever the effect, so that subjects of cohorts
-    that differ in effect alone differ in their disease alone.
-
-    Args:
-        rng: source of the randomness.
-        effect: scale of the disease; 0 for a healthy control.
+    that differ in effect alone differ in their disease alone. ``effect`` scales the disease; it is
+    0 for a healthy control.
     """
     severity = effect * 2 * rng.beta(*numbers.SEVERITY_BETA)
     excess = numbers.ASYMMETRY * rng.choice([-1, 1])  # either side may be the more affected one

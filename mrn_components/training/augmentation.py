@@ -5,18 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch.nn.functional as F  # noqa: N812  as torch names it
-from monai.transforms import (
-    Compose,
-    EnsureChannelFirstd,
-    RandAdjustContrastd,
-    RandFlipd,
-    RandGaussianNoised,
-    RandHistogramShiftd,
-    RandomizableTransform,
-    RandRotated,
-    RandShiftIntensityd,
-    SqueezeDimd,
-)
+from monai import transforms
 from torch import Tensor
 
 from mrn_components.regions.roi import crop_keys
@@ -34,7 +23,7 @@ def augment_rois(
     rotation: Arguments | None = None,
     noise: Arguments | None = None,
     jitter: Arguments | None = None,
-) -> Compose:
+) -> transforms.Compose:
     """Compose MONAI's random transforms, so that all ROIs of a subject share each draw but noise.
 
     Section 4.1.2 names the kinds; their magnitudes are ours. Each takes the arguments of MONAI's
@@ -53,26 +42,27 @@ def augment_rois(
     images = list(rois)
     both = crop_keys(images)
     modes = ["bilinear"] * len(images) + ["nearest"] * len(images)
-    transforms: list[Any] = [] if jitter is None else [RandJitterBoxesd(rois=images, **jitter)]
+    steps: list[Any] = [] if jitter is None else [RandJitterBoxesd(rois=images, **jitter)]
     for kind, arguments in (
-        (RandHistogramShiftd, histogram_shift),
-        (RandAdjustContrastd, contrast),
-        (RandShiftIntensityd, intensity_shift),
+        (transforms.RandHistogramShiftd, histogram_shift),
+        (transforms.RandAdjustContrastd, contrast),
+        (transforms.RandShiftIntensityd, intensity_shift),
     ):
         if arguments is not None:
-            transforms.append(kind(keys=images, **arguments))
-    transforms.append(SqueezeDimd(keys=both, dim=0))  # slices as channels: 2D is faster
+            steps.append(kind(keys=images, **arguments))
+    steps.append(transforms.SqueezeDimd(keys=both, dim=0))  # slices as channels: 2D is faster
     if mirror is not None:
-        transforms.append(RandFlipd(keys=both, spatial_axis=1, **mirror))
+        steps.append(transforms.RandFlipd(keys=both, spatial_axis=1, **mirror))
     if rotation is not None:  # not RandAffined, which gives every key the first one's shape
-        transforms.append(RandRotated(keys=both, mode=modes, padding_mode="border", **rotation))
-    transforms.append(EnsureChannelFirstd(keys=both, channel_dim="no_channel"))
+        rotate = transforms.RandRotated(keys=both, mode=modes, padding_mode="border", **rotation)
+        steps.append(rotate)
+    steps.append(transforms.EnsureChannelFirstd(keys=both, channel_dim="no_channel"))
     if noise is not None:  # one each: a shared one adds the first ROI's noise to all
-        transforms += [RandGaussianNoised(keys=name, **noise) for name in images]
-    return Compose(transforms)
+        steps += [transforms.RandGaussianNoised(keys=name, **noise) for name in images]
+    return transforms.Compose(steps)
 
 
-class RandJitterBoxesd(RandomizableTransform):
+class RandJitterBoxesd(transforms.RandomizableTransform):
     """Move the sides of the ROIs' boxes, as another reader's masks would.
 
     Each side moves by its own number of voxels. What lies beyond a crop repeats its edge, and is

@@ -29,11 +29,8 @@ class ProjectionHead(nn.Sequential):
     """
 
     def __init__(self, *, in_channels: int, out_channels: int = 128) -> None:
-        super().__init__(
-            nn.Linear(in_channels, in_channels),
-            nn.ReLU(),
-            nn.Linear(in_channels, out_channels),
-        )
+        hidden, out = nn.Linear(in_channels, in_channels), nn.Linear(in_channels, out_channels)
+        super().__init__(hidden, nn.ReLU(), out)
 
     def forward(self, patient: Tensor) -> Tensor:
         """Project (B, C) to unit vectors (B, d)."""
@@ -164,9 +161,8 @@ class MSupMoCoHandler:
 
         student: Any = unwrap(network)
         device = next(student.parameters()).device
-        bank = CategoryBank(
-            size=bank_size, channels=projection_dim, num_classes=target.num_categories
-        )
+        classes = target.num_categories
+        bank = CategoryBank(size=bank_size, channels=projection_dim, num_classes=classes)
         self.bank = bank.to(device)
         self.projector: nn.Module = ProjectionHead(
             in_channels=student.patient_channels, out_channels=projection_dim
@@ -179,6 +175,8 @@ class MSupMoCoHandler:
         self.teacher.eval().requires_grad_(False)
         self._student = nn.ModuleDict({"network": student, "projector": unwrap(self.projector)})
         self._average = get_ema_multi_avg_fn(momentum)
+        projector = unwrap(self.projector)
+        self._parts = {"teacher": self.teacher, "projector": projector, "bank": self.bank}
 
     def attach(self, engine: Engine) -> None:
         """Subscribe to a MONAI ``SupervisedTrainer``."""
@@ -228,11 +226,11 @@ class MSupMoCoHandler:
 
     def state_dict(self) -> dict[str, Any]:
         """Teacher, projector and bank, as tensors by name."""
-        return {name: part.state_dict() for name, part in self._parts().items()}
+        return {name: part.state_dict() for name, part in self._parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        for name, part in self._parts().items():
+        for name, part in self._parts.items():
             part.load_state_dict(state[name])
 
     def _ramp(self, epoch: int) -> float:
@@ -243,10 +241,3 @@ class MSupMoCoHandler:
     @torch.no_grad()
     def _embed(self, images: Any) -> Tensor:
         return self.teacher["projector"](self.teacher["network"](images)["patient"].float())
-
-    def _parts(self) -> dict[str, nn.Module]:
-        return {
-            "teacher": self.teacher,
-            "projector": unwrap(self.projector),
-            "bank": self.bank,
-        }

@@ -30,6 +30,7 @@ def param_groups(
             group or in two.
     """
     network = unwrap(network)
+    names = {id(p): name for name, p in network.named_parameters() if p.requires_grad}
     group_of: dict[int, str] = {}  # id of a parameter -> its group
     result = []
     for name, group in groups.items():
@@ -40,15 +41,14 @@ def param_groups(
                 if id(parameter) in group_of:
                     raise ValueError(
                         f"groups {group_of[id(parameter)]!r} and {name!r} both hold the parameter "
-                        f"{_name(network, parameter)!r}; name every module once."
+                        f"{names[id(parameter)]!r}; name every module once."
                     )
                 group_of[id(parameter)] = name
                 params.append(parameter)
         decay = options.pop("layer_decay", None)
         whole = {"name": name, "params": params, **options}
         result += [whole] if decay is None else _by_layer(network, whole, decay)
-    left = [n for n, p in network.named_parameters() if p.requires_grad and id(p) not in group_of]
-    if left:
+    if left := [name for key, name in names.items() if key not in group_of]:
         raise ValueError(
             f"groups {list(groups)} leave out {len(left)} trainable parameters, first {left[0]!r}; "
             "add its module to the 'modules' of a group."
@@ -92,7 +92,3 @@ def _trainable(network: nn.Module, name: str) -> list[nn.Parameter]:
         return []
     params = [found] if isinstance(found, nn.Parameter) else list(found.parameters())
     return [parameter for parameter in params if parameter.requires_grad]
-
-
-def _name(network: nn.Module, parameter: nn.Parameter) -> str:
-    return next(name for name, p in network.named_parameters() if p is parameter)

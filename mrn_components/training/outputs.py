@@ -1,6 +1,7 @@
 """What an evaluation makes of a network's output: columns of tables, and stock metrics."""
 
 from collections.abc import Hashable, Mapping
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 from mrn_components.data.target import HC_PD, Score, Target
 
+_pred_and_label = itemgetter("pred", "label")
 VALIDATION_LOSS = "validation_loss"  # the metric by which ``KeptWeights`` chooses an epoch
 
 
@@ -49,13 +51,10 @@ class DiagnosisOutputd(Transform):
 
 
 def key_metric(*, target: Target = HC_PD) -> dict[str, Metric]:
-    """Return the metric that is shown first, by name.
+    """Return the metric of a target that is shown first, by name.
 
     It is the ROC AUC, of more than two classes its mean of each class against the rest; of a score
     Pearson's correlation.
-
-    Args:
-        target: what is predicted.
     """
     if isinstance(target, Score):
         return {"pearson": PearsonCorrelation(output_transform=_pred_and_label)}
@@ -69,13 +68,10 @@ def key_metric(*, target: Target = HC_PD) -> dict[str, Metric]:
 
 
 def additional_metrics(*, target: Target = HC_PD) -> dict[str, Metric]:
-    """Return further metrics of a validation, by name.
+    """Return further metrics of a target's validation, by name.
 
     They are the loss by which the kept epoch is chosen (cross entropy; of a score the squared
     error), accuracy and macro F1; of a score the mean absolute error.
-
-    Args:
-        target: what is predicted.
     """
     if isinstance(target, Score):
         return {
@@ -93,7 +89,3 @@ def _cross_entropy(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.T
     """Cross entropy of probabilities (B, K), which may have rounded to 0, and labels (B,)."""
     least = torch.finfo(probabilities.dtype).tiny
     return functional.nll_loss(probabilities.clamp_min(least).log(), labels)
-
-
-def _pred_and_label(output: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    return output["pred"], output["label"]

@@ -112,17 +112,8 @@ class Plan:
     runs: tuple[BundleRun, ...]
     data: Data
 
-    @property
-    def is_done(self) -> bool:
-        """Whether every run is trained and has predicted."""
-        return all(run.state() == "done" for run in self.runs)
-
     def prob_pd(self) -> dict[str, float]:
-        """P(PD) of every test subject, once the runs are done.
-
-        Raises:
-            DataLeakageError: if a test subject was trained on.
-        """
+        """P(PD) of every test subject, once the runs are done; none may have been trained on."""
         table = self.runs[0].predictions
         if self.row.masked_rois is not None:
             read_predictions(table.with_name("predictions.csv"))  # refuses subjects trained on

@@ -45,14 +45,11 @@ def score_rows(
 
     Args:
         rows: P(PD) of each row (S, N), S the same for all.
-        labels: diagnosis (N,), 0 healthy or 1 Parkinson's disease.
+        labels: diagnosis (N,), 0 healthy or 1 Parkinson's disease; both are needed.
         seed: seed of the bootstrap.
 
     Returns:
         {row: {metric: score}}.
-
-    Raises:
-        ValueError: for subjects of one class only.
     """
     if not rows:
         return {}
@@ -102,20 +99,18 @@ class Report:
 
     def csv(self) -> str:
         """One line a row and metric: paper, ours, interval, deviation over the seeds."""
-        ours: dict[str, float | None] = dict.fromkeys(
-            ("ours", "low", "high", "sd_over_seeds", "num_seeds")
-        )
+        ours = ("ours", "low", "high", "sd_over_seeds", "num_seeds")
         rows: list[dict[str, object]] = []
         for row in self.rows:
             for metric, paper in zip(METRICS, row.paper, strict=True):
                 shown = None if paper is None else str(paper)
-                rows.append({"row": row.name, "metric": metric, "paper": shown, **ours})
+                rows.append({"row": row.name, "metric": metric, "paper": shown})
                 if row.name in self.scores:
                     score = self.scores[row.name][metric]
                     values = score.value, *score.interval, float(score.by_seed.std())
                     numbers = [*(100 * value for value in values), len(score.by_seed)]
                     rows[-1] |= dict(zip(ours, numbers, strict=True))
-        return csv_text(rows, floats=".2f")
+        return csv_text(rows, ["row", "metric", "paper", *ours], floats=".2f")
 
     def pairs_csv(self) -> str:
         """One line a pair of rows and metric: difference, interval, whether that excludes 0."""
@@ -124,9 +119,8 @@ class Report:
             for metric in METRICS:
                 numbers = self.scores[one][metric].minus(self.scores[other][metric])
                 percent = {n: 100 * x for n, x in zip(_DIFFERENCE, numbers, strict=True)}
-                separable = int(_excludes_zero(*numbers[1:]))
-                row = {"row": one, "other": other, "metric": metric, **percent}
-                rows.append({**row, "separable": separable})
+                percent["separable"] = int(_excludes_zero(*numbers[1:]))
+                rows.append({"row": one, "other": other, "metric": metric, **percent})
         return csv_text(rows, ["row", "other", "metric", *_DIFFERENCE, "separable"], floats=".2f")
 
     @property

@@ -118,20 +118,22 @@ def _score(rows: Sequence[Row], plans: dict[str, list[Plan]]) -> dict[str, dict[
     """Score the rows whose runs are all done, those of one cohort on the same resamples."""
     scores: dict[str, dict[str, Score]] = {}
     for cohort in dict.fromkeys(row.cohort for row in rows):
-        prob_pd: dict[str, np.ndarray] = {}
-        labels = np.empty(0)
-        for row in rows:
-            of_row = plans.get(row.name, [])
-            if row.cohort != cohort or not of_row or not all(plan.is_done for plan in of_row):
-                continue
-            subjects = of_row[0].data.test_subjects()
-            labels = np.array([subject["label"] for subject in subjects])
-            of_seeds = [plan.prob_pd() for plan in of_row]
-            prob_pd[row.name] = np.array(
-                [[prob[subject["subject"]] for subject in subjects] for prob in of_seeds]
-            )
-        scores |= score_rows(prob_pd, labels)
+        of_rows = {row.name: plans.get(row.name, []) for row in rows if row.cohort == cohort}
+        done = {name: of for name, of in of_rows.items() if of and all(map(_is_done, of))}
+        if not done:
+            continue
+        subjects = next(iter(done.values()))[0].data.test_subjects()
+        names = [subject["subject"] for subject in subjects]
+        prob_pd = {}
+        for name, of in done.items():
+            of_seeds = [plan.prob_pd() for plan in of]
+            prob_pd[name] = np.array([[prob[subject] for subject in names] for prob in of_seeds])
+        scores |= score_rows(prob_pd, np.array([subject["label"] for subject in subjects]))
     return scores
+
+
+def _is_done(plan: Plan) -> bool:
+    return all(run.state() == "done" for run in plan.runs)
 
 
 def _setting(scale: Scale, effect: float, data: Data, rows: Sequence[Row]) -> str:

@@ -31,7 +31,9 @@ class FaultReportHandler:
 
     def __init__(self) -> None:
         self.explanations: dict[str, Callable[[Any, re.Match], Exception]] = {
-            r"in DataLoader worker process.*^\w+: (subject .*)": _worker_raised,
+            r"in DataLoader worker process.*^\w+: (subject .*)": (
+                lambda _, found: ValueError(found[1].strip())
+            ),
             r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)": _worker_killed,
             r"OutOfMemoryError|MemoryError|DefaultCPUAllocator": _no_memory,
             r"Error\(s\) in loading state_dict for (\w+):(.*)": _other_network,
@@ -85,10 +87,6 @@ def _memory_advice(engine: Any) -> list[str]:
     if any(isinstance(module, SliceEncoder) for module in modules):
         advice.append("--network_def#res#encoder#name vit_small_patch14_reg4_dinov2.lvd142m")
     return advice
-
-
-def _worker_raised(_engine: Any, found: re.Match) -> Exception:
-    return ValueError(found[1].strip())
 
 
 def _worker_killed(engine: Any, found: re.Match) -> Exception:
