@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
@@ -20,16 +21,24 @@ from mrn_components.app.bundle_run import (
 )
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.evaluate import evaluate
-from mrn_components.app.out_of_fold import write_results
 from mrn_components.app.report.cohort import write_cohort_report
 from mrn_components.bundle import RunArguments
-from mrn_components.data import Subject
-from mrn_components.data.tables import files_of
+from mrn_components.data import DataLeakageError, Subject
+from mrn_components.data.ledger import KEPT_WEIGHTS, read_record
+from mrn_components.data.predictions import read_predictions, write_predictions
+from mrn_components.data.tables import files_of, read_rows
+from mrn_components.data.target import read_target
+from mrn_components.metrics import Metric
 from mrn_components.system.files import write_text
 
 # Keys of a config that differ between folds or have an argument of their own.
 _OWN_KEYS = ("dataset_dir", "output_dir", "num_folds", "fold", "run_name", "ckpt_dir", "resume")
 _PREDICT_KEYS = ("cache_dir", "device", "num_workers", "precision")  # that prediction shares
+_CHOSEN = (
+    "Each fold's epoch was chosen on the subjects that it is scored on, so that the numbers are a "
+    "little too good; folds trained with --keep last, mean or teacher choose none."
+)
+_NOT_CHOSEN = "No epoch was chosen on the subjects that a fold is scored on."
 
 
 def crossval(
@@ -193,6 +202,76 @@ def submit(
         print(f"{run.name}: job {job.job_id}", flush=True)
     ended = [attempt(run, job.result) for run, job in zip(runs, jobs, strict=True)]
     return [message for message in ended if message is not None]
+
+
+def write_results(runs: Sequence[BundleRun], subjects: Sequence[Subject], output: Path) -> str:
+    """Write ``out_of_fold.csv`` and ``crossval.json``; return a table of the metrics, and a note.
+
+    The note tells whether the epochs were chosen on the subjects that a fold is scored on. A
+    ``DataLeakageError`` refuses a network that was trained on a subject which it predicts.
+    """
+    labels = {subject["subject"]: subject["label"] for subject in subjects}
+    target = read_target(runs[0].predictions.parent)
+    kept = ("subject", *target.columns, "class")
+    rows: list[dict[str, Any]] = []
+    for fold, run in enumerate(runs):
+        try:
+            predicted = read_predictions(run.predictions, target)
+        except DataLeakageError as error:
+            raise DataLeakageError(f"fold {fold}: {error}") from None
+        for where, row in read_rows(run.predictions, target.columns):
+            name = row["subject"]
+            if name not in predicted:
+                raise ValueError(f"{where}: {name} has no prediction: {row.get('error', '')}")
+            cells = {column: row[column] for column in kept if column in row}
+            label = target.shown(labels[name])
+            rows.append({**cells, "fold": fold, "label": label, "value": predicted[name]})
+    rows.sort(key=lambda row: row["subject"])
+    write_predictions(output / "out_of_fold.csv", rows, target)
+
+    def score(members: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
+        truth = [labels[row["subject"]] for row in members]
+        return target.metrics(np.array([row["value"] for row in members]), truth)
+
+    by_fold = [score([row for row in rows if row["fold"] == fold]) for fold in range(len(runs))]
+    summary = {
+        name: _summary([metrics[name]["value"] for metrics in by_fold]) for name in by_fold[0]
+    }
+    content = {"num_subjects": len(rows), "folds": by_fold, "summary": summary}
+    content["overall"] = score(rows)
+    weights = [read_record(run.folder / "models" / "model.pt", KEPT_WEIGHTS) for run in runs]
+    chosen = any(record is None or record["chosen_on_validation"] for record in weights)
+    content |= {"kept_weights": weights, "note": _CHOSEN if chosen else _NOT_CHOSEN}
+    write_text(output / "crossval.json", json.dumps(content, indent=2) + "\n")
+    return f"{_table(content, target.main_metrics)}\n{content['note']}"
+
+
+def _summary(folds: Sequence[float | None]) -> dict[str, float | None]:
+    """Mean and deviation over the folds; None where a fold has no value."""
+    if None in folds:
+        return {"mean": None, "sd": None}
+    values = np.array(folds, float)
+    return {"mean": float(values.mean()), "sd": float(values.std(ddof=1))}
+
+
+def _table(content: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The metrics of some names as text."""
+
+    def cells(metrics: Mapping[str, Metric]) -> list[str]:
+        return [_shown(metrics[name]["value"]) for name in names]
+
+    means = [content["summary"][name] for name in names]
+    lines = [
+        ["fold", *names],
+        *([str(number), *cells(metrics)] for number, metrics in enumerate(content["folds"])),
+        ["mean (sd)", *(f"{_shown(mean['mean'])} ({_shown(mean['sd'])})" for mean in means)],
+        ["all subjects", *cells(content["overall"])],
+    ]
+    return "\n".join("  ".join(f"{cell:<13}" for cell in line).rstrip() for line in lines)
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _check_settings(settings: Mapping[str, Any], path: Path) -> None:

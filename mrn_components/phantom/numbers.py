@@ -126,16 +126,7 @@ NIGROSOME_PRESENT = (0.85, 0.15)  # probability per side in (HC, PD); inferred
 NIGROSOME_AGREEMENT = 0.6  # correlation of the two sides; calibrated
 
 
-@dataclass(frozen=True)
-class Tissue:
-    """Image values of a background tissue: QSM in ppb, NM and T1 relative to white matter."""
-
-    chi: float
-    nm: float
-    t1: float
-
-
-TISSUES = {name: Tissue(**tissue) for name, tissue in _TABLES["tissues"].items()}
+TISSUES: dict[str, dict[str, float]] = _TABLES["tissues"]  # {name: {"chi", "nm", "t1"}}
 BALLS: dict[str, list[tuple[str, Triple, Triple]]] = _TABLES["balls"]
 VEINS = {name: np.array(corners) for name, corners in _TABLES["veins"].items()}  # (n, 3) mm
 VEIN_CHI_PPB = (150.0, 300.0)

@@ -22,11 +22,11 @@ def render_qsm(
     rng: np.random.Generator,
 ) -> np.ndarray:
     """QSM in ppb, exactly 0 where ``brain`` is False."""
-    chi = np.array([t.chi for t in numbers.TISSUES.values()], np.float32)[tissue]
+    chi = np.array([t["chi"] for t in numbers.TISSUES.values()], np.float32)[tissue]
     chi += numbers.TEXTURE_PPB * waves(anatomy.pose, grid, rng, wavelength_mm=(15, 60))
     _paint_veins(chi, anatomy.pose, grid, rng)
     for (name, side), region in anatomy.nuclei.items():
-        around = numbers.TISSUES["stem" if name in ("RN", "SN", "STN") else "white"].chi
+        around = numbers.TISSUES["stem" if name in ("RN", "SN", "STN") else "white"]["chi"]
         values = _susceptibility(name, side, traits, region)
         # Blur and inversion will take a share of the contrast: give it beforehand.
         chi[region.index(grid)] = around + (values - around) / numbers.SIGNALS[name].recovery
@@ -40,7 +40,7 @@ def render_nm(
     anatomy: Anatomy, traits: Traits, tissue: np.ndarray, *, grid: Grid, rng: np.random.Generator
 ) -> np.ndarray:
     """Neuromelanin-sensitive image in arbitrary units: not skull-stripped, Rician noise."""
-    signal = np.array([t.nm for t in numbers.TISSUES.values()], np.float32)[tissue]
+    signal = np.array([t["nm"] for t in numbers.TISSUES.values()], np.float32)[tissue]
     for key, region in anatomy.nuclei.items():
         signal[region.index(grid)] = traits.nm[key]
     for side, region in anatomy.nm_true.items():
@@ -57,7 +57,7 @@ def render_t1(
     anatomy: Anatomy, tissue: np.ndarray, *, grid: Grid, rng: np.random.Generator
 ) -> np.ndarray:
     """T1-like image in arbitrary units: not skull-stripped, Rician noise."""
-    signal = np.array([t.t1 for t in numbers.TISSUES.values()], np.float32)[tissue]
+    signal = np.array([t["t1"] for t in numbers.TISSUES.values()], np.float32)[tissue]
     for (name, _), region in anatomy.nuclei.items():
         signal[region.index(grid)] = numbers.SIGNALS[name].t1
     return _acquire(_blur(signal), grid, rng, scale=rng.uniform(3000, 6000))

@@ -19,9 +19,8 @@ from tiny_run import read_rows
 from mrn_components import Classes, Score
 from mrn_components.app import crossval as module
 from mrn_components.app.bundle_run import BundleRun
-from mrn_components.app.crossval import crossval, plan_folds, run_here, submit
+from mrn_components.app.crossval import crossval, plan_folds, run_here, submit, write_results
 from mrn_components.app.evaluate import evaluate
-from mrn_components.app.out_of_fold import write_results
 from mrn_components.app.predict import predict
 from mrn_components.data import DataLeakageError, load_subjects
 from mrn_components.data.ledger import KEPT_WEIGHTS, append_record

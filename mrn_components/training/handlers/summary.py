@@ -45,13 +45,10 @@ class EpochSummaryHandler:
 
     def add_terms(self, engine: Any) -> None:
         """Take in the terms of the batch."""
-        scalars = {
-            str(name): value  # MONAI keys the loss by an enum
-            for name, value in engine.state.output.items()
-            if isinstance(value, torch.Tensor) and value.ndim == 0
-        }
-        for name, value in {**scalars, **self.loss.terms}.items():
-            self.averages.setdefault(name, Average()).update(value.detach())
+        for name, value in {**engine.state.output, **self.loss.terms}.items():
+            if isinstance(value, torch.Tensor) and value.ndim == 0:
+                # MONAI keys the loss by an enum.
+                self.averages.setdefault(str(name), Average()).update(value.detach())
 
     def summarise(self, engine: Any) -> None:
         """Publish the averages, over all ranks, and the learning rates; log the epoch."""
