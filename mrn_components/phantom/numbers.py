@@ -1,4 +1,4 @@
-"""Every number of the phantom, with its unit and source.
+"""Every number of the phantom, with its unit and source; the tables are in ``numbers.yaml``.
 
 Positions are millimetres from the midpoint of the two red nuclei: (lateral, anterior, superior),
 lateral positive away from the midline. Volumes and class means are the challenge organisers'

@@ -90,10 +90,7 @@ class PatientContrastiveLoss(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        temperature: float = 0.1,
-        denominator: Literal["negatives", "supcon"] = "negatives",
+        self, *, temperature: float = 0.1, denominator: Literal["negatives", "supcon"] = "negatives"
     ) -> None:
         super().__init__()
         if temperature <= 0:

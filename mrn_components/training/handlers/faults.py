@@ -29,17 +29,6 @@ class FaultReportHandler:
     distributed run died. Other errors pass unchanged.
     """
 
-    def __init__(self) -> None:
-        self.explanations: dict[str, Callable[[Any, re.Match], Exception]] = {
-            r"in DataLoader worker process.*^\w+: (subject .*)": (
-                lambda _, found: ValueError(found[1].strip())
-            ),
-            r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)": _worker_killed,
-            r"OutOfMemoryError|MemoryError|DefaultCPUAllocator": _no_memory,
-            r"Error\(s\) in loading state_dict for (\w+):(.*)": _other_network,
-            r"PytorchStreamReader|UnpicklingError|EOFError": _unreadable_weights,
-        }
-
     def attach(self, engine: Engine) -> None:
         """Subscribe to a trainer or an evaluator."""
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.report)
@@ -48,7 +37,15 @@ class FaultReportHandler:
         """Raise the error again, explained if it is known."""
         if user_message(error) is not None:  # an inner engine's handler, or our own code, spoke
             raise error
-        explanations = dict(self.explanations)
+        explanations: dict[str, Callable[[Any, re.Match], Exception]] = {
+            r"in DataLoader worker process.*^\w+: (subject .*)": (
+                lambda _, found: ValueError(found[1].strip())
+            ),
+            r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)": _worker_killed,
+            r"OutOfMemoryError|MemoryError|DefaultCPUAllocator": _no_memory,
+            r"Error\(s\) in loading state_dict for (\w+):(.*)": _other_network,
+            r"PytorchStreamReader|UnpicklingError|EOFError": _unreadable_weights,
+        }
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             explanations[r"gloo|nccl|Connection (?:closed|reset)"] = _lost_process
         text = f"{type(error).__name__}: {error}"

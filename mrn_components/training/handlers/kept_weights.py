@@ -79,13 +79,11 @@ class KeptWeights:
         if self.average is not None or self.rule not in ("mean", "teacher"):
             return
         network = unwrap(engine.network)
-        if self.rule == "mean":
-            self.average = AveragedModel(network)
-            return
-        average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(self.momentum))
-        self.average = average
-        # Not ITERATION_COMPLETED: with accumulated gradients an iteration may make no step.
-        engine.optimizer.register_step_post_hook(lambda *_: average.update_parameters(network))
+        moving = get_ema_multi_avg_fn(self.momentum) if self.rule == "teacher" else None
+        average = self.average = AveragedModel(network, multi_avg_fn=moving)
+        if moving is not None:
+            # Not ITERATION_COMPLETED: with accumulated gradients an iteration may make no step.
+            engine.optimizer.register_step_post_hook(lambda *_: average.update_parameters(network))
 
     def update(self, engine: Any) -> nn.Module | None:
         """Take in the epoch that ended.
