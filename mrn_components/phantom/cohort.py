@@ -17,8 +17,7 @@ from tqdm import tqdm
 from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.phantom.anatomy import TISSUE_ID, Region, draw_anatomy, paint_tissues
 from mrn_components.phantom.numbers import GRIDS, SHAPES, Grid, View
-from mrn_components.phantom.signal import render_nm, render_qsm, render_t1
-from mrn_components.phantom.traits import draw_traits
+from mrn_components.phantom.signal import draw_traits, render_nm, render_qsm, render_t1
 from mrn_components.system.files import write_text
 from mrn_components.system.workers import in_order
 

@@ -21,7 +21,7 @@ from mrn_components.images.image import CHALLENGE_IMAGES, SIDES, Image
 from mrn_components.images.volume import Volume
 from mrn_components.phantom import make_subject
 from mrn_components.phantom.numbers import SPACING_MM
-from mrn_components.phantom.traits import draw_traits
+from mrn_components.phantom.signal import draw_traits
 
 KEYS = {"NM": "nm", "QSM": "qsm", "NM_mask": "mask_nm", "QSM_mask": "mask_qsm"}
 COLUMNS = columns_of()
