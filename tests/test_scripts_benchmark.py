@@ -55,6 +55,7 @@ def test_unknown_case_is_named(script):
         script.run_case("small", "predict-fp32", 0, 1)
 
 
+@pytest.mark.slow
 def test_command_writes_json_and_a_table(script, tmp_path, capsys):
     path = tmp_path / "b.json"
     script.benchmark(network="small", cases="infer-fp32", repeats=0, threads=1, json_path=str(path))

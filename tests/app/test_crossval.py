@@ -154,6 +154,7 @@ def test_a_folder_in_use_is_refused_also_while_only_the_training_lives(tmp_path,
         run.run()
 
 
+@pytest.mark.slow
 def test_folds_as_jobs(tmp_path):
     runs = [make_fold(tmp_path / "0"), make_fold(tmp_path / "1", train="1 / 0", fold=1)]
     parameters = {"timeout_min": 1}

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from itertools import product
 from pathlib import Path
 
 import nibabel
@@ -371,7 +370,16 @@ def test_a_worker_that_dies_costs_its_subject_alone(run, few, tmp_path, monkeypa
     assert [row["status"] for row in rows] == ["ok", "failed", "ok", "ok"]
 
 
-@pytest.mark.parametrize("how", product(["given", "made"], ["0", "1"]), ids="-".join)
+@pytest.mark.parametrize(
+    "how",
+    [
+        ("given", "1"),
+        ("made", "0"),
+        pytest.param(("given", "0"), marks=pytest.mark.slow),
+        pytest.param(("made", "1"), marks=pytest.mark.slow),
+    ],
+    ids="-".join,
+)
 def test_a_file_is_opened_once(how, run, segmentation, few, tmp_path):
     masks, workers = how
     if masks == "made":
