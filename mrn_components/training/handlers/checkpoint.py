@@ -279,7 +279,7 @@ class FoldCheckpointLoader:
     Args:
         network: the ensemble.
         paths: a file of weights for each of its folds, in their order; one file for one fold.
-        map_location: as of ``torch.load``.
+        map_location: device that the weights are read to; None keeps where they were saved.
 
     Raises:
         ValueError: if there are not as many files as folds.
