@@ -12,7 +12,7 @@ case "${1:-}" in
     --shuffled) NAME=quickstart-shuffled TITLE="shuffled labels" ;;
     *) echo "usage: scripts/quickstart.sh [--shuffled]" >&2; exit 2 ;;
 esac
-EFFECT=2  # times the published difference between PD and HC: a tiny network must learn it in minutes
+EFFECT=1.5  # times the published difference between PD and HC: a tiny network must learn it in minutes
 CONFIGS=bundles/mrn/configs
 RUN=bundles/mrn/runs/$NAME
 
