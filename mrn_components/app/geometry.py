@@ -1,10 +1,10 @@
 """What the sizes and places of the crops tell of the labels, beside what a network does."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mrn_components.app.records import read_record
 from mrn_components.checks.cohort import Confounds, geometry_baseline
 from mrn_components.data.target import Target
 
@@ -22,7 +22,7 @@ def recorded_geometry(
     boxes = {
         record["subject"]: {name: (b["start"], b["stop"]) for name, b in record["boxes"].items()}
         for record in records
-        if record.get("boxes") and record["subject"] in labels
+        if record["boxes"] and record["subject"] in labels
     }
     if not boxes:
         return None
@@ -32,13 +32,5 @@ def recorded_geometry(
 
 def read_geometry(folder: Path, labels: Mapping[str, Any], target: Target) -> Confounds | None:
     """Fit the baseline to the records that ``mrn predict`` left in a folder; None without any."""
-    files = (folder / "subjects" / subject / "prediction.json" for subject in labels)
-    return recorded_geometry(map(_read, files), labels, target)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_bytes())
-    except (OSError, ValueError):  # none, or a damaged one
-        return {}
-    return found if isinstance(found, dict) else {}
+    records = (read_record(folder, subject, target) for subject in labels)
+    return recorded_geometry(filter(None, records), labels, target)

@@ -97,8 +97,15 @@ def read_ledger(path: str | Path) -> Ledger | None:
     record = read_record(path, _RECORD)
     if record is None:
         return None
-    slices_mm = record.get("slices_mm", {})  # since 2026-11-26
-    return Ledger(record["salt"], frozenset(record["sha256"]), slices_mm)
+    try:
+        slices_mm = record.get("slices_mm", {}).items()  # since 2026-11-26
+        slices_mm = {name: [float(least), float(most)] for name, (least, most) in slices_mm}
+        return Ledger(str(record["salt"]), frozenset(map(str, record["sha256"])), slices_mm)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: what it says of its training subjects is damaged ({error!r}); copy the "
+            "weights again, or train anew."
+        ) from error
 
 
 def read_ledgers(ckpt_paths: str | Path | Sequence[str | Path]) -> list[Ledger]:

@@ -34,7 +34,7 @@ class PackedBlock(Block):
         )
         self.apply(_init_linear)
 
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override]  # timm's takes x alone
         self, x: Tensor, sequences: Sequences, first: int | None = None
     ) -> Tensor:
         """Attend within each sequence.

@@ -135,7 +135,7 @@ class _TensorFFA(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         batch, depth = tokens.shape[0], tokens.shape[1]
-        for global_block, local_block in zip(self.global_blocks, self.local_blocks):  # noqa: B905
+        for global_block, local_block in zip(self.global_blocks, self.local_blocks):  # noqa: B905  TorchScript has no strict
             tokens = global_block(tokens.flatten(1, 2)).unflatten(1, (depth, -1))
             tokens = local_block(tokens.flatten(0, 1)).unflatten(0, (batch, depth))
         return tokens

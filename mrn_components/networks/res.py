@@ -109,7 +109,7 @@ class RES(nn.Module):
         sizes = [(volume.shape[-2], volume.shape[-1]) for volume in volumes]
         return roi_tokens, dpt(levels[-NUM_LEVELS:], grids, sizes, rois)
 
-    def on_tensors(self, rois: Sequence[str]) -> nn.Module:  # noqa: ARG002
+    def on_tensors(self, rois: Sequence[str]) -> nn.Module:  # noqa: ARG002  the Protocol's
         """These parts without DPT, called with one tensor (B, 1, D, H, W) an ROI."""
         return _TensorRES(self)
 

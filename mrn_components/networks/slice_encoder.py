@@ -184,7 +184,7 @@ class _OneChannelConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight / self.std
-        bias = self.bias - (weight * self.mean).sum((1, 2, 3))  # type: ignore[operator]
+        bias = self.bias - (weight * self.mean).sum((1, 2, 3))  # type: ignore[operator]  # a buffer
         return conv2d(x, weight.sum(1, keepdim=True), bias, self.stride)
 
 

@@ -86,7 +86,7 @@ class VolumeViT(nn.Module):
         resized = [interpolate(image, self.img_size, mode="trilinear") for image in images]
         return self.vit(cat(resized))[0], None
 
-    def on_tensors(self, rois: Sequence[str]) -> nn.Module:  # noqa: ARG002
+    def on_tensors(self, rois: Sequence[str]) -> nn.Module:  # noqa: ARG002  the Protocol's
         """Itself with one tensor (B, 1 or more channels, D, H, W) an ROI, for ``TensorNetwork``."""
         return _TensorVolumeViT(self.vit, self.img_size)
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 
+_HEAD_MM = 300  # no region is larger
+
 
 @dataclass(frozen=True, kw_only=True)
 class ROI:
@@ -49,11 +51,13 @@ class ROI:
             )
         object.__setattr__(self, "nuclei", tuple(self.nuclei))
         if self.extent_mm is not None:
-            sides = tuple(map(float, self.extent_mm))
-            if len(sides) != 3 or min(sides) <= 0 or not self.nuclei:
+            listed = isinstance(self.extent_mm, Sequence) and not isinstance(self.extent_mm, str)
+            sides = tuple(map(float, self.extent_mm)) if listed else ()
+            if len(sides) != 3 or not all(0 < s <= _HEAD_MM for s in sides) or not self.nuclei:
                 raise ValueError(
                     "extent_mm must be three positive sides in mm, [right-left, front-back, "
-                    f"below-above], of a region with nuclei, got {list(sides)}."
+                    f"below-above], up to {_HEAD_MM}, of a region with nuclei, got "
+                    f"{self.extent_mm!r}."
                 )
             object.__setattr__(self, "extent_mm", sides)
 

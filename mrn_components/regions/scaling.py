@@ -35,22 +35,16 @@ class ScaleImagesd(Transform):
 def scale_crop(crop: torch.Tensor, mask: torch.Tensor, image: Image) -> torch.Tensor:
     """Scale a crop (1, D, H, W) of an image that has a ``relative_window`` to [0, 1].
 
-    What lies beyond is cut. The surroundings of the nuclei, where the ``mask`` of the same shape is
-    0, give the unit. Crops of other images are returned as they are.
+    What lies beyond is cut. The unit is the median of the positive voxels around the nuclei, where
+    the ``mask`` of the same shape is 0; 1 without any. Crops of other images are returned as they
+    are.
     """
     if image.relative_window is None:
         return crop
-    low, high = (end * tissue_level(crop[mask == 0]) for end in image.relative_window)
+    tissue = crop[(mask == 0) & (crop > 0)]  # not padding, nor what a skull strip has taken
+    unit = float(tissue.float().median()) if tissue.numel() else 1.0
+    low, high = (end * unit for end in image.relative_window)
     return ((crop - low) / (high - low)).clamp(0, 1)
-
-
-def tissue_level(voxels: torch.Tensor) -> float:
-    """Return the median of the positive ones of some voxels, of any shape; 1 without any.
-
-    Others are no tissue: padding, or what a skull strip has taken.
-    """
-    tissue = voxels[voxels > 0]
-    return float(tissue.float().median()) if tissue.numel() else 1.0
 
 
 def _scaler(image: Image) -> Transform:

@@ -17,7 +17,7 @@ from mrn_components.images.boxes import Box
 from mrn_components.images.image import SIDES, Image
 from mrn_components.regions.placement import Missing, Placement, ROIPlacer
 from mrn_components.regions.roi import ROI
-from mrn_components.regions.scaling import scale_crop, tissue_level
+from mrn_components.regions.scaling import scale_crop
 
 _logger = logging.getLogger(__name__)
 _MIN_CONTRAST = 1e-3  # standard deviation in an ROI, of intensities scaled to [0, 1]
@@ -162,8 +162,7 @@ def _fault(volume: MetaTensor, box: Box, image: Image) -> str | None:
     voxels = volume.as_tensor()[0][box.inside].float()
     if voxels.numel() == 0:
         return f"lies outside the {image.title} image"
-    if image.relative_window is not None:  # not scaled yet
-        voxels = voxels / tissue_level(voxels)
+    voxels = scale_crop(voxels, torch.zeros_like(voxels), image)  # where that is still to come
     if float(voxels.std(correction=0)) < _MIN_CONTRAST:
         return f"has no contrast in the {image.title} image"
     return None

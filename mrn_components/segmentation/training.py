@@ -240,7 +240,7 @@ class _Adapted:
 
         this: Any = self
         if self.adam_lr is None:
-            return super().configure_optimizers()  # type: ignore[misc]
+            return super().configure_optimizers()  # type: ignore[misc]  # the trainer comes after this mixin
         optimizer = torch.optim.AdamW(
             this.network.parameters(), self.adam_lr, weight_decay=this.weight_decay
         )
@@ -249,7 +249,7 @@ class _Adapted:
     def save_checkpoint(self, filename: str) -> None:
         """Replace a checkpoint whole, where nnU-Net would overwrite it."""
         with replacing(Path(filename)) as temporary:
-            super().save_checkpoint(str(temporary))  # type: ignore[misc]
+            super().save_checkpoint(str(temporary))  # type: ignore[misc]  # the trainer comes after this mixin
 
     def load_checkpoint(self, filename: str) -> None:
         """Read a checkpoint, which nnU-Net unpickles, if it names nothing but data."""
@@ -259,7 +259,7 @@ class _Adapted:
                 f"{filename} would run {', '.join(sorted(found))}; a checkpoint of nnU-Net's own "
                 "does not. Name another run (--run_name NAME)."
             )
-        super().load_checkpoint(filename)  # type: ignore[misc]
+        super().load_checkpoint(filename)  # type: ignore[misc]  # the trainer comes after this mixin
 
 
 @contextmanager

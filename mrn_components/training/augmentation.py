@@ -72,12 +72,17 @@ class RandJitterBoxesd(transforms.RandomizableTransform):
         rois: names of the ROIs; each has an image ``NAME`` and a mask ``mask_NAME`` (1, D, H, W).
         max_voxels: how far a side moves at most, along D, H and W.
         prob: of moving those of a subject.
+
+    Raises:
+        ValueError: for something else than three numbers of voxels.
     """
 
     def __init__(
         self, *, rois: Iterable[str], max_voxels: Sequence[int] = (1, 2, 2), prob: float = 0.5
     ) -> None:
         super().__init__(prob)
+        if isinstance(max_voxels, int) or len(max_voxels) != 3 or min(max_voxels) < 0:
+            raise ValueError(f"max_voxels must be [slices, rows, columns], got {max_voxels!r}.")
         self.rois = list(rois)
         self.max_voxels = np.array(max_voxels)[:, None]
 

@@ -197,7 +197,7 @@ class MSupMoCoHandler:
 
     def add_loss(self, engine: Engine) -> None:
         """Add the contrastive loss of the batch (Eq. 8) to the loss, times its weight."""
-        output: dict[str, Any] = engine.state.output  # type: ignore[assignment]
+        output: dict[str, Any] = engine.state.output  # type: ignore[assignment]  # no tensor
         labels = self.target.categories(output["label"]["label"])
         own_keys = self._embed(output["image"])
         self.bank.enqueue(

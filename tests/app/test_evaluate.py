@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mrn_components.app.evaluate import evaluate
+from mrn_components.app.records import empty_record
 from mrn_components.data import DataLeakageError
 from mrn_components.data.target import HC_PD
 from mrn_components.metrics import compare_diagnoses, diagnosis_metrics
@@ -72,7 +73,7 @@ def test_geometry_alone_stands_beside_the_network(study):
         subject = folder / "mrn" / "subjects" / f"S{number:02d}"
         subject.mkdir(parents=True)
         box = {"image": "nm", "start": [10, 20, 3], "stop": [40 + 2 * int(label), 40 + number, 9]}
-        record = {"subject": subject.name, "boxes": {"nm": box}}
+        record = empty_record(subject.name) | {"boxes": {"nm": box}}
         (subject / "prediction.json").write_text(json.dumps(record))
     found = evaluate_to_json(folder)["geometry"]
     assert found["auc"] == 1.0

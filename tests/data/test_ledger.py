@@ -321,3 +321,15 @@ def test_weights_of_earlier_versions_say_nothing_of_slices(tmp_path):
         root = archive.namelist()[0].split("/")[0]
         archive.writestr(f"{root}/training_subjects.json", '{"salt": "a", "sha256": []}')
     assert unlike_training({"nm": 1.0}, read_ledgers(tmp_path / "model.pt")) == []
+
+
+@pytest.mark.parametrize(
+    "record", ['{"salt": "a"}', "[]", '{"salt": "a", "sha256": [], "slices_mm": {"nm": ["x", 2]}}']
+)
+def test_a_damaged_ledger_is_named_with_its_file(tmp_path, record):
+    torch.save(StandIn().state_dict(), tmp_path / "model.pt")
+    with zipfile.ZipFile(tmp_path / "model.pt", "a") as archive:
+        root = archive.namelist()[0].split("/")[0]
+        archive.writestr(f"{root}/training_subjects.json", record)
+    with pytest.raises(ValueError, match=r"model\.pt: what it says .* damaged.*copy the weights"):
+        read_ledgers(tmp_path / "model.pt")

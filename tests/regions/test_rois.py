@@ -37,6 +37,9 @@ def test_margin_in_voxels_is_never_less_tissue(margin_mm, spacing, expected):
         ({"image": "nm", "nuclei": ["SN"], "margin_mm": -1.0}, "margin_mm must be >= 0"),
         ({"image": "nm", "nuclei": ["SN"], "size": 0}, "size >= 1"),
         ({"image": "nm", "nuclei": ["SN"], "extent_mm": [30, 30]}, "three positive sides"),
+        ({"image": "nm", "nuclei": ["SN"], "extent_mm": 30}, r"three positive sides.*got 30\."),
+        ({"image": "nm", "nuclei": ["SN"], "extent_mm": [9, 9, float("nan")]}, "up to 300"),
+        ({"image": "nm", "nuclei": ["SN"], "extent_mm": [9, 9, 1e6]}, "up to 300"),
         ({"image": R2STAR, "nuclei": [], "extent_mm": [9, 9, 9]}, "of a region with nuclei"),
     ],
 )

@@ -323,9 +323,13 @@ def test_a_relative_window_does_not_depend_on_the_field_of_view(view):
     assert torch.allclose(scaled_crop(d)["nm"].as_tensor(), expected.as_tensor(), atol=1e-6)
 
 
-def test_an_image_without_contrast_is_refused_under_a_relative_window():
+@pytest.mark.parametrize("fault", ["constant", "negative", "a large offset"])
+def test_an_image_without_contrast_is_refused_under_a_relative_window(fault):
     d = neuromelanin()
-    d["nm"][:] = 300
+    if fault == "constant":
+        d["nm"][:] = 300
+    else:
+        d["nm"] = -d["nm"] - 1 if fault == "negative" else d["nm"] + 1e6
     with pytest.raises(ValueError, match="ROI 'nm' has no contrast in the NM image"):
         scaled_crop(d)
 

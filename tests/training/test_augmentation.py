@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from mrn_components.training.augmentation import RandJitterBoxesd, augment_rois
@@ -40,3 +41,9 @@ def test_jitter_is_off_unless_asked_for_and_comes_first():
     first = augment_rois(rois=["nm"], noise={"prob": 0.1}, jitter={"prob": 0.3}).transforms[0]
     assert isinstance(first, RandJitterBoxesd)
     assert first.prob == 0.3
+
+
+@pytest.mark.parametrize("max_voxels", [2, [1, 2], [1, 2, -1]])
+def test_jitter_needs_a_number_of_voxels_along_each_axis(max_voxels):
+    with pytest.raises(ValueError, match=r"max_voxels must be \[slices, rows, columns\], got"):
+        augment_rois(rois=["nm"], jitter={"max_voxels": max_voxels})

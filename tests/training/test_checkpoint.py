@@ -1,3 +1,4 @@
+import math
 import os
 import pickle
 import random
@@ -271,6 +272,19 @@ def test_a_validation_without_a_loss_and_rules_that_are_none_say_what_to_type(tm
         KeptWeights(rule="best")
     with pytest.raises(ValueError, match=r"momentum in \[0, 1\) and num_epochs of .* 1 and 10"):
         KeptWeights(momentum=1)
+
+
+def test_a_validation_loss_that_is_no_number_is_never_the_least(tmp_path):
+    trainer, _, evaluator = make_run(tmp_path, epochs=6)
+
+    def spoil(engine):
+        if engine.state.epoch in (3, 6):
+            engine.state.metrics["validation_loss"] = math.nan
+
+    evaluator.add_event_handler(Events.COMPLETED, spoil)
+    trainer.run()
+    kept = read_record(tmp_path / "model.pt", KEPT_WEIGHTS)
+    assert (kept["epoch"], kept["value"]) == (4, 0.3)
 
 
 def test_resuming_remembers_the_best(tmp_path):

@@ -154,7 +154,7 @@ class KeptWeights:
                 "mrn_components.additional_metrics to validate#additional_metrics, or type "
                 "--keep last."
             )
-        if value >= self.value:
-            return False
+        if not value < self.value:  # also of NaN, which is less than nothing
+            return self.epoch == -1
         self.epoch, self.value = epoch, value
         return True
