@@ -151,6 +151,11 @@ class MSupMoCoHandler:
                 f"min_fill must be in [1, bank_size = {bank_size}], got {min_fill}; "
                 "with more the loss would never count."
             )
+        if min(warmup_epochs, ramp_epochs) < 0:
+            raise ValueError(
+                "warmup_epochs and ramp_epochs must be 0 or more, got "
+                f"{warmup_epochs} and {ramp_epochs}."
+            )
         self.target = target
         self.weight = weight
         self.warmup_epochs = warmup_epochs

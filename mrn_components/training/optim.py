@@ -26,8 +26,8 @@ def param_groups(
         One dict a group: "name", "params" and the options; one a layer where they are divided.
 
     Raises:
-        ValueError: for a name that the network does not have, and for a trainable parameter in no
-            group or in two.
+        ValueError: for a name that the network does not have, for a trainable parameter in no
+            group or in two, and for a "layer_decay" that is none.
     """
     network = unwrap(network)
     names = {id(p): name for name, p in network.named_parameters() if p.requires_grad}
@@ -46,6 +46,8 @@ def param_groups(
                 group_of[id(parameter)] = name
                 params.append(parameter)
         decay = options.pop("layer_decay", None)
+        if decay is not None and not 0 < decay <= 1:
+            raise ValueError(f"layer_decay of group {name!r} must be in (0, 1], got {decay}.")
         whole = {"name": name, "params": params, **options}
         result += [whole] if decay is None else _by_layer(network, whole, decay)
     if left := [name for key, name in names.items() if key not in group_of]:

@@ -175,6 +175,8 @@ def test_bad_options_are_refused():
         make_handler(StandIn(), min_fill=6)
     with pytest.raises(ValueError, match=r"momentum must be in \[0, 1\], got 1.5; the paper uses"):
         make_handler(StandIn(), momentum=1.5)
+    with pytest.raises(ValueError, match=r"ramp_epochs must be 0 or more, got 0 and -1"):
+        make_handler(StandIn(), ramp_epochs=-1)
 
 
 # ---- handler

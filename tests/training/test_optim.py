@@ -65,6 +65,16 @@ def test_a_parameter_in_two_groups_is_named():
         param_groups(network=StandIn(), groups=groups(heads=["encoder.1", "dpt", "classifier"]))
 
 
+@pytest.mark.parametrize("decay", [0, -0.5, 1.5, float("nan")])
+def test_a_decay_by_layer_that_is_none_is_refused(decay):
+    wrong = groups()
+    wrong["encoder"]["layer_decay"] = decay
+    with pytest.raises(
+        ValueError, match=r"layer_decay of group .encoder. must be in"
+    ):
+        param_groups(network=StandIn(), groups=wrong)
+
+
 def test_layers_of_a_transformer_train_the_slower_the_earlier_they_are():
     class Network(nn.Module):
         def __init__(self):
