@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from monai.bundle import ConfigWorkflow
+from tiny_segmentation import make_plan
 
 from mrn_components.bundle import inference_config
 
@@ -36,6 +37,19 @@ TINY = {
         "network_def#encoder#widths": [16, 16, 16, 48],
         "network_def#encoder#stem_stride": [1, 1, 1],
     },
+}
+NETWORKS = {  # to be built and not trained
+    "segmentation": {"plan": make_plan()},
+    "mrn": {
+        "network_def#res#encoder": {
+            "_target_": "mrn_components.SliceEncoder",
+            "name": "vit_small_patch14_reg4_dinov2.lvd142m",
+            "depth": 2,
+            "embed_dim": 48,
+            "num_heads": 2,
+        }
+    },
+    "seres10": {"network_def#encoder#widths": [16, 16, 16, 16]},
 }
 
 

@@ -64,3 +64,13 @@ def read_rows(table: Path) -> list[dict[str, str]]:
     """Read the rows of a csv with a header."""
     with table.open() as file:
         return list(csv.DictReader(file))
+
+
+def write_predictions(folder, prob, extra=()):
+    folder.mkdir(exist_ok=True)
+    with (folder / "predictions.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["subject", "prob_pd"])
+        writer.writerows((f"S{i:02d}", f"{value:.6f}") for i, value in enumerate(prob))
+        writer.writerows(extra)
+    return folder

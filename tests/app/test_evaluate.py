@@ -1,11 +1,11 @@
 """``mrn evaluate``: the files it leaves and what it refuses."""
 
-import csv
 import hashlib
 import json
 
 import numpy as np
 import pytest
+from tiny_run import write_predictions
 
 from mrn_components.app.evaluate import evaluate
 from mrn_components.app.records import empty_record
@@ -17,16 +17,6 @@ FILES = sorted(
     ["metrics.json", "metrics.txt", "report.html"]
     + [f"{name}.{kind}" for name in ("roc", "reliability", "confusion") for kind in ("png", "svg")]
 )
-
-
-def write_predictions(folder, prob, extra=()):
-    folder.mkdir(exist_ok=True)
-    with (folder / "predictions.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["subject", "prob_pd"])
-        writer.writerows((f"S{i:02d}", f"{value:.6f}") for i, value in enumerate(prob))
-        writer.writerows(extra)
-    return folder
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
-from test_evaluate import write_predictions
+from tiny_run import write_predictions
 
 from mrn_components.app import cli, crossval
 from mrn_components.app.evaluate import evaluate

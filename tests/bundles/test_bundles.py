@@ -10,7 +10,7 @@ from pydoc import locate
 import pytest
 import yaml
 from monai.bundle import ComponentLocator, ConfigParser, ConfigWorkflow
-from tiny_segmentation import make_plan
+from tiny_bundles import NETWORKS
 
 import mrn_components
 from mrn_components.bundle import check_run
@@ -130,24 +130,9 @@ def test_the_property_check_of_monai_is_content(path, cohort, tmp_path):
         output_dir=str(tmp_path),
         bundle_root=str(tmp_path),
         encoder_weights="none",
-        **TINY[path.parent.parent.name],
+        **NETWORKS[path.parent.parent.name],
         ckpt_path=__file__,
     )
     workflow.initialize()
     workflow.initialize()  # federated learning clients do it twice
     assert workflow.check_properties() == []
-
-
-TINY = {
-    "segmentation": {"plan": make_plan()},
-    "mrn": {
-        "network_def#res#encoder": {
-            "_target_": "mrn_components.SliceEncoder",
-            "name": "vit_small_patch14_reg4_dinov2.lvd142m",
-            "depth": 2,
-            "embed_dim": 48,
-            "num_heads": 2,
-        }
-    },
-    "seres10": {"network_def#encoder#widths": [16, 16, 16, 16]},
-}

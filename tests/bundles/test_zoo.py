@@ -31,7 +31,7 @@ from monai.fl.utils.constants import WeightType
 from monai.fl.utils.exchange_object import ExchangeObject
 from monai.transforms import LoadImage, LoadImaged, SaveImaged
 from safetensors.torch import load_file
-from test_bundles import TINY
+from tiny_bundles import NETWORKS
 
 from mrn_components.app.segment import NucleiSegmenter
 from mrn_components.images.image import CHALLENGE_IMAGES
@@ -64,7 +64,7 @@ def make_tiny(name, folder):
     for kind in ("train", "inference"):
         parser = ConfigParser()
         parser.read_config(str(ROOT / "bundles" / name / "configs" / f"{kind}.yaml"))
-        for key, value in TINY[name].items():
+        for key, value in NETWORKS[name].items():
             if key == "plan":
                 for image in ("nm", "qsm"):
                     plan = {**value, "image": image, "labels": 2 if image == "nm" else 16}

@@ -69,9 +69,7 @@ def test_a_parameter_in_two_groups_is_named():
 def test_a_decay_by_layer_that_is_none_is_refused(decay):
     wrong = groups()
     wrong["encoder"]["layer_decay"] = decay
-    with pytest.raises(
-        ValueError, match=r"layer_decay of group .encoder. must be in"
-    ):
+    with pytest.raises(ValueError, match=r"layer_decay of group .encoder. must be in"):
         param_groups(network=StandIn(), groups=wrong)
 
 
