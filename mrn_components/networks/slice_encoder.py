@@ -184,7 +184,8 @@ class _OneChannelConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight / self.std
-        bias = self.bias - (weight * self.mean).sum((1, 2, 3))  # type: ignore[operator]  # a buffer
+        # mypy does not know buffers, and TorchScript allows nothing behind its comment.
+        bias = self.bias - (weight * self.mean).sum((1, 2, 3))  # type: ignore[operator]
         return conv2d(x, weight.sum(1, keepdim=True), bias, self.stride)
 
 
