@@ -20,25 +20,15 @@ Kind = Literal["volume", "mean", "p95", "nigrosome", "contrast", "asymmetry"]
 
 @dataclass(frozen=True)
 class Biomarker:
-    """A family of columns.
+    """A family of columns."""
 
-    Args:
-        kind: what is computed.
-        image: key of the image.
-        pattern: name of the columns, with {nucleus} and {side} for what varies.
-        nuclei: that are measured.
-        unit: of the values.
-        meaning: one sentence.
-        source: of the definition.
-    """
-
-    kind: Kind
-    image: str
-    pattern: str
-    nuclei: tuple[str, ...]
-    unit: str
-    meaning: str
-    source: str = "arithmetic"
+    kind: Kind  # what is computed
+    image: str  # key of the image
+    pattern: str  # name of the columns, with {nucleus} and {side} for what varies
+    nuclei: tuple[str, ...]  # that are measured
+    unit: str  # of the values
+    meaning: str  # one sentence
+    source: str = "arithmetic"  # of the definition
 
     def column(self, nucleus: str, side: str = "") -> str:
         """Return the name of a column; a pattern without sides needs none."""
@@ -53,17 +43,11 @@ class Biomarker:
 
 @dataclass(frozen=True)
 class Reference:
-    """What a publication found for one column.
+    """What a publication found for one column."""
 
-    Args:
-        healthy: value of healthy controls as text with its spread; "" where none is published.
-        disease: value of the PD group as text; "" where none is published.
-        source: the publication and what it rests on.
-    """
-
-    healthy: str
-    disease: str
-    source: str
+    healthy: str  # value of healthy controls as text with its spread; "" where none is published
+    disease: str  # the same of the PD group
+    source: str  # the publication and what it rests on
 
 
 def biomarkers_of(images: Mapping[str, Image] = CHALLENGE_IMAGES) -> tuple[Biomarker, ...]:

@@ -59,17 +59,11 @@ class Pose:
 
 @dataclass(frozen=True)
 class Region:
-    """Voxels of one nucleus on one side, the innermost first.
+    """Voxels of one nucleus on one side, the innermost first."""
 
-    Args:
-        voxels: (n, 3) indices into the full grid.
-        radius: (n,) distance from the middle, 1 at the surface.
-        local: (n, 3) mm from the centre, (lateral, anterior, superior).
-    """
-
-    voxels: np.ndarray
-    radius: np.ndarray
-    local: np.ndarray
+    voxels: np.ndarray  # (n, 3) indices into the full grid
+    radius: np.ndarray  # (n,) distance from the middle, 1 at the surface
+    local: np.ndarray  # (n, 3) mm from the centre, (lateral, anterior, superior)
 
     @property
     def posterolateral(self) -> np.ndarray:
@@ -83,19 +77,12 @@ class Region:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Where everything lies in one subject, whatever the view.
+    """Where everything lies in one subject, whatever the view."""
 
-    Args:
-        pose: of the head.
-        nuclei: {(nucleus, side): Region} of the QSM mask; regions do not overlap.
-        nm_true: {side: Region} of the neuromelanin in QSM space.
-        nm_seen: {side: Region} of the NM mask: after the NM-QSM shift, as a reader outlines it.
-    """
-
-    pose: Pose
-    nuclei: dict[tuple[str, str], Region]
-    nm_true: dict[str, Region]
-    nm_seen: dict[str, Region]
+    pose: Pose  # of the head
+    nuclei: dict[tuple[str, str], Region]  # by (nucleus, side), of the QSM mask; without overlap
+    nm_true: dict[str, Region]  # by side, of the neuromelanin in QSM space
+    nm_seen: dict[str, Region]  # of the NM mask: after the NM-QSM shift, as a reader outlines it
 
 
 def draw_anatomy(

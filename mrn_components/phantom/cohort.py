@@ -92,17 +92,12 @@ def make_cohort(
 
 @dataclass(frozen=True)
 class Phantom:
-    """A synthetic subject.
+    """A synthetic subject."""
 
-    Args:
-        label: 0 healthy control (HC), 1 Parkinson's disease (PD).
-        affine: (4, 4) voxel to world in mm, axes LAS.
-        volumes: {"NM", "QSM": float32; "NM_mask", "QSM_mask": uint8}, each (X, Y, Z), and where it
-            was asked for "T1". QSM in ppb, 0 outside the brain; NM and T1 in arbitrary units.
-    """
-
-    label: int
-    affine: np.ndarray
+    label: int  # 0 healthy control (HC), 1 Parkinson's disease (PD)
+    affine: np.ndarray  # (4, 4) voxel to world in mm, axes LAS
+    # {"NM", "QSM": float32; "NM_mask", "QSM_mask": uint8}, each (X, Y, Z), and where it was asked
+    # for "T1". QSM in ppb, 0 outside the brain; NM and T1 in arbitrary units.
     volumes: dict[str, np.ndarray]
 
 

@@ -51,33 +51,19 @@ STRETCH = 0.025  # SD; calibrated
 
 @dataclass(frozen=True)
 class Nucleus:
-    """Shape of a nucleus: an ellipsoid that is bent, tapered and roughened.
+    """Shape of a nucleus: an ellipsoid that is bent, tapered and roughened."""
 
-    Args:
-        centre: mean position in mm.
-        centre_sd: SD over subjects and sides in mm.
-        long_axis: direction of the first semi-axis.
-        second_axis: direction of the second; the third is perpendicular to both.
-        semi_axes: in mm.
-        bend: offset in mm of the tip (u = a) along the second and third axis.
-        taper: how much wider (> 0) the cross-section is at the tip than at the centre.
-        volume: (right, left) in mm3.
-        volume_cv: its coefficient of variation.
-        roughness: amplitude of the surface's waves as a share of the radius.
-        wavelength: of these waves, in mm.
-    """
-
-    centre: Triple
-    centre_sd: Triple
-    long_axis: Triple
-    second_axis: Triple
-    semi_axes: Triple
-    bend: tuple[float, float]
-    taper: float
-    volume: tuple[float, float]
-    volume_cv: float
-    roughness: float = 0.03
-    wavelength: float = 10.0
+    centre: Triple  # mean position in mm
+    centre_sd: Triple  # SD over subjects and sides in mm
+    long_axis: Triple  # direction of the first semi-axis
+    second_axis: Triple  # direction of the second; the third is perpendicular to both
+    semi_axes: Triple  # in mm
+    bend: tuple[float, float]  # offset in mm of the tip (u = a) along the second and third axis
+    taper: float  # how much wider (> 0) the cross-section is at the tip than at the centre
+    volume: tuple[float, float]  # (right, left) in mm3
+    volume_cv: float  # its coefficient of variation
+    roughness: float = 0.03  # amplitude of the surface's waves as a share of the radius
+    wavelength: float = 10.0  # of these waves, in mm
 
 
 SHAPES = {name: Nucleus(**shape) for name, shape in _TABLES["shapes"].items()}
@@ -86,21 +72,13 @@ NM_SHAPE = Nucleus(**_TABLES["nm_shape"])
 
 @dataclass(frozen=True)
 class Signal:
-    """Image values of a nucleus: what its mean over a cohort must be.
+    """Image values of a nucleus: what its mean over a cohort must be."""
 
-    Args:
-        chi: QSM in ppb of (HC, PD).
-        chi_sd: SD between subjects in ppb.
-        nm: neuromelanin signal of (HC, PD), relative to the mean over the nuclei.
-        t1: T1-like signal relative to white matter.
-        recovery: share of the contrast to its surroundings that blur and dipole inversion leave.
-    """
-
-    chi: tuple[float, float]
-    chi_sd: float
-    nm: tuple[float, float]
-    t1: float
-    recovery: float
+    chi: tuple[float, float]  # QSM in ppb of (HC, PD)
+    chi_sd: float  # SD between subjects in ppb
+    nm: tuple[float, float]  # neuromelanin signal of (HC, PD), relative to the mean over the nuclei
+    t1: float  # T1-like signal relative to white matter
+    recovery: float  # share of the contrast to its surroundings that blur and inversion leave
 
 
 SIGNALS = {name: Signal(**signal) for name, signal in _TABLES["signals"].items()}

@@ -18,30 +18,17 @@ from mrn_components.phantom.numbers import SPACING_MM, Grid
 
 @dataclass(frozen=True)
 class Traits:
-    """Signal of one subject's nuclei.
+    """Signal of one subject's nuclei, by (nucleus, side) or by side of the SN."""
 
-    Args:
-        chi: {(nucleus, side): susceptibility in ppb}; of the SN before disease and outside
-            nigrosome-1.
-        chi_rise: {side: mean rise of the SN by disease in ppb}.
-        chi_gradient: {side: slope of the SN in ppb per SD of the posterolateral position}.
-        nigrosome: {side: nigrosome-1's share of the SN; 0 when it is lost}.
-        nm: {(nucleus, side): NM signal relative to the crus}.
-        nm_contrast: neuromelanin's contrast to the crus.
-        nm_depletion: {side: share of that contrast lost at the posterolateral end}.
-        nm_loss: {side: share by which a reader outlines less of the neuromelanin}.
-        shift_mm: (3,) NM against QSM along the grid's axes.
-    """
-
-    chi: dict[tuple[str, str], float]
-    chi_rise: dict[str, float]
-    chi_gradient: dict[str, float]
-    nigrosome: dict[str, float]
-    nm: dict[tuple[str, str], float]
-    nm_contrast: float
-    nm_depletion: dict[str, float]
-    nm_loss: dict[str, float]
-    shift_mm: np.ndarray
+    chi: dict[tuple[str, str], float]  # ppb; of the SN before disease and outside nigrosome-1
+    chi_rise: dict[str, float]  # mean rise of the SN by disease in ppb
+    chi_gradient: dict[str, float]  # slope of the SN in ppb per SD of the posterolateral position
+    nigrosome: dict[str, float]  # nigrosome-1's share of the SN; 0 when it is lost
+    nm: dict[tuple[str, str], float]  # NM signal relative to the crus
+    nm_contrast: float  # neuromelanin's contrast to the crus
+    nm_depletion: dict[str, float]  # share of that contrast lost at the posterolateral end
+    nm_loss: dict[str, float]  # share by which a reader outlines less of the neuromelanin
+    shift_mm: np.ndarray  # (3,) NM against QSM along the grid's axes
 
 
 def draw_traits(rng: np.random.Generator, *, effect: float) -> Traits:
