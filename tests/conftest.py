@@ -7,7 +7,6 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
-from monai.utils import set_determinism
 from tiny_cohort import make_subject
 
 from mrn_components.regions.roi import ROI
@@ -19,6 +18,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(autouse=True)
 def seed() -> None:
     """The same random numbers in every run of a test, alone or among others."""
+    # Here, so that pytest's process that only hands out tests does not wait for MONAI.
+    from monai.utils import set_determinism
+
     set_determinism(seed=0)
 
 
