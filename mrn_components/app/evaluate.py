@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from mrn_components.app.figures import Scored, write_figures
-from mrn_components.app.geometry import read_geometry
+from mrn_components.app.geometry import recorded_geometry
+from mrn_components.app.records import read_record
 from mrn_components.app.report.cohort import write_cohort_report
 from mrn_components.data.predictions import (
     PREDICTIONS,
@@ -91,7 +92,8 @@ def evaluate(
     if other:
         comparison = target.compare(models[0].prob, models[1].prob, truth)
         report |= {"against": other[0], "comparison": comparison}
-    geometry = read_geometry(files[0].parent, {name: truth_of[name] for name in subjects}, target)
+    records = (read_record(files[0].parent, subject, target) for subject in subjects)
+    geometry = recorded_geometry(filter(None, records), truth_of, target)
     report |= {
         "labels": _file(truth_file),
         "n": len(truth),

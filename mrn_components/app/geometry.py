@@ -1,10 +1,8 @@
 """What the sizes and places of the crops tell of the labels, beside what a network does."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from mrn_components.app.records import read_record
 from mrn_components.checks.cohort import Confounds, geometry_baseline
 from mrn_components.data.target import Target
 
@@ -28,9 +26,3 @@ def recorded_geometry(
         return None
     _, groups = target.groups([labels[subject] for subject in boxes], 2)
     return geometry_baseline(list(boxes.values()), groups.tolist())
-
-
-def read_geometry(folder: Path, labels: Mapping[str, Any], target: Target) -> Confounds | None:
-    """Fit the baseline to the records that ``mrn predict`` left in a folder; None without any."""
-    records = (read_record(folder, subject, target) for subject in labels)
-    return recorded_geometry(filter(None, records), labels, target)

@@ -2,6 +2,7 @@
 
 import gzip
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -96,19 +97,15 @@ class NucleiSegmenter:
         return self.postprocessing(data)["pred"][0].numpy().astype(np.uint8)
 
 
+@dataclass(eq=False)
 class Segmenters:
-    """The networks that segment the nuclei, each built when it is first needed.
+    """The networks that segment the nuclei, each built when it is first needed."""
 
-    Args:
-        bundle: folder of the segmentation bundle.
-        device: where they compute.
-        trust_bundle: use the bundle in spite of what ``mrn inspect`` finds in it.
-    """
+    bundle: str  # folder of the segmentation bundle
+    device: torch.device  # where they compute
+    trust_bundle: bool = False  # use the bundle in spite of what ``mrn inspect`` finds in it
 
-    def __init__(self, bundle: str, device: torch.device, trust_bundle: bool = False) -> None:
-        self.bundle = bundle
-        self.device = device
-        self.trust_bundle = trust_bundle
+    def __post_init__(self) -> None:
         self._networks: dict[str, NucleiSegmenter] = {}
         self._problems: dict[str, str] = {}
 

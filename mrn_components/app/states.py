@@ -18,10 +18,7 @@ class StateScores(NamedTuple):
 
 
 def state_metrics(scores: StateScores) -> list[dict[str, Any]]:
-    """Score each state, as Table 4 does, with 95 % intervals.
-
-    Args:
-        scores: of labelled subjects.
+    """Score each state of labelled subjects, as Table 4 does, with 95 % intervals.
 
     Returns:
         A row a state, in the order of ``masked_states``: ``{"masked": [...], "accuracy": {"value",
@@ -52,9 +49,7 @@ def state_name(masked: Collection[str]) -> str:
 def leakage(roc_auc: Mapping[str, Any], mask_mode: str) -> dict[str, Any]:
     """Say whether the network tells the classes apart with all ROIs masked.
 
-    Args:
-        roc_auc: ROC AUC with all ROIs masked, and its interval.
-        mask_mode: how they were masked.
+    The ``roc_auc`` is that of all ROIs masked, with its interval.
 
     Returns:
         ``{"roc_auc": ..., "seen": True, False or None, "finding": a sentence}``; None where the

@@ -54,9 +54,7 @@ def biomarkers_of(images: Mapping[str, Image] = CHALLENGE_IMAGES) -> tuple[Bioma
     """List what is measured in some images: what makes sense for their quantity.
 
     Susceptibility comes first, then neuromelanin, then others; the sides are compared at the end.
-
-    Args:
-        images: what a subject has; those without nuclei have no biomarkers.
+    Images without nuclei have no biomarkers.
     """
     table = _read("families.yaml")
     measured: list[Biomarker] = []

@@ -15,16 +15,13 @@ def write_biomarkers(
     errors: Mapping[str, str] | None = None,
     images: Mapping[str, Image] = CHALLENGE_IMAGES,
 ) -> Path:
-    """Write ``biomarkers.csv``, a row a subject in their order, and ``biomarkers.md``.
+    """Write ``biomarkers.csv``, whose path is returned, and ``biomarkers.md``.
 
     Args:
         folder: of both files; is made.
         measured: {subject: what ``measure_nuclei`` returns}.
         errors: {subject: why it could not be measured}; its other cells are empty.
         images: what a subject has; the columns follow from them.
-
-    Returns:
-        The path of ``biomarkers.csv``.
     """
     errors = errors or {}
     rows = [
@@ -39,11 +36,7 @@ def write_biomarkers(
 
 
 def describe_biomarkers(images: Mapping[str, Image] = CHALLENGE_IMAGES) -> str:
-    """Explain every column and list what was published, as Markdown.
-
-    Args:
-        images: what a subject has.
-    """
+    """Explain every column of some images and list what was published, as Markdown."""
     titles = [image.title for image in images.values() if image.nuclei]
     return fill_template(
         Path(__file__).with_name("page.md.j2"),

@@ -29,7 +29,6 @@ def identify_subjects(
     Args:
         subjects: what ``load_subjects`` returns; volumes that were read may stand for paths.
         cache_dir: folder that remembers the hashes of unchanged files; None reads every image.
-
     """
     memo_dir = None if cache_dir is None else Path(cache_dir) / "digests"
     identities = {}

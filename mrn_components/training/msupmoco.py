@@ -72,10 +72,9 @@ class CategoryBank(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor, labels: Tensor) -> None:
-        """Write keys (N, d) of classes (N,) in their order over the oldest of each class.
+        """Write keys (N, d) in their order over the oldest of each class; ``labels`` are (N,).
 
-        Raises:
-            ValueError: for a label outside the bank's classes.
+        A ValueError refuses a label outside the bank's classes.
         """
         num_classes = len(self.written)
         if ((labels < 0) | (labels >= num_classes)).any():

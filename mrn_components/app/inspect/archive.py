@@ -42,10 +42,9 @@ def archive_problems(path: Path) -> list[str]:
 
 
 def unpack_bundle(path: Path, folder: Path) -> Path:
-    """Unpack a zip file that has no problems into an empty folder; return the bundle's in it.
+    """Unpack a zip file into an empty folder, and return the bundle's in it.
 
-    Raises:
-        ValueError: if it is damaged.
+    The file has none of ``archive_problems``; a ValueError says that it is damaged.
     """
     try:
         extractall(path, folder, file_type="zip", has_base=False)

@@ -42,11 +42,7 @@ def inspect(bundle: str | Path) -> str:
 def inspect_bundle(path: str | Path) -> list[Difference]:
     """List what in a bundle is not data; nothing of it is built, imported or unpickled.
 
-    Args:
-        path: folder of a bundle or of a training run, or a bundle's zip file.
-
-    Raises:
-        FileNotFoundError: if ``path`` is no bundle.
+    The bundle is a folder, that of a training run or a zip file, or else a FileNotFoundError.
     """
     path = Path(path)
     if not path.is_file():

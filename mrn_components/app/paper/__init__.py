@@ -43,11 +43,7 @@ class Table:
     rows: tuple[Row, ...]  # in the paper's order; controls last
 
     def selected(self, names: Sequence[str] | None) -> tuple[Row, ...]:
-        """The rows of these names and the reference; all for None.
-
-        Raises:
-            ValueError: for a name that the table does not have.
-        """
+        """The rows of these names and the reference, all for None; a ValueError refuses others."""
         if names is None:
             return self.rows
         known = [row.name for row in self.rows]
@@ -58,14 +54,7 @@ class Table:
 
 
 def load_table(name: int | str) -> Table:
-    """Read a table.
-
-    Args:
-        name: 1 to 9, as a number or as typed; or "losses".
-
-    Raises:
-        ValueError: for another name.
-    """
+    """Read a table: 1 to 9, as a number or as typed, or "losses"; a ValueError refuses others."""
     name = int(name) if str(name).isdigit() else name
     if name not in TABLES:
         raise ValueError(f"table must be 1 to 9 or losses, got {name!r}.")

@@ -78,11 +78,7 @@ class Classifier:
         return [i for i in self.masked_images if i.name in subject and i.mask_name not in subject]
 
     def crop(self, subject: Subject) -> dict[str, Any]:
-        """Crop a subject's ROIs.
-
-        Args:
-            subject: ``subject`` and the volumes that there are, by ``keys``; paths are read.
-        """
+        """Crop the ROIs of the volumes that a subject has, by ``keys``; paths are read."""
         return dict(self._preprocess(dict(subject)))
 
     def classify(self, crops: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The loop over a cohort: what is done stays, what fails is told at the end."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ from mrn_components.system.workers import in_order
 
 # Keys of a config that have an argument of their own, or that belong to an evaluation.
 OWN_KEYS = ("bundle_root", "dataset_dir", "output_dir", "labels", "require_labels")
+# Keys that change no number: where things are, and how many workers read.
+_PLACES = {*OWN_KEYS, "_meta_", "cache_dir", "ckpt_path", "device", "num_workers"}
 
 _SUBJECTS_A_WORKER = 2
 
@@ -67,10 +69,11 @@ class Cohort:
             options=options,
         )
         bundle, segmentation = Path(options.bundle), Path(options.segmentation)
+        config = workflow.parser.get()
         self.description = {
             "weights": hash_files(classifier.weights, bundle),
             "images": {name: asdict(image) for name, image in classifier.images.items()},
-            "config": hash_content(_settled(workflow.parser.get())),
+            "config": hash_content({key: config[key] for key in config.keys() - _PLACES}),
             "segmentation": hash_files(segmenters.files, segmentation) if segments else None,
             "settings": {
                 "bundle": bundle.resolve().name,
@@ -148,10 +151,7 @@ class Cohort:
         return [subject for subject, reason in zip(subjects, reasons, strict=True) if reason]
 
     def finish(self) -> Path:
-        """Write the tables and the manifest, and say how it ended.
-
-        Returns:
-            The path of ``predictions.csv``.
+        """Write the tables and the manifest, say how it ended, and return ``predictions.csv``.
 
         Raises:
             FailedSubjectsError: if subjects failed.
@@ -224,9 +224,3 @@ class Cohort:
         """Hash of all but the files that the record depends on."""
         segmented = "segmented" in record["mask_source"].values()
         return self._identity_with_masks if segmented else self._identity
-
-
-def _settled(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without what changes no number: where things are, and how many workers read."""
-    places = {*OWN_KEYS, "_meta_", "cache_dir", "ckpt_path", "device", "num_workers"}
-    return {key: value for key, value in config.items() if key not in places}

@@ -29,11 +29,9 @@ _PROVENANCE = ("labels", "predictions", "bootstrap", "versions")
 
 
 def write_cohort_report(folder: Path, *, crossval: Mapping[str, Any] | None = None) -> Path:
-    """Write ``report.html`` of what ``mrn evaluate`` left in a folder, and return its path.
+    """Write ``report.html`` beside what ``mrn evaluate`` left in a folder, and return its path.
 
-    Args:
-        folder: of ``metrics.json`` and the figures; the page is written there.
-        crossval: content of ``crossval.json``, for the folds.
+    ``crossval``, the content of ``crossval.json``, adds the folds.
     """
     report = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     target = make_target(report["target"]) if "target" in report else HC_PD

@@ -29,11 +29,7 @@ def write_page(path: Path, template: str, **context: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a file of a subject, or None if it is not there.
-
-    Raises:
-        ValueError: naming the file, if it is no JSON.
-    """
+    """The content of a file, None if it is not there; a ValueError names one that is no JSON."""
     if not path.is_file():
         return None
     try:

@@ -62,12 +62,7 @@ class Row(NamedTuple):
 def biomarker_rows(
     values: Mapping[str, float | None], images: Mapping[str, Image]
 ) -> dict[str, list[Row]]:
-    """Lay a subject's biomarkers out: {nucleus: rows}, the substantia nigra first.
-
-    Args:
-        values: what ``measure_nuclei`` returns, or part of it.
-        images: what a subject has.
-    """
+    """Lay out what ``measure_nuclei`` returns, or a part: {nucleus: rows}, the SN first."""
     rows: dict[str, list[Row]] = {"SN": []}
     for biomarker in biomarkers_of(images):
         if "{side}" in biomarker.pattern:

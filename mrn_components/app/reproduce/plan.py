@@ -1,7 +1,5 @@
 """The runs of a row: what is trained, on which data, where, and by which commands."""
 
-import hashlib
-import json
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from mrn_components.app.bundle_run import BundleRun, find_config, mrn_command, t
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.paper import Cohort, Row
 from mrn_components.app.predict import predict
+from mrn_components.app.predict.manifest import hash_content
 from mrn_components.app.states import state_name
 from mrn_components.bundle import RunArguments
 from mrn_components.data import Subject, load_subjects
@@ -166,8 +165,7 @@ class Planner:
         }
         # Named after all that the run does, so that an edited config is another run.
         merged = RunArguments(arguments.config_files, overrides).merged()
-        identity = json.dumps(merged, sort_keys=True, default=str)
-        digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+        digest = hash_content(merged)[:8]
         folder = self.folder / f"{row.bundle}-{digest}-seed{seed}-fold{fold}"
         overrides |= {"output_dir": str(folder), "run_name": folder.name}
         results = folder / "test"

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ _METRICS = ("metrics.json", "metrics.txt")
 _logger = logging.getLogger(__name__)
 
 
+@dataclass(kw_only=True, eq=False)
 class PredictionsHandler:
     """Write what is predicted of every subject, and the metrics of the cohort if it is labelled.
 
@@ -42,20 +44,13 @@ class PredictionsHandler:
         FailedSubjectsError: at the end, if a prediction is no finite number.
     """
 
-    def __init__(
-        self,
-        *,
-        output_dir: str,
-        target: Target = HC_PD,
-        labelled: bool = False,
-        seed: int = 1,
-        trained_on: Collection[str] = (),
-    ) -> None:
-        self.output_dir = Path(output_dir)
-        self.target = target
-        self.labelled = labelled
-        self.seed = seed
-        self.trained_on = trained_on
+    output_dir: str | Path
+    target: Target = HC_PD
+    labelled: bool = False
+    seed: int = 1
+    trained_on: Collection[str] = ()
+
+    def __post_init__(self) -> None:
         self._rows: dict[str, dict[str, Any]] = {}  # subject: {column: value}
 
     def attach(self, engine: Engine) -> None:
@@ -92,13 +87,13 @@ class PredictionsHandler:
             return
         self._rows = dict(sorted(self._rows.items()))  # the intervals depend on the order
         rows = list(self._rows.values())
-        path = self.output_dir / PREDICTIONS
+        path = Path(self.output_dir, PREDICTIONS)
         write_predictions(path, rows, self.target)
         _logger.info("%d predictions are in %s (research use only)", len(self._rows), path)
         errors = {row["subject"]: row["error"] for row in rows if "error" in row}
         if errors:
             for name in _METRICS:  # of an earlier evaluation
-                (self.output_dir / name).unlink(missing_ok=True)
+                Path(self.output_dir, name).unlink(missing_ok=True)
             lines = "\n".join(f"  {subject}: {error}" for subject, error in errors.items())
             raise FailedSubjectsError(
                 f"{len(errors)} of {len(rows)} subjects failed; the others are in {path}.\n{lines}"
@@ -113,6 +108,6 @@ class PredictionsHandler:
         predicted = np.array(values) if len(columns) > 1 else np.array(values)[:, 0]
         metrics = self.target.metrics(predicted, labels, self.seed)
         table = f"{len(labels)} subjects\n{format_metrics(metrics)}"
-        write_text(self.output_dir / _METRICS[0], json.dumps(metrics, indent=2) + "\n")
-        write_text(self.output_dir / _METRICS[1], table + "\n")
+        write_text(Path(self.output_dir, _METRICS[0]), json.dumps(metrics, indent=2) + "\n")
+        write_text(Path(self.output_dir, _METRICS[1]), table + "\n")
         _logger.info(table)
