@@ -13,17 +13,12 @@ from mrn_components.system.values import did_you_mean, nearest, parse_value
 
 
 def bind(verb: str, function: Callable[..., Any], words: Sequence[str]) -> dict[str, Any]:
-    """Read what is typed after a verb: arguments in their order, and options; return all by name.
+    """Read the words after a verb: arguments in their order, and options; return all by name.
 
     An option is ``--name value`` or ``--name=value``, with ``-`` for ``_`` if you like. A switch
     may stand alone, ``--resume``, or be turned off, ``--noresume``. After ``--`` nothing is an
-    option. Where the function takes any option they are keys of a config, whose values are read as
-    Python literals.
-
-    Args:
-        verb: name of the command, for messages.
-        function: what it calls.
-        words: what is typed.
+    option. Where the verb's function takes any option they are keys of a config, whose values are
+    read as Python literals.
 
     Raises:
         ValueError: in one line, for an option that the function does not have, a value of another

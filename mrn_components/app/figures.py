@@ -51,13 +51,8 @@ def write_figures(
     """Write the figures as .png and .svg, the same bytes for the same input.
 
     They are roc, reliability and confusion; of more than two classes roc, a curve a class, and
-    confusion; of a score scatter. Other figures of an earlier evaluation are removed.
-
-    Args:
-        models: one or two.
-        truth: label of each subject.
-        output_dir: folder of the files; each appears whole or not at all.
-        target: what is predicted.
+    confusion; of a score scatter. There are one or two models, and in ``truth`` the label of each
+    subject. Each file appears whole or not at all; others of an earlier evaluation are removed.
     """
     subjects = target.cohort(truth)
     if isinstance(target, Score):

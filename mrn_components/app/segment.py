@@ -139,13 +139,7 @@ class Segmenters:
 
 
 def save_mask(path: Path, mask: np.ndarray, like: Volume) -> None:
-    """Write a mask on the grid of an image, with its geometry and nothing else of its header.
-
-    Args:
-        path: file to write.
-        mask: label ids (X, Y, Z) on the axes of ``like``.
-        like: the image.
-    """
+    """Write label ids (X, Y, Z) on the axes of an image, with its geometry alone as a header."""
     volume = nibabel.Nifti1Image(mask, like.affine)
     for kind in ("qform", "sform"):
         affine, code = getattr(like.header, f"get_{kind}")(coded=True)

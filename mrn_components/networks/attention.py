@@ -50,7 +50,9 @@ class PackedBlock(Block):
             The new tokens, (N, C), or (sum of count * first, C).
         """
         attended = self._attend(self.norm1(x), sequences, first)
-        x = _take_first(x, sequences, first) + self.ls1(attended)
+        if first is not None:
+            x = cat([group[:, :first].flatten(0, 1) for group in _groups(x, sequences)])
+        x = x + self.ls1(attended)
         return x + self.ls2(self.mlp(self.norm2(x)))
 
     def _attend(self, x: Tensor, sequences: Sequences, first: int | None) -> Tensor:
@@ -86,12 +88,6 @@ def _groups(x: Tensor, sequences: Sequences) -> list[Tensor]:
     """Views of the packed ``x`` (N, ...) as (count, length, ...) for each group of sequences."""
     parts = x.split([count * length for count, length in sequences])
     return [part.unflatten(0, shape) for part, shape in zip(parts, sequences, strict=True)]
-
-
-def _take_first(x: Tensor, sequences: Sequences, first: int | None) -> Tensor:
-    if first is None:
-        return x
-    return cat([group[:, :first].flatten(0, 1) for group in _groups(x, sequences)])
 
 
 def _init_linear(module: nn.Module) -> None:

@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 class TensorNetwork(nn.Module):
     """A network called with a tensor an ROI; ``tensor_class`` gives it a ``forward``.
 
-    Computes in float32, whatever the network's precision.
-
-    Args:
-        network: whose parts and parameters are used, not copied.
+    It uses the network's parts and parameters, not copies of them, and computes in float32,
+    whatever the network's precision.
 
     Raises:
         ValueError: for a network that masks ROIs or has no classifier.

@@ -167,15 +167,12 @@ def _susceptibility(name: str, side: str, traits: Traits, region: Region) -> np.
         rise = 0.5 + 1 / (1 + np.exp(-position / 2))  # thrice as high behind as in front
         values += traits.chi_rise[side] * rise / rise.mean()
         values += traits.chi_gradient[side] * (position - position.mean()) / position.std()
-        values[_nigrosome(region, traits.nigrosome[side])] = numbers.NIGROSOME_CHI_PPB
+        # Nigrosome-1 is a lens, a share of the SN in its posterolateral third.
+        lens = (region.local - (1.2, -3.2, -0.8)) / (1.0, 2.0, 2.0)
+        nearest = np.argsort(np.linalg.norm(lens, axis=1), kind="stable")
+        count = round(traits.nigrosome[side] * len(nearest))
+        values[nearest[:count]] = numbers.NIGROSOME_CHI_PPB
     return values
-
-
-def _nigrosome(region: Region, share: float) -> np.ndarray:
-    """Indices of nigrosome-1: a lens of ``share`` of the SN in its posterolateral third."""
-    lens = (region.local - (1.2, -3.2, -0.8)) / (1.0, 2.0, 2.0)
-    distance = np.linalg.norm(lens, axis=1)
-    return np.argsort(distance, kind="stable")[: round(share * len(distance))]
 
 
 def _paint_veins(chi: np.ndarray, pose: Pose, grid: Grid, rng: np.random.Generator) -> None:

@@ -140,9 +140,6 @@ class ScoreLoss(nn.Module):
 
     Errors below a tenth of the range count squared, larger ones linearly: a label of a clinical
     scale is itself no more certain, and an outlier must not lead.
-
-    Args:
-        target: the score.
     """
 
     def __init__(self, *, target: Score) -> None:

@@ -79,13 +79,9 @@ def _brought_literals(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dic
 def strange_words(
     key: str, theirs: Any, ours: Mapping[str, Any], paths: bool = False
 ) -> list[tuple[str, str]]:
-    """Return the ids below a top key at which something may not stand, and what does.
+    """Return the ids below a top key at which ``theirs`` may not stand in ours, and what does.
 
-    Args:
-        key: top key.
-        theirs: what stands there.
-        ours: the installed config.
-        paths: whether files may be named, outside of the trees.
+    With ``paths`` files may be named, outside of the trees.
     """
     if key in _TREES and key in ours:
         literals = {name for name, value in ours.items() if is_literal(value)}

@@ -26,16 +26,8 @@ _PARTS = ("checkpoint", "dataset", "inferer", "network", "postprocessing", "prep
 class Classifier:
     """The network of a bundle with all that its inference config puts around it.
 
-    The parts are used as the config has them, so that a subject gets the numbers of
-    ``monai.bundle run``.
-
-    Args:
-        workflow: what ``inference_workflow`` returns.
-
-    Attributes:
-        images: what the ROIs are taken from, by name, without masks that none needs.
-        keys: of the files that the ROIs need of a subject: images, and masks of nuclei.
-        num_workers: processes that prepare subjects, as the config says.
+    The parts of an ``inference_workflow`` are used as its config has them, so that a subject gets
+    the numbers of ``monai.bundle run``.
 
     Raises:
         ValueError: if the config lacks a part.
@@ -52,7 +44,7 @@ class Classifier:
         self.target = target_of(parser)
         self.rois = dict(parser.get_parsed_content("rois"))
         self.images = dict(sorted(needed_images(self.rois).items()))
-        self.keys = volume_keys(self.rois)
+        self.keys = volume_keys(self.rois)  # of the files that the ROIs need: images, and masks
         self.device = torch.device(parser.get_parsed_content("device"))
         self.num_workers = int(parser.get_parsed_content("num_workers", default=0))
         self.weights = [Path(file) for file in ensure_tuple(parser.get_parsed_content("ckpt_path"))]

@@ -61,9 +61,8 @@ def predict(
 
     Raises:
         FileNotFoundError: if a path is missing or ``bundle`` is no bundle.
-        ValueError: for an override that the config does not know, a faulty datalist, an
-            ``output`` that holds the images, or if every subject lacks masks and they cannot be
-            made.
+        ValueError: for an override that the config does not know, a faulty datalist, an ``output``
+            that holds the images, or if every subject lacks masks and they cannot be made.
         UntrustedBundleError: if a bundle could run code of its own, or was changed.
         RuntimeError: if another process uses ``output``.
         FailedSubjectsError: at the end, if subjects failed; names them and the reasons.

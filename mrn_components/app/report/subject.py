@@ -23,12 +23,8 @@ def write_pages(
 ) -> None:
     """Write a subject's page, and what the index shows of it; what is missing is said there.
 
-    Args:
-        folder: of the subject, with ``explanation.json`` if it was explained.
-        record: what is known of it.
-        images: what ``draw_images`` returns.
-        manifest: what the subjects were predicted with.
-        target: what is predicted.
+    The ``folder`` is the subject's, with ``explanation.json`` if it was explained; ``images`` are
+    what ``draw_images`` returns; ``manifest`` says what the subjects were predicted with.
     """
     thumbnails = [image.thumbnail for image in images.values()]
     write_text(folder / THUMBNAILS, json.dumps(thumbnails) + "\n")
