@@ -26,7 +26,7 @@ from monai.utils import ensure_tuple, set_determinism
 
 from mrn_components.networks.precision import fast_fp32_matmul
 from mrn_components.system.errors import install_messages
-from mrn_components.system.files import write_text
+from mrn_components.system.files import write_json
 from mrn_components.system.keys import check_device, check_key, config_text, typed_value
 from mrn_components.system.memory import keep_freed_memory
 
@@ -237,7 +237,7 @@ def save_run(
         if (source := arguments.bundle_root / "configs" / name).is_file():
             shutil.copyfile(source, configs / name)
     for name, config in {"train": train, "inference": inference}.items():
-        write_text(configs / f"{name}.json", json.dumps(config, indent=2) + "\n")
+        write_json(configs / f"{name}.json", config)
 
 
 def _check_unchanged(path: Path, train: Mapping[str, Any], allowed: Sequence[str]) -> None:

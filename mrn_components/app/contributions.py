@@ -1,6 +1,5 @@
 """``mrn contributions``: what each ROI adds to P(PD), in a cohort (Table 4) and in each subject."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -21,7 +20,7 @@ from mrn_components.data.layouts import Found
 from mrn_components.data.target import HC_PD, Score
 from mrn_components.networks.inferers import masked_states
 from mrn_components.networks.masking import MaskMode, check_mask_mode
-from mrn_components.system.files import csv_text, write_text
+from mrn_components.system.files import csv_text, write_json, write_text
 from mrn_components.system.texts import fill_template
 
 _logger = logging.getLogger(__name__)
@@ -127,7 +126,7 @@ def _write(
         "leakage": _write_table(output, scores, mask_mode, geometry) if scores.labels else None,
         "geometry": None if geometry is None else asdict(geometry),
     }
-    write_text(output / "contributions.json", json.dumps(summary, indent=2) + "\n")
+    write_json(output / "contributions.json", summary)
     _logger.info("contributions of the ROIs are in %s (research use only)", output)
 
 

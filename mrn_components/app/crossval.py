@@ -29,7 +29,7 @@ from mrn_components.data.predictions import read_predictions, write_predictions
 from mrn_components.data.tables import files_of, read_rows
 from mrn_components.data.target import read_target
 from mrn_components.metrics import Metric
-from mrn_components.system.files import write_text
+from mrn_components.system.files import write_json, write_text
 
 # Keys of a config that differ between folds or have an argument of their own.
 _OWN_KEYS = ("dataset_dir", "output_dir", "num_folds", "fold", "run_name", "ckpt_dir", "resume")
@@ -162,7 +162,7 @@ def plan_folds(
             for subject in subjects
             if subject["subject"] in members
         ]
-        write_text(folder / "validation.json", json.dumps(validation, indent=1) + "\n")
+        write_json(folder / "validation.json", validation, indent=1)
         tables = str(folder / "validation.json"), str(folder / "out_of_fold")
         own = {"fold": number, "run_name": folder.name, "output_dir": str(folder)}
         runs.append(
@@ -242,7 +242,7 @@ def write_results(runs: Sequence[BundleRun], subjects: Sequence[Subject], output
     weights = [read_record(run.folder / "models" / "model.pt", KEPT_WEIGHTS) for run in runs]
     chosen = any(record is None or record["chosen_on_validation"] for record in weights)
     content |= {"kept_weights": weights, "note": _CHOSEN if chosen else _NOT_CHOSEN}
-    write_text(output / "crossval.json", json.dumps(content, indent=2) + "\n")
+    write_json(output / "crossval.json", content)
     return f"{_table(content, target.main_metrics)}\n{content['note']}"
 
 

@@ -1,6 +1,5 @@
 """One bundle of the networks of several runs (section 4.1.2)."""
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from mrn_components.bundle import NETWORK_BLOCKS, bundle_config, differences, mark_run
-from mrn_components.system.files import existing_file, replacing_hashed
+from mrn_components.system.files import existing_file, replacing_hashed, write_json
 
 
 def save_ensemble(runs: Sequence[Path], output_dir: Path) -> Path:
@@ -96,7 +95,7 @@ def _write(
     for companion in first_configs.iterdir():  # overlays, metadata, logging set-up
         if companion.stem not in ("train", "inference"):
             shutil.copyfile(companion, folder / "configs" / companion.name)
-    (folder / "configs" / "inference.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_json(folder / "configs" / "inference.json", config)
     for fold, path in enumerate(weights):
         with replacing_hashed(folder / "models" / f"fold{fold}.pt") as weights_file:
             shutil.copyfile(path, weights_file)

@@ -1,6 +1,5 @@
 """``mrn evaluate``: how good predictions are, and whether two models differ."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +26,7 @@ from mrn_components.metrics import (
     format_comparison,
     format_metrics,
 )
-from mrn_components.system.files import file_hash, write_text
+from mrn_components.system.files import file_hash, write_json, write_text
 from mrn_components.system.texts import fill_template
 from mrn_components.system.versions import versions_with
 
@@ -119,7 +118,7 @@ def evaluate(
         format_comparison=format_comparison,
     )
     write_text(output_dir / "metrics.txt", text)
-    write_text(output_dir / "metrics.json", json.dumps(report, indent=2) + "\n")
+    write_json(output_dir / "metrics.json", report)
     write_cohort_report(output_dir)
     return output_dir
 

@@ -1,6 +1,5 @@
 """``mrn evaluate_masks``: how well segmented masks agree with those that readers drew."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from mrn_components.images.volume import read_volume
 from mrn_components.metrics import CONFIDENCE, NUM_RESAMPLES, Metric
 from mrn_components.metrics.intervals import bootstrap_interval, undefined_interval
 from mrn_components.metrics.segmentation import score_masks
-from mrn_components.system.files import csv_text, write_text
+from mrn_components.system.files import csv_text, write_json, write_text
 from mrn_components.system.texts import fill_template
 
 Row = dict[str, Any]  # {"subject", "image", "nucleus", "side", "label"} and a MaskScore
@@ -84,7 +83,7 @@ def evaluate_masks(
     }
     folder = Path(masks) / "evaluation" if output is None else Path(output)
     write_text(folder / "masks.csv", csv_text(rows, floats=".6g"))
-    write_text(folder / "masks.json", json.dumps(report, indent=2) + "\n")
+    write_json(folder / "masks.json", report)
     template = Path(__file__).with_suffix(".md.j2")
     write_text(folder / "masks.md", fill_template(template, **report))
     return folder

@@ -9,7 +9,7 @@ from mrn_components.biomarkers import write_biomarkers
 from mrn_components.data.predictions import PREDICTIONS, write_predictions
 from mrn_components.data.target import HC_PD, Score, Target
 from mrn_components.images.image import Image
-from mrn_components.system.files import write_text
+from mrn_components.system.files import write_json
 
 Record = dict[str, Any]  # prediction.json; its keys are in the bundle's docs
 
@@ -66,8 +66,7 @@ def clear_subject(output_dir: Path, subject: str, images: Iterable[Image]) -> No
 
 def write_record(output_dir: Path, record: Record) -> None:
     """Write ``prediction.json`` of a subject."""
-    path = subject_folder(output_dir, record["subject"]) / RECORD
-    write_text(path, json.dumps(record, indent=2) + "\n")
+    write_json(subject_folder(output_dir, record["subject"]) / RECORD, record)
 
 
 def read_record(output_dir: Path, subject: str, target: Target = HC_PD) -> Record | None:

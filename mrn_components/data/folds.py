@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from mrn_components.data.identities import DataLeakageError, Identities, check_disjoint
 from mrn_components.data.tables import Subject
 from mrn_components.data.target import HC_PD, Classes, Target
-from mrn_components.system.files import write_text
+from mrn_components.system.files import write_json
 
 
 def split_folds(
@@ -50,7 +50,7 @@ def split_folds(
         folds = {"seed": seed, "folds": _split(subjects, num_folds, seed, target)}
     check_disjoint(folds["folds"], identities or {}, file)
     if path is not None and not file.is_file():
-        write_text(file, json.dumps(folds, indent=1) + "\n")
+        write_json(file, folds, indent=1)
     return folds
 
 

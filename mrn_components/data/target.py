@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mrn_components.system.files import write_text
+from mrn_components.system.files import write_json
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # a column is named after it
 _TAKEN = re.compile(  # names of other columns
@@ -311,7 +311,7 @@ def write_target(folder: Path, target: Target) -> None:
     if target == HC_PD:
         (folder / _FILE).unlink(missing_ok=True)  # of an earlier run
         return
-    write_text(folder / _FILE, json.dumps(describe(target), indent=2) + "\n")
+    write_json(folder / _FILE, describe(target))
 
 
 def read_target(folder: Path) -> Target:

@@ -18,7 +18,7 @@ from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.phantom.anatomy import TISSUE_ID, Region, draw_anatomy, paint_tissues
 from mrn_components.phantom.numbers import GRIDS, SHAPES, Grid, View
 from mrn_components.phantom.signal import draw_traits, render_nm, render_qsm, render_t1
-from mrn_components.system.files import write_text
+from mrn_components.system.files import write_json, write_text
 from mrn_components.system.workers import in_order
 
 _VERSION = 3  # raise when the same settings give other voxels or names
@@ -198,7 +198,7 @@ def _claim(output: Path, settings: dict[str, object]) -> None:
             f"{output} exists and is not a phantom cohort (it has no phantom.json). "
             "Choose a new or empty output folder."
         )
-    write_text(record, json.dumps(settings, indent=2) + "\n")
+    write_json(record, settings)
 
 
 def _write_subject(index: int, *, output: Path, settings: Mapping[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """From subjects to nnU-Net's raw data set."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from mrn_components.data.tables import Subject
 from mrn_components.images.image import Image
 from mrn_components.regions.reading import ReadVolumesd
 from mrn_components.regions.roi import ROI
-from mrn_components.system.files import replacing, write_text
+from mrn_components.system.files import replacing, write_json
 
 DATASET = "Dataset001_nuclei"
 _AXES = ("L", "A", "S")  # of the challenge's files; plan.ORIENTATION read backwards
@@ -67,8 +66,8 @@ def write_dataset(
         }
         for fold in range(len(folds["folds"]))
     ]
-    write_text(folder / "splits_final.json", json.dumps(splits, indent=1) + "\n")
-    write_text(folder / "dataset.json", json.dumps(description, indent=1) + "\n")
+    write_json(folder / "splits_final.json", splits, indent=1)
+    write_json(folder / "dataset.json", description, indent=1)
 
 
 def _names(subjects: Sequence[Subject]) -> list[str]:

@@ -26,6 +26,7 @@ from mrn_components.system.files import (
     remove_unfinished,
     replacing,
     replacing_hashed,
+    write_json,
     write_text,
 )
 
@@ -215,7 +216,7 @@ class NNUNetTraining:
             subjects |= {subject["subject"]: subject for subject in members}
         plan = export_plan(self.image, plans, num_folds=len(trained))
         path = Path(self.output_dir, "configs", f"plan_{self.image.name}.json")
-        write_text(path, json.dumps(plan, indent=1) + "\n")
+        write_json(path, plan, indent=1)
         ledger = TrainingLedger(subjects=list(subjects.values()), identities=self.identities)
         with replacing_hashed(Path(self.weights)) as temporary:
             torch.save(state, temporary)

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import hashlib
 import io
+import json
 import logging
 import os
 import socket
@@ -138,6 +139,11 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` as the whole of ``path`` (UTF-8)."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
+    """Write ``content`` as the whole of a JSON file."""
+    write_text(path, json.dumps(content, indent=indent) + "\n")
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:

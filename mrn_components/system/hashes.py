@@ -4,11 +4,10 @@ Hashes inside a bundle show damage and half-done updates. They show no forgery, 
 file can change its hash: compare the bundle's own hash with one from its publisher for that.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from mrn_components.system.files import file_hash, write_text
+from mrn_components.system.files import file_hash, write_json
 from mrn_components.system.plain_data import read_plain
 
 HASHES = "hashes.json"  # {"sha256": {path in the bundle: hash}}
@@ -25,7 +24,7 @@ def write_hashes(folder: str | Path) -> Path:
         for path in sorted(root.rglob("*"))
         if path.is_file() and path != root / HASHES
     }
-    write_text(root / HASHES, json.dumps({"sha256": hashes}, indent=1) + "\n")
+    write_json(root / HASHES, {"sha256": hashes}, indent=1)
     return root / HASHES
 
 

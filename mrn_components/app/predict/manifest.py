@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mrn_components.app.records import Record
-from mrn_components.system.files import write_text
+from mrn_components.system.files import write_json
 from mrn_components.system.hashes import file_hash
 from mrn_components.system.versions import versions_with
 
@@ -71,7 +71,7 @@ def write_manifest(output_dir: Path, made: Mapping[str, Any], records: Sequence[
             for record in records
         },
     }
-    write_text(output_dir / "manifest.json", json.dumps(content, indent=2) + "\n")
+    write_json(output_dir / "manifest.json", content)
 
 
 def _timings(records: Sequence[Record]) -> dict[str, dict[str, float]]:

@@ -1,6 +1,5 @@
 """One subject, from its files to its record: read, check, segment, crop, measure, ask, explain."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ from mrn_components.images.image import Image
 from mrn_components.images.volume import Volume
 from mrn_components.networks.masking import MaskMode
 from mrn_components.system.errors import user_message
-from mrn_components.system.files import write_text
+from mrn_components.system.files import write_json
 
 _logger = logging.getLogger(__name__)
 
@@ -247,7 +246,7 @@ class Pipeline:
             record["flags"].append(f"{UNEXPLAINED}: {error}")
         else:
             folder = subject_folder(self.output_dir, record["subject"])
-            write_text(folder / EXPLANATION, json.dumps(explanation) + "\n")
+            write_json(folder / EXPLANATION, explanation, indent=None)
 
     def _abstention(self, record: Record) -> str | None:
         """Why no probability is given; None if one is.

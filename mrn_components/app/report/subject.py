@@ -1,6 +1,5 @@
 """The page of one subject."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from mrn_components.app.report.images import Shown
 from mrn_components.app.report.pages import decision, read_json, write_page
 from mrn_components.app.report.strips import biomarker_rows
 from mrn_components.data.target import Target
-from mrn_components.system.files import write_text
+from mrn_components.system.files import write_json
 
 
 def write_pages(
@@ -27,7 +26,7 @@ def write_pages(
     what ``draw_images`` returns; ``manifest`` says what the subjects were predicted with.
     """
     thumbnails = [image.thumbnail for image in images.values()]
-    write_text(folder / THUMBNAILS, json.dumps(thumbnails) + "\n")
+    write_json(folder / THUMBNAILS, thumbnails, indent=None)
     measured = record["biomarkers"]
     there = any(value is not None for value in measured.values())
     shown = {name: image.image for name, image in images.items()}

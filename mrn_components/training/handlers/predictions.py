@@ -1,6 +1,5 @@
 """What an evaluation leaves behind: predictions.csv and, where labels are known, metrics."""
 
-import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from mrn_components.data.predictions import PREDICTIONS, prediction, write_predi
 from mrn_components.data.target import HC_PD, Target
 from mrn_components.metrics import format_metrics
 from mrn_components.system.errors import FailedSubjectsError
-from mrn_components.system.files import write_text
+from mrn_components.system.files import write_json, write_text
 
 _METRICS = ("metrics.json", "metrics.txt")
 
@@ -108,6 +107,6 @@ class PredictionsHandler:
         predicted = np.array(values) if len(columns) > 1 else np.array(values)[:, 0]
         metrics = self.target.metrics(predicted, labels, self.seed)
         table = f"{len(labels)} subjects\n{format_metrics(metrics)}"
-        write_text(Path(self.output_dir, _METRICS[0]), json.dumps(metrics, indent=2) + "\n")
+        write_json(Path(self.output_dir, _METRICS[0]), metrics)
         write_text(Path(self.output_dir, _METRICS[1]), table + "\n")
         _logger.info(table)
