@@ -1,12 +1,11 @@
 """Fixtures of every test that reads data."""
 
-import multiprocessing
-import os
 import signal
-from multiprocessing.context import ForkServerContext
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forks import Forks
 from tiny_cohort import make_subject
 
 from mrn_components.regions.roi import ROI
@@ -48,11 +47,9 @@ def rois() -> dict[str, ROI]:
     }
 
 
-@pytest.fixture
-def processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ForkServerContext:
-    """Forks of a process that imported torch and trained nothing: torch trains in no others."""
-    folders = (Path(__file__).parent, request.path.parent)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)), prepend=os.pathsep)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([request.module.__name__])
-    return context
+@pytest.fixture(scope="session", autouse=True)
+def forks() -> Iterator[Forks]:
+    """What forks processes; made before anything trains."""
+    forks = Forks()
+    yield forks
+    forks.close()

@@ -1,7 +1,6 @@
 """``mrn predict`` from files to tables: the law of the bundle, faulty subjects, resume, masks."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -371,8 +370,8 @@ def test_a_worker_that_dies_costs_its_subject_alone(run, few, tmp_path, monkeypa
     assert [row["status"] for row in rows] == ["ok", "failed", "ok", "ok"]
 
 
-def predict_and_note(log, *arguments, **options):
-    """Predict in a process of its own, and note the images that it and its workers read."""
+def predict_and_note(log, data, output, options):
+    """Predict, and note the images that this process and its workers read."""
     torch.set_num_threads(1)  # a fork has one
     file = log.open("a", buffering=1)
 
@@ -381,7 +380,7 @@ def predict_and_note(log, *arguments, **options):
             file.write(f"{arguments[0]}\n")
 
     sys.addaudithook(note)  # for as long as the process lives
-    predict(*arguments, **options)
+    predict(data, output, **options)
 
 
 @pytest.mark.parametrize(
@@ -394,20 +393,15 @@ def predict_and_note(log, *arguments, **options):
     ],
     ids=str,
 )
-def test_a_file_is_opened_once(how, run, segmentation, few, tmp_path):
+def test_a_file_is_opened_once(how, run, segmentation, few, forks):
     masks, workers = how
     if masks == "made":
         remove_masks(few)
     for folder in ("S0", "S1"):
         shutil.copytree(few / folder, few / f"more_{folder}")
-    log, out = tmp_path / "opened.txt", tmp_path / "out"
+    log, out = few.parent / "opened.txt", few.parent / "out"
     options = {"bundle": run, "segmentation": segmentation, "num_workers": workers, "report": True}
-    process = multiprocessing.get_context("fork").Process(
-        target=predict_and_note, args=(log, few, out), kwargs=options
-    )
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    assert forks.end(forks.start(predict_and_note, log, few, out, options)) == 0
     opened = [Path(line) for line in log.read_text().splitlines()]
     inputs = sorted(path for path in opened if path.is_relative_to(few))
     assert inputs == sorted(few.glob("*/*.nii.gz"))

@@ -100,12 +100,10 @@ def train_and_die(directory, moment):
 
 
 @pytest.mark.parametrize("moment", ["mid-epoch", "mid-save"])
-def test_a_killed_run_goes_on_from_its_last_complete_epoch(tmp_path, processes, moment):
+def test_a_killed_run_goes_on_from_its_last_complete_epoch(tmp_path, forks, moment):
     make_run(tmp_path / "whole")[0].run()
-    process = processes.Process(target=train_and_die, args=(tmp_path / "killed", moment))
-    process.start()
-    process.join(timeout=60)
-    assert process.exitcode == -signal.SIGKILL
+    process = forks.start(train_and_die, tmp_path / "killed", moment)
+    assert forks.end(process) == -signal.SIGKILL
 
     trainer, handlers, _ = make_run(tmp_path / "killed", resume=True)
     trainer.run()
@@ -121,19 +119,17 @@ def train_on(directory):
 
 
 @pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
-def test_kills_at_random_leave_a_run_that_goes_on(tmp_path, caplog, processes, kills):
+def test_kills_at_random_leave_a_run_that_goes_on(tmp_path, caplog, forks, kills):
     """SIGKILL of a run that does little but write; each next one goes on from what is there."""
     draw = random.Random(1)
     reached = [0]
     for _ in range(kills):
-        process = processes.Process(target=train_on, args=(tmp_path,))
-        process.start()
-        while last_epoch(tmp_path) <= reached[-1] and process.is_alive():
+        process = forks.start(train_on, tmp_path)
+        while last_epoch(tmp_path) <= reached[-1]:
             time.sleep(0.001)
         time.sleep(draw.uniform(0, 0.05))
-        process.kill()
-        process.join(timeout=60)
-        assert process.exitcode == -signal.SIGKILL
+        os.kill(process, signal.SIGKILL)
+        assert forks.end(process) == -signal.SIGKILL
         reached.append(last_epoch(tmp_path))
     assert reached == sorted(set(reached))
     trainer, *_ = make_run(tmp_path, epochs=reached[-1], resume=True, width=60)

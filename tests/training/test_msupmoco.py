@@ -327,20 +327,13 @@ def run_rank(rank, world_size, folder, steps=8, batch=8):
         dist.destroy_process_group()
 
 
-def test_two_ranks_train_like_one_process(tmp_path, processes):
+def test_two_ranks_train_like_one_process(tmp_path, forks):
     results = {}
     for world_size in (1, 2):
         folder = tmp_path / str(world_size)
         folder.mkdir()
-        ranks = [
-            processes.Process(target=run_rank, args=(rank, world_size, folder))
-            for rank in range(world_size)
-        ]
-        for process in ranks:
-            process.start()
-        for process in ranks:
-            process.join(timeout=60)
-        assert [process.exitcode for process in ranks] == [0] * world_size
+        ranks = [forks.start(run_rank, rank, world_size, folder) for rank in range(world_size)]
+        assert [forks.end(rank) for rank in ranks] == [0] * world_size
         results[world_size] = [torch.load(folder / f"{r}.pt") for r in range(world_size)]
     (single,), (first, second) = results[1], results[2]
     torch.testing.assert_close(first["bank"], second["bank"], rtol=0, atol=0)

@@ -1,0 +1,54 @@
+"""Processes forked from one that imported the tests and trained nothing: torch trains in no others.
+
+A process of its own imports MONAI for ten seconds; a fork has it.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from threading import Thread
+from typing import Any
+
+_FORK = multiprocessing.get_context("fork")
+_forks = {}  # of the process that makes them, by their ids
+
+
+class Forks:
+    """Forks this process at once; that fork makes the others, whatever this process does since."""
+
+    def __init__(self) -> None:
+        self._maker = ProcessPoolExecutor(1, _FORK, initializer=_begin)
+        self._maker.submit(os.getpid).result()
+
+    def start(self, function: Callable, *arguments: Any) -> int:
+        """Call a function in a fork; its process id."""
+        return self._maker.submit(_start, function, arguments).result()
+
+    def end(self, pid: int) -> int:
+        """Wait for a fork's end, a minute at most; its exit code."""
+        return self._maker.submit(_end, pid).result()
+
+    def close(self) -> None:
+        self._maker.shutdown()
+
+
+def _begin() -> None:
+    Thread(target=_end_with_the_tests, daemon=True).start()
+
+
+def _end_with_the_tests() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _start(function: Callable, arguments: tuple) -> int:
+    process = _FORK.Process(target=function, args=arguments)
+    process.start()
+    _forks[process.pid] = process
+    return process.pid
+
+
+def _end(pid: int) -> int | None:
+    _forks[pid].join(timeout=60)
+    return _forks.pop(pid).exitcode
