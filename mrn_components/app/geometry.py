@@ -10,12 +10,10 @@ from mrn_components.data.target import Target
 def recorded_geometry(
     records: Iterable[Mapping[str, Any]], labels: Mapping[str, Any], target: Target
 ) -> Confounds | None:
-    """Fit the baseline to the crops of predicted subjects; None where no record has boxes.
+    """Fit the baseline to the crops, ``boxes``, of predicted subjects; None where there are none.
 
-    Args:
-        records: what is known of subjects; ``boxes`` are what was cropped.
-        labels: of each subject; others are passed over.
-        target: what the labels are. Of a score, its lower and its higher half are told apart.
+    Subjects without a label are passed over. Of a score, its lower and its higher half are told
+    apart.
     """
     boxes = {
         record["subject"]: {name: (b["start"], b["stop"]) for name, b in record["boxes"].items()}

@@ -17,11 +17,8 @@ def write_biomarkers(
 ) -> Path:
     """Write ``biomarkers.csv``, whose path is returned, and ``biomarkers.md``.
 
-    Args:
-        folder: of both files; is made.
-        measured: {subject: what ``measure_nuclei`` returns}.
-        errors: {subject: why it could not be measured}; its other cells are empty.
-        images: what a subject has; the columns follow from them.
+    By subject, ``measured`` has what ``measure_nuclei`` returns, and ``errors`` why one could not
+    be measured, whose other cells are empty. The columns follow from the images.
     """
     errors = errors or {}
     rows = [

@@ -46,10 +46,8 @@ def draw_images(
 ) -> dict[str, Shown]:
     """Draw what pages show of a subject's images; a mask that does not fit is a ``problem``.
 
-    Args:
-        record: its ``prediction.json``, as far as it is known: the boxes, and what was read.
-        sources: images and masks, by their keys, or why they cannot be shown; those there are.
-        images: what a subject has.
+    The ``record`` is its ``prediction.json``, as far as it is known; ``sources`` are the images and
+    masks that there are, by their keys, or why they cannot be shown.
     """
     inputs, boxes = record["inputs"].items(), record["boxes"]
     unread = {key: _UNREAD for key, file in inputs if file["sha256"] is None}

@@ -49,14 +49,10 @@ def make_data(
     given: tuple[str | None, str | None],
     effect: float,
 ) -> dict[Cohort, Data]:
-    """Make phantoms to train and to score on, or take the data sets of patients that are given.
+    """Make phantoms to train and to score on; at the scale "paper" take the data sets given.
 
-    Args:
-        scale: small makes phantoms, paper takes what is given.
-        folder: of the phantoms, of which those that are there stay, and of shuffled labels.
-        cohorts: which to make; of patients there is no cohort without an effect.
-        given: folders of the patients to train on and to score on.
-        effect: of the disease in phantoms.
+    The ``folder`` gets the phantoms, of which those that are there stay, and shuffled labels. Of
+    patients there is no cohort without an effect.
     """
     if scale == "small":
         return {cohort: _synthetic(cohort, folder, effect) for cohort in sorted(set(cohorts))}
