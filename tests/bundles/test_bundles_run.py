@@ -211,14 +211,11 @@ def test_mlflow_tracks_a_training(six, tmp_path, monkeypatch):
     assert {"contrastive", "classification", "lr/heads", "roc_auc"} <= fake.metrics.keys()
 
 
-def test_predicting_without_weights_says_what_to_do(cohort, tmp_path):
+def test_predicting_without_weights_says_what_to_do(two, tmp_path):
+    encoder = "network_def#res#encoder"
+    options = {"ckpt_path": str(tmp_path / "no.pt"), encoder: TINY["mrn"][encoder]}
     with pytest.raises(RuntimeError) as caught:
-        predict(
-            str(cohort),
-            str(tmp_path),
-            bundle=str(BUNDLES / "mrn"),
-            ckpt_path=str(tmp_path / "no.pt"),
-        )
+        predict(two, str(tmp_path / "out"), bundle=str(BUNDLES / "mrn"), **options)
     cause = caught.value
     while cause.__cause__ is not None:
         cause = cause.__cause__
