@@ -30,6 +30,8 @@ class Forks:
         return self._maker.submit(_end, pid).result()
 
     def close(self) -> None:
+        """Kill the forks that a failed test left."""
+        self._maker.submit(_kill_all)
         self._maker.shutdown()
 
 
@@ -51,4 +53,9 @@ def _start(function: Callable, arguments: tuple) -> int:
 
 def _end(pid: int) -> int | None:
     _forks[pid].join(timeout=60)
-    return _forks.pop(pid).exitcode
+    return _forks[pid].exitcode
+
+
+def _kill_all() -> None:
+    for process in _forks.values():
+        process.kill()
