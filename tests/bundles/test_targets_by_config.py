@@ -3,13 +3,14 @@
 import json
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, roc_auc_score
 from tiny_bundles import train
-from tiny_run import read_rows
+from tiny_run import make_datalist, read_rows
 
 from mrn_components.app.check import check
 from mrn_components.app.contributions import contributions
@@ -30,12 +31,13 @@ def trained(request, cohort, tmp_path_factory):
     kind = request.param
     folder = tmp_path_factory.mktemp(kind)
     (folder / "mine.yaml").write_text(THREE if kind == "three" else UPDRS)
-    subjects = sorted(path.name for path in cohort.glob("SUBJ_*"))
+    data = make_datalist(cohort, folder / "six.json", count=6)
+    subjects = [entry["subject"] for entry in json.loads(Path(data).read_text())]
     labels = {name: LABELS[kind](number) for number, name in enumerate(subjects)}
     (folder / "labels.csv").write_text("".join(f"{s},{label}\n" for s, label in labels.items()))
     run = folder / "run"
     table = str(folder / "labels.csv")
-    trainer = train(cohort, run, "mrn", [str(folder / "mine")], num_folds=2, labels=table)
+    trainer = train(data, run, "mrn", [str(folder / "mine")], num_folds=2, labels=table)
     assert math.isfinite(trainer.state.metrics["loss"])
     files = {"nm": "NM", "qsm": "QSM", "mask_nm": "NM_mask", "mask_qsm": "QSM_mask"}
     entries = [
