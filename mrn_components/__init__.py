@@ -68,6 +68,7 @@ _REGISTER = {
     "existing_file": "system.files",
     "fast_fp32_matmul": "networks.precision",
     "identify_subjects": "data.identities",
+    "join_batch_norms": "networks.joint_norm",
     "keep_freed_memory": "system.memory",
     "key_metric": "training.outputs",
     "load_subjects": "data.subjects",

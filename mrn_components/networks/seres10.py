@@ -12,6 +12,8 @@ from torch import Tensor, autocast, nn, stack
 from torch.func import functional_call
 from torch.nn.functional import pad
 
+from mrn_components.networks.joint_norm import largest_of_all
+
 _KERNEL = 7  # of the first convolution, as in MONAI's ResNet
 _REDUCTION = 16  # of the squeeze, as in the squeeze-and-excitation networks
 _TRUNK_STRIDE = 16  # a pooling and three of the four stages halve every side
@@ -25,8 +27,9 @@ class SERes10(nn.Module):
     classifier behind.
 
     In training the crops of one ROI are padded with zeros, centred, to the largest box among them,
-    because batch normalisation needs one batch. In evaluation every crop runs alone, as it is: a
-    batch gives the numbers of its subjects alone. The trunk's weights are shared, its running
+    because batch normalisation needs one batch; with ``join_batch_norms`` it is that of all
+    processes. In evaluation every crop runs alone, as it is: a batch gives the numbers of its
+    subjects alone. The trunk's weights are shared, its running
     statistics are those of each ROI. CPUs compute in fp32, whatever the precision.
 
     Args:
@@ -94,7 +97,7 @@ class SERes10(nn.Module):
         for roi in dict.fromkeys(rois):
             members = [i for i, name in enumerate(rois) if name == roi]
             for batch in [members] if self.training else [[i] for i in members]:
-                crops = _stack_centred([volumes[i] for i in batch])  # (b, 1 + K, D, H, W)
+                crops = _stack_centred([volumes[i] for i in batch], joint=self.training)
                 if self.training:
                     self._check_size(crops, roi)
                 # In fp32 on CPUs: torch 2.15 corrupts memory in the bf16 gradient of a 7 x 7 x 7
@@ -186,9 +189,14 @@ class _SEBlock(ResNetBlock):
         self.bn2 = nn.Sequential(self.bn2, ChannelSELayer(3, planes, r=_REDUCTION))
 
 
-def _stack_centred(volumes: Sequence[Tensor]) -> Tensor:
-    """Volumes (C, D, H, W) in the middle of their common box, zeros around: (V, C, D, H, W)."""
+def _stack_centred(volumes: Sequence[Tensor], joint: bool = False) -> Tensor:
+    """Volumes (C, D, H, W) in the middle of their common box, zeros around: (V, C, D, H, W).
+
+    ``joint``: the box that they have in common with those of the other processes.
+    """
     box = [max(sides) for sides in zip(*(volume.shape[1:] for volume in volumes), strict=True)]
+    if joint:
+        box = largest_of_all(box, volumes[0].device)
     padded = []
     for volume in volumes:
         margins: list[Any] = []
