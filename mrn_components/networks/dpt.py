@@ -136,16 +136,18 @@ class DPTHead(nn.Module):
 
         There are logits for each volume; None for one whose ROI has no nuclei.
         """
-        unpacked = zip(*(unpack(level, grids) for level in levels), strict=True)
-        masks: list[Tensor | None] = []
-        for volume, grid, size, roi in zip(unpacked, grids, sizes, rois, strict=True):
-            if roi not in self.outputs:
-                masks.append(None)
-                continue
-            chunks = -(-grid.depth // self.chunk_size)
-            parts = zip(*(level.tensor_split(chunks) for level in volume), strict=True)
-            slices = [self._run(part, grid, size, roi) for part in parts]
-            masks.append(cat(slices).transpose(0, 1))  # (K, D, H, W)
+        volumes = list(zip(*(unpack(level, grids) for level in levels), strict=True))
+        alike: dict[tuple[int, int, int], list[int]] = {}  # volumes whose slices go together
+        for i, (grid, roi) in enumerate(zip(grids, rois, strict=True)):
+            if roi in self.outputs:
+                alike.setdefault(grid[1:], []).append(i)
+        masks: list[Tensor | None] = [None] * len(volumes)
+        for members in alike.values():
+            slices = [cat(parts) for parts in zip(*(volumes[i] for i in members), strict=True)]
+            maps = self._decode(slices, grids[members[0]]).split([grids[i].depth for i in members])
+            for i, volume_maps in zip(members, maps, strict=True):
+                logits = self.outputs[rois[i]](volume_maps)  # (D, K, 4h, 4w)
+                masks[i] = self._resize(logits, grids[i], sizes[i]).transpose(0, 1)
         return masks
 
     def fuse(self, levels: Sequence[Tensor], grid: VolumeGrid) -> Tensor:
@@ -161,21 +163,24 @@ class DPTHead(nn.Module):
             x = self.fusions[i](x, skip, maps[i - 1].shape[-2:] if i else None)
         return x
 
-    def _run(
-        self, levels: tuple[Tensor, ...], grid: VolumeGrid, size: tuple[int, int], roi: str
-    ) -> Tensor:
-        if self.grad_checkpointing:
-            return checkpoint(self._decode, levels, grid, size, roi, use_reentrant=False)
-        return self._decode(levels, grid, size, roi)
+    def _decode(self, levels: Sequence[Tensor], grid: VolumeGrid) -> Tensor:
+        """Feature maps (D, F / 2, 4h, 4w) of any number of slices, chunk by chunk."""
 
-    def _decode(
-        self, levels: tuple[Tensor, ...], grid: VolumeGrid, size: tuple[int, int], roi: str
-    ) -> Tensor:
-        logits = self.outputs[roi](self.head(self.fuse(levels, grid)))  # (D, K, 4h, 4w)
+        def decode(*chunk: Tensor) -> Tensor:
+            return self.head(self.fuse(chunk, grid))
+
+        count = -(-len(levels[0]) // self.chunk_size)
+        chunks = zip(*(level.tensor_split(count) for level in levels), strict=True)
+        if self.grad_checkpointing:
+            return cat([checkpoint(decode, *chunk, use_reentrant=False) for chunk in chunks])
+        return cat([decode(*chunk) for chunk in chunks])
+
+    def _resize(self, logits: Tensor, grid: VolumeGrid, size: tuple[int, int]) -> Tensor:
+        """Logits (D, K, 4h, 4w) in pixels of the slice: (D, K, H, W), float32."""
         padded = (grid.height * self.patch_size, grid.width * self.patch_size)
         top, left = ((full - side) // 2 for full, side in zip(padded, size, strict=True))
         logits = interpolate(logits.float(), padded, mode="bilinear")
-        return logits[..., top : top + size[0], left : left + size[1]]  # (D, K, H, W)
+        return logits[..., top : top + size[0], left : left + size[1]]
 
 
 class _Fusion(nn.Module):
