@@ -49,21 +49,14 @@ def train_rank(rank, world_size, folder):
         distributed.destroy_process_group()
 
 
-def test_two_ranks_train_a_seres10_like_one_process(tmp_path, processes):
+def test_two_ranks_train_a_seres10_like_one_process(tmp_path, forks):
     """The crops' common box, the statistics and their gradients are those of both ranks."""
     results = {}
     for world_size in (1, 2):
         folder = tmp_path / str(world_size)
         folder.mkdir()
-        ranks = [
-            processes.Process(target=train_rank, args=(rank, world_size, folder))
-            for rank in range(world_size)
-        ]
-        for process in ranks:
-            process.start()
-        for process in ranks:
-            process.join(timeout=60)
-        assert [process.exitcode for process in ranks] == [0] * world_size
+        ranks = [forks.start(train_rank, rank, world_size, folder) for rank in range(world_size)]
+        assert [forks.end(rank) for rank in ranks] == [0] * world_size
         results[world_size] = [torch.load(folder / f"{r}.pt") for r in range(world_size)]
     (single,), (first, second) = results[1], results[2]
     torch.testing.assert_close(first, second, rtol=0, atol=0)
