@@ -53,3 +53,9 @@ def forks() -> Iterator[Forks]:
     forks = Forks()
     yield forks
     forks.close()
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``evaluate`` draw nothing: most of its time, where a test looks at numbers alone."""
+    monkeypatch.setattr("mrn_components.app.evaluate.write_figures", lambda *_: None)

@@ -229,6 +229,7 @@ def test_an_unknown_verb_names_the_nearest(mrn):
         mrn("evalaute")
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("verb", ["evaluate", "check"])
 def test_labels_are_as_typed_or_relative_to_the_data(verb, cohort, mrn, tmp_path):
     """One meaning and one message in every verb; two stand for all, which call one function."""
@@ -259,6 +260,7 @@ def test_phantom_makes_a_cohort(mrn, tmp_path):
     ]
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("names", ["MRN,baseline", "mrn-1,base line", "1,2"])
 def test_evaluate_prints_the_table_and_reads_names_as_typed(mrn, tmp_path, names):
     table = tmp_path / "predictions.csv"

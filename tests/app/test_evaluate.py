@@ -55,6 +55,7 @@ def test_one_model(study):
     assert "left out" not in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_geometry_alone_stands_beside_the_network(study):
     """Of the records that ``mrn predict`` leaves beside its table."""
     folder, truth, *_ = study
@@ -103,6 +104,7 @@ def test_two_models(study):
     assert "separable at 5 %" in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_order_of_the_rows_does_not_matter(study):
     folder, *_ = study
     first = json.loads(
@@ -132,6 +134,7 @@ def test_two_runs_give_the_same_bytes(study):
         assert first.read_bytes() == second.read_bytes(), name
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_labels_may_stand_in_the_predictions(study):
     folder, truth, a, _ = study
     table = folder / "mrn" / "predictions.csv"
@@ -142,6 +145,7 @@ def test_labels_may_stand_in_the_predictions(study):
     assert report["accuracy"] == diagnosis_metrics(a, truth)["accuracy"]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_unequal_subjects_are_refused_or_left_out(study):
     folder, truth, a, _ = study
     write_predictions(folder / "mrn", a[:38], extra=[("X1", "0.5")])
@@ -182,6 +186,7 @@ def test_names_are_one_for_each_model(study, names):
         evaluate(folder / "mrn", folder / "labels.csv", against=folder / "baseline", names=names)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_default_names_are_those_of_folders_or_files(study):
     folder, *_ = study
     table = folder / "mrn" / "predictions.csv"
