@@ -371,13 +371,14 @@ class TestROIDataset:
     @pytest.mark.slow
     def test_entries_are_found_by_another_process(self, cohort, tmp_path):
         code = (
-            "import sys; sys.path.insert(0, sys.argv[1]); from test_data import make_dataset; "
-            "print(make_dataset(sys.argv[2], sys.argv[3]).transform_hash)"
+            "import sys; sys.path[:0] = sys.argv[1:3]; from test_data import make_dataset; "
+            "print(make_dataset(*sys.argv[3:]).transform_hash)"
         )
         arguments = [
             sys.executable,
             "-c",
             code,
+            str(Path(__file__).parent),
             str(Path(__file__).parent.parent),
             str(cohort),
             str(tmp_path),
