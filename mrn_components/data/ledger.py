@@ -2,7 +2,7 @@
 
 A ledger holds salted hashes of what identifies the training subjects (ids, people, voxels of the
 images), so that weights tell whether they have seen a given subject, and no list of subjects. It
-is no encryption: who guesses an id can confirm it. It also says how thick the slices were.
+is no encryption: who guesses an id can confirm it. It also says how large the voxels were.
 """
 
 import hashlib
@@ -11,16 +11,17 @@ import logging
 import secrets
 import zipfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import nibabel
+import numpy as np
 
 from mrn_components.data import DataLeakageError, Subject, identify_subjects
 from mrn_components.data.identities import Identities
 from mrn_components.data.tables import files_of
-from mrn_components.images.boxes import slice_thickness
+from mrn_components.images.boxes import spacing_mm
 from mrn_components.system.files import existing_file
 
 _logger = logging.getLogger(__name__)
@@ -28,6 +29,11 @@ _RECORD = "training_subjects.json"
 KEPT_WEIGHTS = "kept_weights.json"  # how the weights of a run were chosen
 
 _LIKE = 0.8  # slices of 0.8 times the thickness seen in training, or of 1 / 0.8, are like them
+_VOXELS = {  # fields of a ledger: how they are told, and the share of the least that is like them
+    "slices_mm": ("slices are {} mm apart", _LIKE),
+    "pixels_mm": ("pixels are {} mm wide", 0.0),
+}
+Range = Sequence[float]  # least and greatest
 
 
 class Ledger(NamedTuple):
@@ -35,7 +41,8 @@ class Ledger(NamedTuple):
 
     salt: str  # of the hashes
     hashes: frozenset[str]  # of all that identifies a subject
-    slices_mm: Mapping[str, Sequence[float]]  # {image: (least, greatest)} distance of its slices
+    slices_mm: Mapping[str, Range]  # {image: distances of its slices}
+    pixels_mm: Mapping[str, Range]  # {image: longer sides of its pixels}
 
 
 class TrainingLedger:
@@ -50,7 +57,7 @@ class TrainingLedger:
         marks = (identities[subject["subject"]] for subject in subjects)
         self.marks = frozenset[str]().union(*marks)
         salt = secrets.token_hex(16)
-        self.ledger = Ledger(salt, _hash_marks(self.marks, salt), _slices_of(subjects))
+        self.ledger = Ledger(salt, _hash_marks(self.marks, salt), *_ranges_of(subjects))
 
     def differs_from(self, path: Path) -> bool:
         """Whether the weights at ``path`` were trained on other subjects, as far as they say."""
@@ -61,12 +68,12 @@ class TrainingLedger:
         """Take over the ledger of the weights at ``path``, which training goes on from."""
         if (earlier := read_ledger(path)) is not None:
             hashes = earlier.hashes | _hash_marks(self.marks, earlier.salt)
-            self.ledger = Ledger(earlier.salt, hashes, self.ledger.slices_mm)
+            self.ledger = self.ledger._replace(salt=earlier.salt, hashes=hashes)
 
     def append_to(self, path: Path) -> None:
         """Append the ledger to a file that ``torch.save`` wrote."""
-        salt, hashes, slices_mm = self.ledger
-        record = {"salt": salt, "sha256": sorted(hashes), "slices_mm": slices_mm}
+        salt, hashes, *ranges = self.ledger
+        record = {"salt": salt, "sha256": sorted(hashes), **dict(zip(_VOXELS, ranges, strict=True))}
         append_record(path, _RECORD, record)
 
 
@@ -98,9 +105,11 @@ def read_ledger(path: str | Path) -> Ledger | None:
     if record is None:
         return None
     try:
-        slices_mm = record.get("slices_mm", {}).items()  # since 2026-11-26
-        slices_mm = {name: [float(least), float(most)] for name, (least, most) in slices_mm}
-        return Ledger(str(record["salt"]), frozenset(map(str, record["sha256"])), slices_mm)
+        ranges = [
+            {name: [float(least), float(most)] for name, (least, most) in numbers.items()}
+            for numbers in (record.get(key, {}) for key in _VOXELS)  # since 2026-11-26
+        ]
+        return Ledger(str(record["salt"]), frozenset(map(str, record["sha256"])), *ranges)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: what it says of its training subjects is damaged ({error!r}); copy the "
@@ -142,17 +151,23 @@ def find_trained_on(
     }
 
 
-def unlike_training(slices_mm: Mapping[str, float], ledgers: Sequence[Ledger]) -> list[str]:
-    """Say which images of a subject, by the distance of their slices, are unlike the training's."""
+def unlike_training(
+    spacings: Mapping[str, tuple[float, float]], ledgers: Sequence[Ledger]
+) -> list[str]:
+    """Say which images of a subject have slices or pixels unlike the training's.
+
+    ``spacings`` has each image's ``spacing_mm``. Finer pixels are like them: crops are resampled.
+    """
     texts = []
-    for image, found in slices_mm.items():
-        seen = [number for ledger in ledgers for number in ledger.slices_mm.get(image, ())]
-        if seen and not _LIKE * min(seen) <= found <= max(seen) / _LIKE:
-            trained = " to ".join(f"{number:.3g}" for number in sorted({min(seen), max(seen)}))
-            texts.append(
-                f"{image}: its slices are {found:.3g} mm apart, those that the weights were "
-                f"trained on {trained} mm: the prediction may be wrong; resample the image"
-            )
+    for image, spacing in spacings.items():
+        for (key, (words, least)), found in zip(_VOXELS.items(), spacing, strict=True):
+            seen = [n for ledger in ledgers for n in getattr(ledger, key).get(image, ())]
+            if seen and not least * min(seen) <= found <= max(seen) / _LIKE:
+                trained = " to ".join(f"{n:.3g}" for n in sorted({min(seen), max(seen)}))
+                texts.append(
+                    f"{image}: its {words.format(f'{found:.3g}')}, those that the weights were "
+                    f"trained on {trained} mm: the prediction may be wrong; resample the image"
+                )
     return texts
 
 
@@ -199,12 +214,14 @@ def _hash_marks(marks: frozenset[str], salt: str) -> frozenset[str]:
     return frozenset(hashlib.sha256(f"{salt} {mark}".encode()).hexdigest() for mark in marks)
 
 
-def _slices_of(subjects: Sequence[Subject]) -> dict[str, tuple[float, float]]:
-    """Return the range of the slice distances of each image of some subjects, in mm."""
+def _ranges_of(subjects: Sequence[Subject]) -> Iterator[dict[str, Range]]:
+    """Ranges of the slices' distances and of the pixels' longer sides, of each image, in mm."""
     found = defaultdict(list)
     for subject in subjects:
         for key, path in files_of(subject).items():
             if not key.startswith("mask_"):
                 header: Any = nibabel.load(path)
-                found[key].append(round(slice_thickness(header.affine), 4))
-    return {key: (min(numbers), max(numbers)) for key, numbers in found.items()}
+                found[key].append(np.round(spacing_mm(header.affine), 4).tolist())
+    for i in range(2):
+        numbers = {key: [spacing[i] for spacing in spacings] for key, spacings in found.items()}
+        yield {key: (min(each), max(each)) for key, each in numbers.items()}

@@ -51,9 +51,10 @@ def world_axes(affine: np.ndarray) -> np.ndarray:
     return io_orientation(affine)[:, 0].astype(int)
 
 
-def slice_thickness(affine: np.ndarray) -> float:
-    """Distance of the axial slices of a file with this affine, in mm."""
-    return float(voxel_sizes(affine)[world_axes(affine) == 2][0])
+def spacing_mm(affine: np.ndarray) -> tuple[float, float]:
+    """Distance of the axial slices of a file with this affine, and its pixels' longer side."""
+    sizes, is_slice = voxel_sizes(affine), world_axes(affine) == 2
+    return float(sizes[is_slice][0]), float(sizes[~is_slice].max())
 
 
 def enclosing_box(boxes: Sequence[Box], margin: Sequence[int]) -> Box:

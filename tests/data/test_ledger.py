@@ -93,7 +93,7 @@ def test_no_name_stands_in_the_file_and_every_run_has_its_salt(cohort, tmp_path,
     assert b"training_subjects.json" in content
     assert b"SUBJ" not in content
     other = save_weights(tmp_path / "other.pt", load_subjects(cohort)[:4])
-    (salt, hashes, _), (other_salt, other_hashes, _) = read_ledger(weights), read_ledger(other)
+    (salt, hashes, *_), (other_salt, other_hashes, *_) = read_ledger(weights), read_ledger(other)
     assert salt != other_salt
     assert not hashes & other_hashes
     assert len(hashes) == len(other_hashes) == 12  # an id and two images each
@@ -297,30 +297,35 @@ def test_the_record_is_json_a_person_can_read(weights):
     with zipfile.ZipFile(weights) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("training_subjects.json")]
         assert archive.namelist()[0].split("/")[0] == name.split("/")[0]
-        assert set(json.loads(archive.read(name))) == {"salt", "sha256", "slices_mm"}
+        assert set(json.loads(archive.read(name))) == {"salt", "sha256", "slices_mm", "pixels_mm"}
 
 
-# ---- how thick the slices were
+# ---- how large the voxels were
 
 
-def test_weights_tell_slices_of_another_thickness(cohort, weights, tmp_path):
+def test_weights_tell_slices_of_another_thickness_and_coarser_pixels(cohort, weights, tmp_path):
     ledgers = read_ledgers(weights)
     assert ledgers[0].slices_mm == {"nm": [2.0, 2.0], "qsm": [2.0, 2.0]}
-    assert unlike_training({"nm": 2.0, "qsm": 2.4}, ledgers) == []
-    assert unlike_training({"nm": 2.0, "r2star": 1.0}, ledgers) == []
-    (flag,) = unlike_training({"nm": 1.0, "qsm": 2.0}, ledgers)
+    assert ledgers[0].pixels_mm == {"nm": [0.6667, 0.6667], "qsm": [0.6667, 0.6667]}
+    assert unlike_training({"nm": (2.0, 0.8), "qsm": (2.4, 0.3)}, ledgers) == []
+    assert unlike_training({"nm": (2.0, 0.7), "r2star": (1.0, 2.0)}, ledgers) == []
+    (flag,) = unlike_training({"nm": (1.0, 0.7), "qsm": (2.0, 0.7)}, ledgers)
     assert flag.startswith(
-        "nm: its slices are 1 mm apart, those that the weights were trained on 2"
+        "nm: its slices are 1 mm apart, those that the weights were trained on 2 mm"
     )
-    assert len(unlike_training({"nm": 3.0, "qsm": 3.0}, ledgers)) == 2
+    (flag,) = unlike_training({"nm": (2.0, 2.0)}, ledgers)
+    assert flag.startswith(
+        "nm: its pixels are 2 mm wide, those that the weights were trained on 0.667 mm"
+    )
+    assert len(unlike_training({"nm": (3.0, 0.7), "qsm": (3.0, 1.0)}, ledgers)) == 3
 
 
-def test_weights_of_earlier_versions_say_nothing_of_slices(tmp_path):
+def test_weights_of_earlier_versions_say_nothing_of_voxels(tmp_path):
     torch.save(StandIn().state_dict(), tmp_path / "model.pt")
     with zipfile.ZipFile(tmp_path / "model.pt", "a") as archive:
         root = archive.namelist()[0].split("/")[0]
         archive.writestr(f"{root}/training_subjects.json", '{"salt": "a", "sha256": []}')
-    assert unlike_training({"nm": 1.0}, read_ledgers(tmp_path / "model.pt")) == []
+    assert unlike_training({"nm": (1.0, 9.0)}, read_ledgers(tmp_path / "model.pt")) == []
 
 
 @pytest.mark.parametrize(

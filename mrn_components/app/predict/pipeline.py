@@ -27,7 +27,7 @@ from mrn_components.data import Subject
 from mrn_components.data.layouts import Found
 from mrn_components.data.ledger import Ledger, find_trained_on, unlike_training
 from mrn_components.data.tables import files_of
-from mrn_components.images.boxes import slice_thickness
+from mrn_components.images.boxes import spacing_mm
 from mrn_components.images.finding import Finding
 from mrn_components.images.image import Image
 from mrn_components.images.volume import Volume
@@ -160,8 +160,8 @@ class Pipeline:
         }
         _note(record, examination.findings)
         read = {name: volumes[name] for name in images if name in volumes}
-        slices_mm = {name: slice_thickness(volume.affine) for name, volume in read.items()}
-        record["flags"] += unlike_training(slices_mm, self.ledgers)
+        spacings = {name: spacing_mm(volume.affine) for name, volume in read.items()}
+        record["flags"] += unlike_training(spacings, self.ledgers)
         masked = sorted(i.name for i in self.classifier.masked_images if i.name in subject)
         record["mask_source"] = {
             name: "given" if images[name].mask_name in subject else "segmented" for name in masked
