@@ -1,6 +1,8 @@
 """Every row of the paper's tables is built from its config and takes a small training step."""
 
 import math
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,15 @@ def batch_for(config):
     images = {roi: [torch.rand(channels[roi], *s) for s in shapes] for roi in network.rois}
     masks = {roi: [torch.randint(classes[roi], s) for s in shapes] for roi in network.rois}
     return images, {"label": torch.tensor([0, 1]), "masks": masks}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _configs_are_read_once():
+    """Reading YAML would be most of the time."""
+    read = cache(ConfigParser.load_config_file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ConfigParser, "load_config_file", lambda path: deepcopy(read(path)))
+        yield
 
 
 @pytest.fixture(scope="module")
