@@ -3,7 +3,8 @@
     python scripts/probe_run.py regions RUN DATA
     python scripts/probe_run.py voxels RUN DATA --subjects 12
 
-``regions`` gives every labelled subject one subject's region and prints how far the ROC AUC falls;
+DATA are labelled subjects in the challenge's folders, with masks; RUN tells HC from PD.
+``regions`` gives every subject one subject's region and prints how far the ROC AUC falls;
 ``voxels`` resamples images and masks and prints how far P(PD) moves, and how many are flagged.
 """
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -28,6 +29,15 @@ class Forks:
     def end(self, pid: int) -> int:
         """Wait for a fork's end, a minute at most; its exit code."""
         return self._maker.submit(_end, pid).result()
+
+    def run_ranks(self, function: Callable, world_size: int, folder: Path) -> list[Any]:
+        """Call ``function(rank, world_size, folder)`` in a fork a rank; what each saved."""
+        import torch  # the process that hands out tests does not wait for it
+
+        folder.mkdir()
+        ranks = [self.start(function, rank, world_size, folder) for rank in range(world_size)]
+        assert [self.end(rank) for rank in ranks] == [0] * world_size
+        return [torch.load(folder / f"{rank}.pt") for rank in range(world_size)]
 
     def close(self) -> None:
         """Kill the forks that a failed test left."""

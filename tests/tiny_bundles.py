@@ -18,16 +18,17 @@ SMALL = {
     "batch_size": 3,  # 8 subjects: the last batch is smaller
     "num_workers": 0,
 }
+ENCODER = {
+    "_target_": "mrn_components.SliceEncoder",
+    "name": "vit_small_patch14_reg4_dinov2.lvd142m",
+    "depth": 2,
+    "embed_dim": 48,
+    "num_heads": 2,
+}
 TINY = {
     "mrn": {
         **SMALL,
-        "network_def#res#encoder": {
-            "_target_": "mrn_components.SliceEncoder",
-            "name": "vit_small_patch14_reg4_dinov2.lvd142m",
-            "depth": 2,
-            "embed_dim": 48,
-            "num_heads": 2,
-        },
+        "network_def#res#encoder": ENCODER,
         "network_def#res#ffa#num_layers": 1,
         "network_def#res#sfa#num_layers": 1,
         "network_def#res#dpt#fusion_channels": 16,
@@ -40,15 +41,7 @@ TINY = {
 }
 NETWORKS = {  # to be built and not trained
     "segmentation": {"plan": make_plan()},
-    "mrn": {
-        "network_def#res#encoder": {
-            "_target_": "mrn_components.SliceEncoder",
-            "name": "vit_small_patch14_reg4_dinov2.lvd142m",
-            "depth": 2,
-            "embed_dim": 48,
-            "num_heads": 2,
-        }
-    },
+    "mrn": {"network_def#res#encoder": ENCODER},
     "seres10": {"network_def#encoder#widths": [16, 16, 16, 16]},
 }
 

@@ -15,10 +15,7 @@ def join_batch_norms(network: nn.Module) -> nn.Module:
     names, evaluation and a single process stay as they are.
 
     Args:
-        network: with any number of ``BatchNorm3d``, or none. It is changed.
-
-    Returns:
-        The same network.
+        network: with any number of ``BatchNorm3d``, or none. It is changed, and returned.
     """
     for module in network.modules():
         if type(module) is nn.BatchNorm3d:

@@ -29,8 +29,8 @@ class SERes10(nn.Module):
     In training the crops of one ROI are padded with zeros, centred, to the largest box among them,
     because batch normalisation needs one batch; with ``join_batch_norms`` it is that of all
     processes. In evaluation every crop runs alone, as it is: a batch gives the numbers of its
-    subjects alone. The trunk's weights are shared, its running
-    statistics are those of each ROI. CPUs compute in fp32, whatever the precision.
+    subjects alone. The trunk's weights are shared, its running statistics are those of each ROI.
+    CPUs compute in fp32, whatever the precision.
 
     Args:
         widths: channels of the four stages. Paper: the last has 512 (section 4.2).

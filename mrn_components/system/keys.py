@@ -94,6 +94,8 @@ def typed_value(key: str, value: Any, config: Mapping[str, Any], source: str) ->
     name = f"{source}{key}"
     if isinstance(value, str) and value[:1] in ("$", "@", "%"):
         return value
+    if value == "null":  # as YAML has it
+        return None
     own = None if key[0] == "+" else _own_value(key, config)
     if isinstance(own, bool) or key.endswith("_disabled_"):
         return parse_bool(name, value)

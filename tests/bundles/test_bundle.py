@@ -260,6 +260,14 @@ def test_check_run_refuses_a_misspelt_override(bundle):
         check_run()
 
 
+def test_check_run_refuses_a_null_that_monai_takes_for_text(bundle):
+    bundle("--rois#nm", "null")
+    with pytest.raises(ValueError, match=r"--rois#nm: 'null' is text to .*; type None"):
+        check_run()
+    bundle("--rois#nm", "None")
+    check_run()
+
+
 def test_save_run_makes_the_run_a_bundle(bundle, tmp_path):
     bundle("--rois#nm#_disabled_", "True")
     save_run(output_dir=str(tmp_path / "run"))

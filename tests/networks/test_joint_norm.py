@@ -51,14 +51,8 @@ def train_rank(rank, world_size, folder):
 
 def test_two_ranks_train_a_seres10_like_one_process(tmp_path, forks):
     """The crops' common box, the statistics and their gradients are those of both ranks."""
-    results = {}
-    for world_size in (1, 2):
-        folder = tmp_path / str(world_size)
-        folder.mkdir()
-        ranks = [forks.start(train_rank, rank, world_size, folder) for rank in range(world_size)]
-        assert [forks.end(rank) for rank in ranks] == [0] * world_size
-        results[world_size] = [torch.load(folder / f"{r}.pt") for r in range(world_size)]
-    (single,), (first, second) = results[1], results[2]
+    (single,) = forks.run_ranks(train_rank, 1, tmp_path / "1")
+    first, second = forks.run_ranks(train_rank, 2, tmp_path / "2")
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     torch.testing.assert_close(first, single, rtol=1e-4, atol=1e-5)
 

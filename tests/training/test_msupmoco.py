@@ -328,14 +328,8 @@ def run_rank(rank, world_size, folder, steps=8, batch=8):
 
 
 def test_two_ranks_train_like_one_process(tmp_path, forks):
-    results = {}
-    for world_size in (1, 2):
-        folder = tmp_path / str(world_size)
-        folder.mkdir()
-        ranks = [forks.start(run_rank, rank, world_size, folder) for rank in range(world_size)]
-        assert [forks.end(rank) for rank in ranks] == [0] * world_size
-        results[world_size] = [torch.load(folder / f"{r}.pt") for r in range(world_size)]
-    (single,), (first, second) = results[1], results[2]
+    (single,) = forks.run_ranks(run_rank, 1, tmp_path / "1")
+    first, second = forks.run_ranks(run_rank, 2, tmp_path / "2")
     torch.testing.assert_close(first["bank"], second["bank"], rtol=0, atol=0)
     for part in ("network", "logits", "projector", "teacher", "bank"):
         torch.testing.assert_close(first[part], single[part], rtol=0, atol=1e-6)
