@@ -247,6 +247,91 @@ def one_image_twice(root: Path) -> None:
     shutil.copy(path(root, "NM"), path(root))
 
 
+def times_nine(root: Path) -> None:
+    write(root, read(root) * 9)
+
+
+def hertz_at_3_tesla(root: Path) -> None:
+    write(root, (read(root) * 0.1277).astype(np.float32))
+
+
+def hertz_at_7_tesla(root: Path) -> None:
+    write(root, (read(root) * 0.298).astype(np.float32))
+
+
+def divided_by_two_pi(root: Path) -> None:
+    write(root, (read(root) / (2 * np.pi)).astype(np.float32))
+
+
+def scale_factor_lost(root: Path) -> None:
+    """Steps of 0.1 ppb without the factor that says so."""
+    write(root, np.rint(read(root) * 10).astype(np.int16))
+
+
+def scale_factor_twice(root: Path) -> None:
+    write(root, (read(root) * 0.1).astype(np.float32))
+
+
+def another_reference(root: Path) -> None:
+    write(root, read(root) + 100)
+
+
+def another_reference_below(root: Path) -> None:
+    write(root, read(root) - 90)
+
+
+def another_reference_and_sign(root: Path) -> None:
+    """The iron above 0, and still below the thalamus."""
+    write(root, 120 - read(root))
+
+
+def far_reference(root: Path) -> None:
+    write(root, read(root) + 400)
+
+
+def cut_at_8_bits(root: Path) -> None:
+    write(root, np.clip(read(root), -128, 127).astype(np.int8))
+
+
+def begun_anew_after_8_bits(root: Path) -> None:
+    write(root, read(root).astype(np.int8))
+
+
+def begun_anew_after_16_bits(root: Path) -> None:
+    """Steps of 0.004 ppb, of which int16 holds 131 to either side."""
+    steps = np.rint(read(root) / 0.004).astype(np.int16)
+    image = nibabel.Nifti1Image(steps, AFFINE)
+    image.header.set_slope_inter(0.004, 0)
+    path(root).write_bytes(gzip.compress(image.to_bytes()))
+
+
+def shown_to_255(root: Path) -> None:
+    """NM exported for the screen: what is bright is cut."""
+    write(root, np.clip(read(root, "NM") / 5.0, 0, 255).astype(np.uint8), "NM")
+
+
+def crus_drawn(root: Path) -> None:
+    """The mask of NM on the dark tissue before the substantia nigra, on both sides."""
+    nm, mask = read(root, "NM"), np.roll(read(root, "NM_mask"), 4, axis=1)
+    nm[mask > 0] = 900
+    write(root, nm, "NM")
+    write(root, mask, "NM_mask")
+
+
+def structure_drawn_outside(root: Path) -> None:
+    """The middle of both sides stays where it is, each side moves."""
+    mask = read(root, "NM_mask")
+    apart = np.zeros_like(mask)
+    apart[:12], apart[12:] = np.roll(mask[:12], -6, axis=0), np.roll(mask[12:], 6, axis=0)
+    write(root, np.roll(apart, 7, axis=1), "NM_mask")
+
+
+def a_vessel_drawn(root: Path) -> None:
+    nm = read(root, "NM")
+    nm[read(root, "NM_mask") > 0] = 2500
+    write(root, nm, "NM")
+
+
 # ---- geometry ----------------------------------------------------------------------------------
 
 
@@ -302,8 +387,8 @@ def singular_sform(root: Path) -> None:
     _with_header(root, "QSM", srow_x=[0, 0, 0, 0], sform_code=1)
 
 
-def oblique(root: Path) -> None:
-    angle = np.deg2rad(25)
+def oblique(root: Path, degrees: float = 40.0) -> None:
+    angle = np.deg2rad(degrees)
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     for name in NAMES:
@@ -340,6 +425,45 @@ def content_moved(root: Path) -> None:
     """The substantia nigra of NM 6.7 mm from that of QSM, under the same affine."""
     for name in ("NM", "NM_mask"):
         write(root, np.roll(read(root, name), 10, axis=1), name)
+
+
+def slab(root: Path, degrees: float = 20.0, away_mm: float = 0.0) -> None:
+    """NM as a slab of 0.5 x 0.5 x 1.5 mm on the substantia nigra, tilted as it is acquired."""
+    mask, image = read(root, "NM_mask"), read(root, "NM")
+    centre = nibabel.affines.apply_affine(AFFINE, np.argwhere(mask).mean(axis=0))
+    angle = np.deg2rad(degrees)
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    affine, shape = turn @ np.diag([-0.5, 0.5, 1.5, 1]), (28, 24, 10)
+    affine[:3, 3] = centre - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    way = np.linalg.inv(AFFINE) @ affine
+    at = nibabel.affines.apply_affine(way, np.stack(np.indices(shape), axis=-1))
+    at = np.clip(np.rint(at), 0, np.array(SHAPE) - 1).astype(int)
+    affine[1, 3] += away_mm
+    for name, array in (("NM", image), ("NM_mask", mask)):
+        write(root, array[tuple(np.moveaxis(at, -1, 0))], name, affine)
+
+
+def slab_away(root: Path) -> None:
+    slab(root, away_mm=12)
+
+
+def slab_elsewhere(root: Path) -> None:
+    slab(root, away_mm=300)
+
+
+def slab_at_the_edge(root: Path) -> None:
+    """Two millimetres of overlap."""
+    slab(root, degrees=0, away_mm=-10)
+
+
+def slab_upright(root: Path) -> None:
+    slab(root, degrees=40)
+
+
+def head_turned(root: Path) -> None:
+    """All files in a frame that is turned by 30 degrees about the upright axis."""
+    oblique(root, 30)
 
 
 # ---- masks -------------------------------------------------------------------------------------
@@ -413,6 +537,123 @@ def many_slices(root: Path) -> None:
     fine = AFFINE @ np.diag([1, 1, 1 / 18, 1])
     for name in ("QSM", "QSM_mask"):
         write(root, np.repeat(read(root, name), 18, axis=2), name, fine)
+
+
+def _scaled(root: Path, name: str, slope: float) -> None:
+    """A mask as nibabel saves its float values under a header of 8 bits."""
+    stored = np.rint(read(root, name) / slope).astype(np.uint8)
+    image = nibabel.Nifti1Image(stored, AFFINE)
+    image.header.set_slope_inter(slope, 0)
+    path(root, name).write_bytes(gzip.compress(image.to_bytes()))
+
+
+def scaled_mask(root: Path) -> None:
+    _scaled(root, "NM_mask", 2 / 255)
+    _scaled(root, "QSM_mask", 16 / 255)
+
+
+def scaled_mask_between_ids(root: Path) -> None:
+    """A scale factor that does not explain 0.5."""
+    mask = read(root, "NM_mask").astype(np.float32)
+    mask[mask == 2] = 1.5
+    image = nibabel.Nifti1Image(np.rint(mask / 0.01).astype(np.uint8), AFFINE)
+    image.header.set_slope_inter(0.01, 0)
+    path(root, "NM_mask").write_bytes(gzip.compress(image.to_bytes()))
+
+
+def one_label_for_both_sides(root: Path) -> None:
+    _relabel(root, {2: 1}, "NM_mask")
+
+
+def one_label_with_a_stray_voxel(root: Path) -> None:
+    one_label_for_both_sides(root)
+    mask = read(root, "NM_mask")
+    mask[6, 2, 5] = 1
+    write(root, mask, "NM_mask")
+
+
+def one_label_of_255(root: Path) -> None:
+    _relabel(root, {1: 255, 2: 255}, "NM_mask")
+
+
+def one_label_that_is_the_left(root: Path) -> None:
+    _relabel(root, {1: 2}, "NM_mask")
+
+
+def one_label_of_a_nucleus_in_qsm(root: Path) -> None:
+    _relabel(root, {12: 11}, "QSM_mask")
+
+
+def one_side_drawn(root: Path) -> None:
+    """A mask of one side is no mask of both."""
+    _relabel(root, {2: 0}, "NM_mask")
+
+
+def crus_and_nigra(root: Path) -> None:
+    """A table of its own: 1 is the crus of both sides, 2 the SN of both sides."""
+    mask = read(root, "NM_mask")
+    two = np.where(mask > 0, 2, 0).astype(np.uint8)
+    two[np.roll(mask, 4, axis=1) > 0] = 1
+    write(root, two, "NM_mask")
+
+
+def crus_and_nigra_with_a_table(root: Path) -> None:
+    crus_and_nigra(root)
+    (root / "nuclei.csv").write_text("image,nucleus,right,left\nnm,SN,2,2\n")
+
+
+def _other_table(root: Path, ids: dict[str, tuple[int, int]]) -> None:
+    mask = read(root, "QSM_mask")
+    other = np.zeros(mask.shape, np.int16)
+    for nucleus, pair in ids.items():
+        for ours, theirs in zip(CHALLENGE_IMAGES["qsm"].nuclei[nucleus], pair, strict=True):
+            other[mask == ours] = theirs
+    write(root, other, "QSM_mask")
+
+
+def freesurfers_table(root: Path) -> None:
+    _other_table(root, {"CN": (50, 11), "PUT": (51, 12), "GP": (52, 13), "TH": (49, 10)})
+
+
+def spms_table(root: Path) -> None:
+    _other_table(root, {"CN": (36, 37), "PUT": (57, 58), "GP": (55, 56), "TH": (59, 60)})
+
+
+def large_ids_with_a_table(root: Path) -> None:
+    """Ids above 255, mostly one for both sides, and a structure that the table leaves out.
+
+    The red nuclei touch in the tiny cohort, and are too narrow to be told for two.
+    """
+    ids = {name: (1000 + n, 1000 + n) for n, name in enumerate(CHALLENGE_IMAGES["qsm"].nuclei)}
+    ids["RN"] = (2000, 2001)
+    _other_table(root, ids)
+    mask = read(root, "QSM_mask")
+    mask[0, 0, 0] = 77
+    write(root, mask, "QSM_mask")
+    rows = [f"qsm,{name},{right},{left}\n" for name, (right, left) in ids.items()]
+    (root / "nuclei.csv").write_text("image,nucleus,right,left\n" + "".join(rows))
+
+
+def sides_in_another_order_with_a_table(root: Path) -> None:
+    sides_swapped(root)
+    rows = [
+        f"qsm,{n},{left},{right}\n" for n, (right, left) in CHALLENGE_IMAGES["qsm"].nuclei.items()
+    ]
+    (root / "nuclei.csv").write_text("image,nucleus,right,left\n" + "".join(rows))
+
+
+def table_of_another_nucleus(root: Path) -> None:
+    (root / "nuclei.csv").write_text("image,nucleus,right,left\nqsm,LC,1,2\n")
+
+
+def table_with_a_word(root: Path) -> None:
+    (root / "nuclei.csv").write_text("image,nucleus,right,left\nqsm,SN,eleven,12\n")
+
+
+def probabilities(root: Path) -> None:
+    rng = np.random.default_rng(3)
+    mask = read(root, "NM_mask")
+    write(root, np.where(mask > 0, rng.uniform(0, 1, SHAPE), 0).astype(np.float32), "NM_mask")
 
 
 # ---- places ------------------------------------------------------------------------------------

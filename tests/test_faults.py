@@ -1,8 +1,10 @@
 """Every row of ``faults.yaml``: what is typed, how it ends, what it prints."""
 
+import logging
 import re
 import shutil
 import sys
+from io import StringIO
 from pathlib import Path
 
 import faults_data
@@ -14,14 +16,20 @@ import yaml
 
 from mrn_components.app import cli
 from mrn_components.checks import examine_subject
+from mrn_components.checks.masks import REGIONS
 from mrn_components.data import load_subjects
+from mrn_components.data.dataset import ROIDataset
+from mrn_components.data.nuclei import drawn_by
+from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.images.volume import read_volume
+from mrn_components.regions.reading import ReadVolumesd
+from mrn_components.regions.transforms import ROICropd
 
 TESTS = Path(__file__).parent
 ROWS = yaml.safe_load((TESTS / "faults.yaml").read_text())
 COMMANDS = [row for row in ROWS if "command" in row]
 BUILDERS = {"I": faults_data, "T": faults_data, "R": faults_training, "S": faults_security}
-KINDS = {"I": 21, "T": 8, "R": 17, "S": 14, "C": 7}
+KINDS = {"I": 24, "T": 8, "R": 17, "S": 14, "C": 7}
 
 
 def rows_of(kinds):
@@ -43,6 +51,33 @@ def sound(tmp_path_factory):
     return make
 
 
+def crop(folder, nuclei=None):
+    """What training does with a subject before a network sees it, and prediction alike."""
+    _, rois = drawn_by(nuclei, CHALLENGE_IMAGES, REGIONS)
+    (subject,) = load_subjects(folder, require_labels=False)
+    log = StringIO()
+    handler = logging.StreamHandler(log)
+    logging.getLogger("mrn_components").addHandler(handler)
+    try:
+        ROIDataset(data=[subject], transform=[ReadVolumesd(rois=rois), ROICropd(rois=rois)])[0]
+        code, printed = 0, log.getvalue()
+    except RuntimeError as error:
+        code, printed = 2, str(error)
+    finally:
+        logging.getLogger("mrn_components").removeHandler(handler)
+    transforms = [step(rois=rois, missing="fallback") for step in (ReadVolumesd, ROICropd)]
+    prediction = ROIDataset(data=[subject], transform=transforms)
+    if code == 2:
+        with pytest.raises(RuntimeError, match=re.escape(printed)):
+            prediction[0]
+    else:
+        flags = prediction[0]["flags"]
+        assert {f for f in printed.splitlines() if f.startswith(subject["subject"] + " ")} <= {
+            *flags
+        }
+    return code, printed
+
+
 def run(command, monkeypatch, capsys):
     """Run a row's command in this process: its exit code and all that it printed."""
     program, *arguments = command.split()
@@ -53,6 +88,8 @@ def run(command, monkeypatch, capsys):
         except (ValueError, OSError) as error:
             return 2, str(error)
         return 0, ""
+    if program == "crop":
+        return crop(*arguments)
     monkeypatch.setattr(sys, "argv", ["mrn", *arguments, "--workers", "1"])
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # main replaces it
     code = 0

@@ -45,14 +45,19 @@ def make_mask(image: str) -> np.ndarray:
 
 
 def make_subject(folder: Path, label: int, seed: int) -> Path:
-    """Write a subject whose substantia nigra shows the diagnosis in both images."""
+    """Write a subject whose substantia nigra shows the diagnosis in both images.
+
+    Nuclei but the thalamus hold iron, and the neuromelanin stands out by a third to a half.
+    """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
-    for image, scale in (("nm", 1000.0), ("qsm", 100.0)):
+    for image, scale, around, shown in (("nm", 1000.0, 1.0, 0.3), ("qsm", 100.0, 0.0, 0.5)):
+        ids = CHALLENGE_IMAGES[image].nuclei
         mask = make_mask(image)
-        nigra = np.isin(mask, CHALLENGE_IMAGES[image].nuclei["SN"])
+        bright = (mask > 0) & ~np.isin(mask, ids.get("TH", ()))
+        nigra = np.isin(mask, ids["SN"])
         volume = scale * (
-            0.2 * rng.random(SHAPE) + 0.5 * (mask > 0) + (0.5 if label else 0) * nigra
+            around + 0.2 * rng.random(SHAPE) + shown * bright + (shown if label else 0) * nigra
         )
         write_nifti(folder / f"{image.upper()}.nii.gz", volume.astype(np.float32))
         write_nifti(folder / f"{image.upper()}_mask.nii.gz", mask)

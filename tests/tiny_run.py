@@ -11,6 +11,7 @@ from monai.bundle import ConfigParser
 CONFIGS = Path(__file__).parent.parent / "bundles" / "mrn" / "configs"
 TINY = {
     "image_size": 28,
+    "implausible": "flag",  # masks of a network with random weights
     "num_workers": 0,
     "precision": "fp32",
     "network_def#res#encoder": {

@@ -1,12 +1,22 @@
 """``mrn biomarkers``: measure the nuclei of every subject in a folder."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from mrn_components.app.check import parts_of
 from mrn_components.biomarkers import measure_nuclei, write_biomarkers
+from mrn_components.data import Subject
 from mrn_components.data.layouts import Need, find_subjects
+from mrn_components.data.nuclei import drawn_by
 from mrn_components.data.tables import files_of
-from mrn_components.images.volume import read_volume
+from mrn_components.images.finding import FaultyFileError, Finding
+from mrn_components.images.image import Image
+from mrn_components.images.masks import check_mask
+from mrn_components.images.volume import Volume
+from mrn_components.regions.drawn import read_file
+from mrn_components.regions.plausible import plausible_findings
+from mrn_components.regions.reference import take_out_references
 from mrn_components.system.errors import FailedSubjectsError
 
 
@@ -16,6 +26,7 @@ def measure_subjects(
     *,
     masks: str | Path | None = None,
     bundle: str | None = None,
+    nuclei: str | Path | None = None,
 ) -> Path:
     """Measure each nucleus without a network: volume, iron, neuromelanin (research use only).
 
@@ -30,16 +41,17 @@ def measure_subjects(
         output: folder of the results.
         masks: folder of the masks, where they do not lie beside the images.
         bundle: measure the images of this bundle's regions instead of the challenge's two.
+        nuclei: csv of the ids in the masks, ``image,nucleus,right,left``, if they are not usual.
 
     Returns:
         The path of ``biomarkers.csv``.
 
     Raises:
-        ValueError: for a faulty datalist, or if no subject has a mask.
+        ValueError: for a faulty datalist or table of nuclei, or if no subject has a mask.
         FailedSubjectsError: at the end, if subjects failed; names them and the reasons.
     """
     need = Need(images="given", masks="some", labels="none")
-    images, _, _ = parts_of(bundle)
+    images, _ = drawn_by(nuclei, parts_of(bundle)[0], {})
     found = find_subjects(input, images, need=need, masks=masks)
     found.require_some()
     found.refuse_output(output)
@@ -49,8 +61,7 @@ def measure_subjects(
         try:
             if name in found.problems:
                 raise ValueError(found.problems[name])
-            volumes = {key: read_volume(path) for key, path in files_of(subject).items()}
-            measured[name] = measure_nuclei(volumes, images)
+            measured[name] = measure_nuclei(_read(subject, images), images)
         except (ValueError, OSError) as error:
             errors[name] = str(error)
     table = write_biomarkers(output, measured, errors, images)
@@ -61,3 +72,21 @@ def measure_subjects(
             f"{table}.\n{lines}"
         )
     return table
+
+
+def _read(subject: Subject, images: Mapping[str, Image]) -> dict[str, Volume]:
+    """Read a subject's volumes, refuse values that no brain has, and print what is doubtful."""
+    volumes: dict[str, Volume] = {}
+    findings: list[Finding] = []
+    for key, path in files_of(subject).items():
+        volumes[key], noted = read_file(key, path, images)
+        findings += noted
+    for name, image in images.items():
+        if image.mask_name in volumes:
+            check_mask(volumes[image.mask_name], image, volumes.get(name))
+    volumes, _ = take_out_references(volumes, images)
+    for found in (*findings, *plausible_findings(volumes, images)):
+        if found.severity == "error":
+            raise FaultyFileError(found)
+        print(replace(found, subject=subject["subject"]))
+    return volumes

@@ -13,10 +13,12 @@ from mrn_components.app.records import mask_file, read_record
 from mrn_components.app.segment import save_mask
 from mrn_components.data import Subject
 from mrn_components.data.layouts import Need, find_subjects
+from mrn_components.data.nuclei import drawn_by
 from mrn_components.data.target import Target, read_target
 from mrn_components.images.finding import FaultyFileError
-from mrn_components.images.image import CHALLENGE_IMAGES
+from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.images.volume import Volume, read_volume
+from mrn_components.regions.drawn import read_file
 from mrn_components.system.errors import FailedSubjectsError
 from mrn_components.system.files import write_text
 
@@ -38,6 +40,7 @@ def challenge(
     outputs: str | Path,
     *,
     masks: str | Path | None = None,
+    nuclei: str | Path | None = None,
     format: Format = "docker",  # noqa: A002  the organisers speak of submission formats
     bundle: str = "bundles/mrn",
     segmentation: str = "bundles/segmentation",
@@ -59,6 +62,7 @@ def challenge(
         inputs: folder of ``ID/{NM,QSM}.nii.gz``, or what else ``mrn predict`` takes; only read.
         outputs: folder of the answers, and of nothing else.
         masks: folder of the masks, where they do not lie beside the images.
+        nuclei: csv of the ids in given masks, ``image,nucleus,right,left``, if they are not usual.
         format: docker (PD_pred.txt), email (label_predict.csv) or baseline (pred.csv).
         bundle: folder of a bundle with weights, or of a training run.
         segmentation: folder of the bundle that makes the masks.
@@ -77,7 +81,9 @@ def challenge(
     found = find_subjects(inputs, need=need, masks=masks)
     found.refuse_output(outputs)
     outputs = Path(outputs)
-    given = {"bundle": bundle, "segmentation": segmentation, "masks": masks, **overrides}
+    images, _ = drawn_by(nuclei, CHALLENGE_IMAGES, {})
+    given: dict[str, Any] = {"bundle": bundle, "segmentation": segmentation}
+    given |= {"masks": masks, "nuclei": nuclei, **overrides}
     with tempfile.TemporaryDirectory() as scratch:
         with suppress(FailedSubjectsError):  # their records say why, and they are told below
             predict(inputs, scratch, abstain=False, **given)
@@ -93,7 +99,7 @@ def challenge(
             )
             for subject in found.subjects
         }
-        _write(format, outputs, Path(scratch), answers)
+        _write(format, outputs, Path(scratch), answers, images)
     problems = [f"  {name}: {a.problem}" for name, a in answers.items() if a.problem is not None]
     if problems:
         raise FailedSubjectsError(
@@ -113,12 +119,18 @@ def _answer(scratch: Path, subject: Subject, target: Target, problem: str | None
     return _Answer(subject, record["class"], None)
 
 
-def _write(kind: Format, outputs: Path, scratch: Path, answers: Mapping[str, _Answer]) -> None:
+def _write(
+    kind: Format,
+    outputs: Path,
+    scratch: Path,
+    answers: Mapping[str, _Answer],
+    images: Mapping[str, Image],
+) -> None:
     """Write the organisers' files."""
     folder = outputs / "outputs" if kind == "email" else outputs
     for name, answer in answers.items():
         suffix = "mask" if kind == "baseline" else "pred"
-        _write_masks(answer.subject, folder / name, scratch, suffix)
+        _write_masks(answer.subject, folder / name, scratch, suffix, images)
         if kind == "docker":
             write_text(folder / name / "PD_pred.txt", str(answer.label))
     rows = [f"{name},{answer.label}" for name, answer in answers.items()]
@@ -128,13 +140,16 @@ def _write(kind: Format, outputs: Path, scratch: Path, answers: Mapping[str, _An
         write_text(outputs / "pred.csv", "\n".join(rows))
 
 
-def _write_masks(subject: Subject, output: Path, scratch: Path, suffix: str) -> None:
+def _write_masks(
+    subject: Subject, output: Path, scratch: Path, suffix: str, images: Mapping[str, Image]
+) -> None:
     """Write the masks of a case: those that were made or given; background without any."""
-    for image in CHALLENGE_IMAGES.values():
+    for image in images.values():
         path = output / f"{image.file}_{suffix}.nii.gz"
         made = mask_file(scratch, subject["subject"], image)
-        mask = _read(made if made.is_file() else subject.get(image.mask_name))
-        like = _read(subject.get(image.name)) or mask
+        mask = _read(subject, image.mask_name, images)
+        mask = read_volume(made) if made.is_file() else mask
+        like = _read(subject, image.name, images) or mask
         if like is None or image.name not in subject:
             path.unlink(missing_ok=True)  # of an earlier run
         else:
@@ -142,9 +157,9 @@ def _write_masks(subject: Subject, output: Path, scratch: Path, suffix: str) -> 
             save_mask(path, voxels.astype(np.uint8), like)
 
 
-def _read(path: str | Path | None) -> Volume | None:
-    """Read a file; None if it is not there or damaged."""
+def _read(subject: Subject, key: str, images: Mapping[str, Image]) -> Volume | None:
+    """Read a file of a case; None if it is not there or damaged."""
     try:
-        return None if path is None else read_volume(path)
+        return read_file(key, subject[key], images)[0] if key in subject else None
     except FaultyFileError:
         return None

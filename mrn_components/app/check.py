@@ -23,6 +23,7 @@ from mrn_components.checks.cohort import (
 )
 from mrn_components.checks.masks import REGIONS
 from mrn_components.data.layouts import Found, Need, find_subjects
+from mrn_components.data.nuclei import drawn_by
 from mrn_components.data.subjects import needed_images
 from mrn_components.data.target import HC_PD, Classes, Target
 from mrn_components.images.finding import Finding, finding
@@ -96,6 +97,7 @@ def check(
     labels: str | Path | None = None,
     masks: str | Path | None = None,
     bundle: str | None = None,
+    nuclei: str | Path | None = None,
     json: str | Path | None = None,
     workers: int | None = None,
 ) -> Report:
@@ -109,16 +111,19 @@ def check(
         labels: csv or JSON datalist of the diagnoses, as typed or relative to ``data``.
         masks: folder of the masks, where they do not lie beside the images.
         bundle: check this bundle's images and labels instead of the challenge's.
+        nuclei: csv of the ids in the masks, ``image,nucleus,right,left``, if they are not usual.
         json: file for the report, for machines.
         workers: processes; None for one a CPU where there are enough subjects.
 
     Raises:
-        FileNotFoundError: if there is no such data set, or it names no subject.
+        FileNotFoundError: if there is no such data set or table, or the data set has no subject.
+        ValueError: for a faulty table of nuclei.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be >= 1 or None for one a CPU, got {workers}.")
     need = Need(masks="alike", labels="given")
     images, rois, target = parts_of(bundle)
+    images, rois = drawn_by(nuclei, images, rois)
     found = find_subjects(data, images, need=need, labels=labels, masks=masks, target=target)
     examinations = _examine(found.subjects, images, rois, workers)
     labelled = [subject for subject in found.subjects if "label" in subject]

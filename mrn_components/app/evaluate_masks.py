@@ -13,10 +13,10 @@ from mrn_components.data import Subject
 from mrn_components.data.layouts import Need, find_subjects
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.images.masks import check_mask
-from mrn_components.images.volume import read_volume
 from mrn_components.metrics import CONFIDENCE, NUM_RESAMPLES, Metric
 from mrn_components.metrics.intervals import bootstrap_interval, undefined_interval
 from mrn_components.metrics.segmentation import score_masks
+from mrn_components.regions.drawn import read_file
 from mrn_components.system.files import csv_text, write_json, write_text
 from mrn_components.system.texts import fill_template
 
@@ -93,7 +93,10 @@ def _score(made: Subject, truth: Subject, image: Image) -> list[Row]:
     """Compare the masks of an image of a subject, nucleus by nucleus and side by side."""
     key = {"subject": truth["subject"], "image": image.name}
     try:
-        ours, theirs = (read_volume(of[image.mask_name]).canonical for of in (made, truth))
+        ours, theirs = (
+            read_file(image.mask_name, of[image.mask_name], CHALLENGE_IMAGES)[0].canonical
+            for of in (made, truth)
+        )
         check_mask(theirs, image)
         check_mask(ours, image, theirs)
     except ValueError as error:

@@ -27,6 +27,7 @@ def empty_record(subject: str, target: Target = HC_PD) -> Record:
         **unpredicted(target),
         "trained_on": 0,
         "mask_source": {},
+        "reference_shift": {},
         "missing_rois": [],
         "estimated": {},
         "flags": [],

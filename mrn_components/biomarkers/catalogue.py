@@ -10,10 +10,9 @@ from typing import Any, Literal
 import yaml
 
 from mrn_components.images.image import CHALLENGE_IMAGES, SIDES, Image
+from mrn_components.regions.surroundings import REFERENCE_CONE_DEGREES, REFERENCE_MM
 
 NIGROSOME_BELOW_PPB = 70.0  # Kim 2018
-REFERENCE_MM = (2.0, 6.0)  # nearest and farthest tissue of the NM reference from the SN
-REFERENCE_CONE_DEGREES = 30.0  # about the anterolateral direction
 
 Kind = Literal["volume", "mean", "p95", "nigrosome", "contrast", "asymmetry"]
 

@@ -7,21 +7,14 @@ from functools import cached_property
 import numpy as np
 from scipy import ndimage
 
-from mrn_components.biomarkers.catalogue import (
-    NIGROSOME_BELOW_PPB,
-    REFERENCE_CONE_DEGREES,
-    REFERENCE_MM,
-    Kind,
-    biomarkers_of,
-)
+from mrn_components.biomarkers.catalogue import NIGROSOME_BELOW_PPB, Kind, biomarkers_of
 from mrn_components.images.boxes import nonzero_box
 from mrn_components.images.image import CHALLENGE_IMAGES, SIDES, Image
 from mrn_components.images.masks import check_mask
 from mrn_components.images.volume import Volume
+from mrn_components.regions.surroundings import contrast_ratio
 
 Measured = dict[str, float | None]
-
-_MIN_REFERENCE_MM3 = 20.0  # a circle of 4 mm on one slice, the smallest that readers draw
 
 
 def measure_nuclei(
@@ -100,11 +93,8 @@ class _Nucleus:
 
     def _contrast(self) -> float | None:
         assert self.volume is not None
-        around = _finite(self.volume.values(_reference(self)))
-        if around.size * self.mask.voxel_mm3 < _MIN_REFERENCE_MM3 or np.median(around) <= 0:
-            return None
-        reference = float(np.median(around))
-        return (float(self.values.mean()) - reference) / reference
+        nigra = np.argwhere(self.inside) + [axis.start for axis in self.box]
+        return contrast_ratio(self.volume, self.mask, nigra, side=self.side, others=self.others)
 
 
 def _nuclei(
@@ -140,45 +130,6 @@ def _asymmetry(values: Measured, measure: str) -> float | None:
     if right is None or left is None or min(right, left) <= 0:
         return None
     return 2 * (right - left) / (right + left)
-
-
-def _reference(nucleus: _Nucleus) -> tuple[np.ndarray, ...]:
-    """Voxels that stand for the crus cerebri: in front and outward of the SN of one side.
-
-    No mask ids the crus. It borders the SN on its anterolateral face, so the reference is the
-    tissue within a distance of the SN in a cone about that direction, without any labelled
-    nucleus. The other directions hold the red nucleus, the ventral tegmental area, which has
-    neuromelanin too, and the interpeduncular cistern.
-    """
-    near, far = REFERENCE_MM
-    mask, number = nucleus.mask, nucleus.number
-    nigra = np.argwhere(nucleus.inside) + [axis.start for axis in nucleus.box]
-    reach = np.ceil(far / mask.spacing_mm).astype(int) + 1
-    start = np.maximum(nigra.min(0) - reach, 0)
-    box = tuple(slice(a, b) for a, b in zip(start, nigra.max(0) + reach + 1, strict=True))
-    ids = mask.ids[box]
-    distance, nearest = ndimage.distance_transform_edt(
-        ids != number, sampling=mask.spacing_mm, return_indices=True
-    )
-    shell = np.argwhere((distance >= near) & (distance <= far) & (ids == 0))
-    offset = (shell - nearest[(slice(None), *shell.T)].T) @ mask.affine[:3, :3].T  # mm, RAS+
-    outward = 1 if nucleus.side == "right" else -1
-    direction = np.array([outward, 1, 0]) / np.sqrt(2)
-    cosine = offset @ direction / np.linalg.norm(offset, axis=1)
-    voxels = shell[cosine >= np.cos(np.deg2rad(REFERENCE_CONE_DEGREES))] + start
-    for other in nucleus.others:
-        voxels = voxels[~_labelled(voxels, mask.affine, other)]
-    return tuple(voxels.T)
-
-
-def _labelled(voxels: np.ndarray, affine: np.ndarray, mask: Volume) -> np.ndarray:
-    """Whether the centres of voxels of another grid lie in a labelled voxel of ``mask``."""
-    to_mask = np.linalg.inv(mask.affine) @ affine
-    other = np.rint(voxels @ to_mask[:3, :3].T + to_mask[:3, 3]).astype(int)
-    inside = ((other >= 0) & (other < mask.ids.shape)).all(1)
-    found = np.zeros(len(voxels), bool)
-    found[inside] = mask.ids[tuple(other[inside].T)] > 0
-    return found
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

@@ -9,11 +9,11 @@ from nibabel.affines import obliquity, voxel_sizes
 
 from mrn_components.images.finding import Finding, finding
 from mrn_components.images.image import Image
-from mrn_components.images.masks import MAX_SHIFT_MM, corner_shift_mm
+from mrn_components.images.masks import corner_shift_mm
 from mrn_components.images.volume import Header, Volume
 
 _MAX_FORMS_MM, _MAX_FORMS_DEGREES = 1.0, 1.0  # between sform and qform
-_MAX_OBLIQUE_DEGREES = 15.0
+_MAX_OBLIQUE_DEGREES = 35.0  # slabs on the SN tilt by 20 to 30
 _SPACING_MM = (0.1, 10.0)
 _SAMPLE = 500_000  # voxels that a percentile is taken of
 _MAX_NEGATIVE = 0.05  # share of a magnitude image's voxels; a map of both signs has more
@@ -32,14 +32,6 @@ def header_findings(path: Path, header: Header, *, strict: bool) -> Iterator[Fin
         if qform is not None and sform is not None:
             yield from _compare_forms(path, header, qform, sform)
         yield from _axes_findings(path, header.get_best_affine())
-
-
-def pair_findings(first: Volume, second: Volume, title: str) -> Iterator[Finding]:
-    """Report two images on different grids, which is allowed: each ROI has an image of its own."""
-    shift_mm = corner_shift_mm(first.shape, first.affine, second.affine)
-    if first.shape != second.shape or not shift_mm <= MAX_SHIFT_MM:
-        away = f"corners up to {shift_mm:.2f} mm from those of {title} with {second.shape}"
-        yield finding("grids-differ", first.path, f"{first.shape} voxels, {away}")
 
 
 def _compare_forms(
@@ -102,7 +94,7 @@ def unit_findings(
     """Check an image's range against what is known of its quantity (I9).
 
     It may be another of the subject's ``images``. A map of both signs must have negative values
-    too, if ``deep``.
+    too, if ``deep``: for one whose nuclei are known to be plausible that says nothing.
     """
     facts = image.facts
     values = volume.voxels.ravel()[:: max(volume.voxels.size // _SAMPLE, 1)]
@@ -122,7 +114,8 @@ def unit_findings(
     elif deep and facts.magnitude is False and negative < _MAX_NEGATIVE:
         found = f"{share}, as a magnitude image has"
         expected = f"a {facts.title}, which lies about 0"
-        yield finding("modality", volume.path, found, expected=expected, images=titles)
+        fix = f"Look whether {titles} were swapped, or a constant was added to it"
+        yield finding("modality", volume.path, found, expected=expected, fix=fix)
 
 
 def _unit_fault(values: np.ndarray, image: Image) -> dict[str, str] | None:

@@ -1,16 +1,12 @@
 """Masks of the nuclei: whether they lie where anatomy has them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
-from nibabel.affines import apply_affine
 
-from mrn_components.images.boxes import Box, enclosing_box, label_boxes, nonzero_box
 from mrn_components.images.finding import Finding, finding
-from mrn_components.images.image import CHALLENGE_IMAGES, Image
-from mrn_components.images.volume import Volume
+from mrn_components.images.image import CHALLENGE_IMAGES
+from mrn_components.regions.nuclei import Nuclei
 from mrn_components.regions.roi import ROI
 
 # The paper's regions (section 3.3), as the bundles have them.
@@ -22,51 +18,6 @@ REGIONS = {
 }
 _MAX_STRAY_MM = 5.0
 _MIN_SLICES, _MAX_SLICES = 3, 64
-_MAX_SN_SHIFT_MM = 5.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Nuclei:
-    """The nuclei of a mask whose values are ids of an image's nuclei."""
-
-    mask: Volume
-    image: Image
-
-    @cached_property
-    def boxes(self) -> dict[int, Box]:
-        """Box of each id's largest component."""
-        return label_boxes(self.mask.ids)
-
-    @cached_property
-    def places(self) -> dict[int, np.ndarray]:
-        """Voxels (N, 3) of each id."""
-        region = nonzero_box(self.mask.ids)
-        inside = self.mask.ids[region]
-        start = [axis.start for axis in region]
-        return {number: np.argwhere(inside == number) + start for number in self.boxes}
-
-    def has(self, nucleus: str) -> bool:
-        """Whether the mask has a nucleus on both sides."""
-        return all(number in self.boxes for number in self.image.nuclei.get(nucleus, (0,)))
-
-    def where(self, *nuclei: str) -> np.ndarray:
-        """Voxels (N, 3) of some nuclei, of both sides."""
-        numbers = [number for name in nuclei for number in self.image.nuclei.get(name, ())]
-        found = [self.places[number] for number in numbers if number in self.places]
-        return np.concatenate([np.empty((0, 3), int), *found])
-
-    def centre_mm(self, *numbers: int) -> np.ndarray:
-        """Mean position of some ids, which are there, in mm right, anterior, superior."""
-        voxels = np.concatenate([self.places[number] for number in numbers])
-        return apply_affine(self.mask.affine, voxels.mean(axis=0))
-
-    def box(self, roi: ROI, margin: bool = True) -> Box | None:
-        """The box that an ROI crops; None without any of its nuclei."""
-        found = [self.boxes[number] for number in roi.ids if number in self.boxes]
-        if not found:
-            return None
-        wide = roi.margin_voxels(self.mask.spacing_mm.tolist()) if margin else (0, 0, 0)
-        return enclosing_box(found, wide)
 
 
 def nuclei_findings(nuclei: Nuclei, rois: Mapping[str, ROI], *, strict: bool) -> Iterator[Finding]:
@@ -81,28 +32,6 @@ def nuclei_findings(nuclei: Nuclei, rois: Mapping[str, ROI], *, strict: bool) ->
     yield from _slices(nuclei, rois)
     yield from _sides(nuclei)
     yield from _order(nuclei)
-
-
-def nigra_findings(first: Nuclei, second: Nuclei) -> Iterator[Finding]:
-    """Check that two images show the substantia nigra in one place (I14)."""
-    if first.has("SN") and second.has("SN"):
-        one, other = (nuclei.centre_mm(*nuclei.image.nuclei["SN"]) for nuclei in (first, second))
-        shift_mm = float(np.linalg.norm(one - other))
-        if shift_mm > _MAX_SN_SHIFT_MM:
-            found = f"the substantia nigra {shift_mm:.1f} mm from that in {second.mask.path.name}"
-            titles = f"{first.image.title} and {second.image.title}"
-            yield finding("nigra-shift", first.mask.path, found, mm=_MAX_SN_SHIFT_MM, images=titles)
-
-
-def sign_findings(volume: Volume, nuclei: Nuclei) -> Iterator[Finding]:
-    """Check that nuclei full of iron are paramagnetic in a susceptibility map (I9)."""
-    facts = nuclei.image.facts
-    inside = volume.voxels[tuple(nuclei.where(*facts.positive).T)]
-    inside = inside[np.isfinite(inside)]
-    if inside.size and inside.mean() < 0:
-        unit = nuclei.image.unit or facts.unit
-        found = f"a mean of {inside.mean():.0f} {unit} in {', '.join(facts.positive)}"
-        yield finding("qsm-sign", volume.path, found, image=nuclei.image.title)
 
 
 def _missing(nuclei: Nuclei, rois: Mapping[str, ROI], strict: bool) -> Iterator[Finding]:

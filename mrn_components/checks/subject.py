@@ -9,24 +9,18 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from mrn_components.checks.images import (
-    header_findings,
-    pair_findings,
-    unit_findings,
-    voxel_findings,
-)
-from mrn_components.checks.masks import (
-    REGIONS,
-    Nuclei,
-    nigra_findings,
-    nuclei_findings,
-    sign_findings,
-)
+from mrn_components.checks.images import header_findings, unit_findings, voxel_findings
+from mrn_components.checks.masks import REGIONS, nuclei_findings
 from mrn_components.images.boxes import Box
 from mrn_components.images.finding import FaultyFileError, Finding, finding
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.images.masks import grid_findings, value_findings
-from mrn_components.images.volume import Header, Volume, read_header, read_volume
+from mrn_components.images.overlap import overlap_findings
+from mrn_components.images.volume import Header, Volume, read_header
+from mrn_components.regions.drawn import read_file
+from mrn_components.regions.nuclei import Nuclei
+from mrn_components.regions.plausible import plausible_findings
+from mrn_components.regions.reference import take_out_references
 from mrn_components.regions.roi import ROI
 
 
@@ -72,11 +66,12 @@ def examine_subject(
     Always: headers, size, checksum, non-finite and constant images, units, and whether a mask is on
     its image's grid. What training needs and prediction can do without (an orientation, a whole
     ROI) is an error for a subject with a label and a warning for one without. If ``deep``: also
-    mask values, nuclei and what the images show in them. Files of keys (nm, qsm, mask_nm, mask_qsm)
-    that the subject does not name are passed over.
+    what ``ReadVolumesd`` finds before a network looks, such as mask values, and all of the nuclei.
+    Files of keys (nm, qsm, mask_nm, mask_qsm) that the subject does not name are passed over.
     """
     checks = _Checks(images=images, rois=rois, strict="label" in subject, deep=deep)
-    findings = [*checks.files(subject), *checks.masks(), *checks.images_alone(), *checks.pairs()]
+    findings = [*checks.files(subject), *checks.masks(), *checks.grids()]
+    findings += [*checks.values(), *checks.images_alone(), *checks.pairs()]
     examination = Examination(
         subject=subject["subject"],
         findings=[replace(each, subject=subject["subject"]) for each in findings],
@@ -109,17 +104,19 @@ class _Checks:
     deep: bool
     volumes: dict[str, Volume] = field(default_factory=dict)  # what could be read, by key
     nuclei: dict[str, Nuclei] = field(default_factory=dict)  # of sound masks, by image
+    plausible: set[str] = field(default_factory=set)  # paths of images whose nuclei say so
 
     def files(self, subject: Mapping[str, Any]) -> Iterator[Finding]:
         """Read the files."""
         for key in _keys(self.images):
             if key in subject:
                 try:
-                    volume = read_volume(subject[key])
+                    volume, found = read_file(key, subject[key], self.images)
                 except FaultyFileError as fault:
                     yield fault.finding
                     continue
                 yield from header_findings(volume.path, volume.header, strict=self.strict)
+                yield from found
                 self.volumes[key] = volume
 
     def masks(self) -> Iterator[Finding]:
@@ -134,19 +131,41 @@ class _Checks:
         for nuclei in self.nuclei.values() if self.deep else ():
             yield from nuclei_findings(nuclei, self.rois, strict=self.strict)
 
+    def grids(self) -> Iterator[Finding]:
+        """Check that masks lie on the grids of their images; others tell nothing of these."""
+        for name, image in self.images.items():
+            if name in self.volumes and image.mask_name in self.volumes:
+                faults = list(grid_findings(self.volumes[name], self.volumes[image.mask_name]))
+                yield from faults
+                if faults:
+                    self.nuclei.pop(name, None)
+
+    def values(self) -> Iterator[Finding]:
+        """Judge what the images show in the nuclei, without their reference's shift."""
+        if not self.deep:
+            return
+        try:
+            sound = {self.images[n].mask_name: nuclei.mask for n, nuclei in self.nuclei.items()}
+            given = {n: self.volumes[n] for n in self.images if n in self.volumes}
+            shifted, _ = take_out_references(given | sound, self.images)
+        except FaultyFileError as fault:
+            yield fault.finding
+            return
+        self.volumes.update({name: shifted[name] for name in given})
+        findings = list(plausible_findings(shifted, self.images))
+        wrong = {found.file for found in findings if found.severity == "error"}
+        judged = {str(self.volumes[name].path) for name in self.nuclei if name in given}
+        self.plausible.update(judged - wrong)
+        yield from findings
+
     def images_alone(self) -> Iterator[Finding]:
-        """Check each image's voxels, alone and with its mask."""
+        """Check each image's voxels, alone and in its regions."""
         for name, image in self.images.items():
             if name in self.volumes:
-                volume, nuclei = self.volumes[name], self.nuclei.get(name)
-                if image.mask_name in self.volumes:
-                    faults = list(grid_findings(volume, self.volumes[image.mask_name]))
-                    yield from faults
-                    nuclei = None if faults else nuclei
-                yield from voxel_findings(volume, self._regions(nuclei))
-                yield from unit_findings(volume, image, self.images, deep=self.deep)
-                if self.deep and nuclei is not None:
-                    yield from sign_findings(volume, nuclei)
+                volume = self.volumes[name]
+                yield from voxel_findings(volume, self._regions(self.nuclei.get(name)))
+                deep = self.deep and str(volume.path) not in self.plausible
+                yield from unit_findings(volume, image, self.images, deep=deep)
 
     def _regions(self, nuclei: Nuclei | None) -> dict[str, tuple[slice, ...]]:
         """The part of the volume that each ROI crops, where a mask tells."""
@@ -161,11 +180,9 @@ class _Checks:
         there = [image for name, image in self.images.items() if name in self.volumes]
         for one, other in combinations(there, 2):
             first, second = self.volumes[one.name], self.volumes[other.name]
-            yield from pair_findings(first, second, other.title)
+            yield from overlap_findings(first, second, other.title) if self.deep else ()
             if first.sha256 == second.sha256:
                 yield finding("same-image", second.path, f"the same bytes as {first.path.name}")
-        for pair in combinations(self.nuclei.values(), 2):
-            yield from nigra_findings(*pair) if self.deep else ()
 
 
 def _fields(image: str, header: Header) -> Iterator[tuple[str, float | str]]:

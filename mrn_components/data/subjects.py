@@ -98,6 +98,8 @@ def needed_images(rois: Mapping[str, ROI] | None) -> dict[str, Image]:
         return dict(CHALLENGE_IMAGES)
     keys = volume_keys(rois)
     return {
-        name: image if image.mask_name in keys else replace(image, mask=None, nuclei={})
+        name: image
+        if image.mask_name in keys
+        else replace(image, mask=None, nuclei={}, drawn_as={})
         for name, image in images_of(rois).items()
     }

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +27,15 @@ class Image:
         name: key in data and datalists; "" takes ``file`` in lower case.
         mask: stem of the file of its mask; None for an image without one, whose regions are whole.
         nuclei: ids in the mask, ``{"SN": [1, 2]}``: of the patient's right, then left side.
+        drawn_as: ids in the files of the mask, where these are of another table: ``{"SN": [12,
+            13]}``, or one id of both sides, ``{"SN": 5}``. They become those of ``nuclei`` when the
+            mask is read, and all else background.
         quantity: what it shows: neuromelanin, susceptibility, or any other word, which has the
             general checks, scaling and measurements.
         unit: of its voxels, for columns and messages; "" for arbitrary units.
+        reference: what is taken out of the values of a susceptibility, which is known up to a
+            constant: "none"; "mean", so that the voxels that are not 0 have the usual mean; or a
+            nucleus with little iron, such as TH, so that it has its usual mean.
         window: values that become 0 and 1 for the network, black and white on pages; None takes
             each volume's own ``percentiles``.
         percentiles: lower and upper percentile of a volume, without a window.
@@ -39,16 +46,19 @@ class Image:
 
     Raises:
         ValueError: for a name or stem that cannot be one, nuclei without a mask or with ids that
-            are no two distinct numbers from 1 to 255, a window or percentiles that are no range, or
-            two windows.
+            are no two distinct numbers from 1 to 255, another table of nuclei that it does not
+            have, a reference that is none, a window or percentiles that are no range, or two
+            windows.
     """
 
     file: str
     name: str = ""
     mask: str | None = None
     nuclei: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    drawn_as: Mapping[str, Any] = field(default_factory=dict)  # {nucleus: (int, int) or int}
     quantity: str = ""
     unit: str = ""
+    reference: str = "none"
     window: tuple[float, float] | None = None
     percentiles: tuple[float, float] = (0.5, 99.5)
     relative_window: tuple[float, float] | None = None
@@ -71,6 +81,8 @@ class Image:
                 )
             set_(self, key, None if span is None else tuple(float(value) for value in span))
         set_(self, "nuclei", {nucleus: tuple(pair) for nucleus, pair in self.nuclei.items()})
+        set_(self, "drawn_as", self._checked_table())
+        self._check_reference()
         set_(self, "bids", tuple(self.bids))
 
     def _check_names(self) -> None:
@@ -99,6 +111,34 @@ class Image:
             raise ValueError(
                 f"image {self.name!r} names nuclei {list(self.nuclei)} and no mask that holds "
                 "them; add mask: STEM, the name of its file without .nii.gz."
+            )
+
+    def _checked_table(self) -> dict[str, tuple[int, int]]:
+        """Return the table of the files, with two ids each."""
+        table = {}
+        for nucleus, ids in self.drawn_as.items():
+            pair = (ids, ids) if isinstance(ids, int) else tuple(ids)
+            if len(pair) != 2 or not all(isinstance(i, int) and i >= 1 for i in pair):
+                raise ValueError(
+                    f"image {self.name!r}: drawn_as must have [right, left], or one id of both "
+                    f"sides, for each nucleus, all >= 1, got {nucleus}: {ids!r}."
+                )
+            table[nucleus] = pair
+        numbers = [number for pair in table.values() for number in set(pair)]
+        unknown = [nucleus for nucleus in table if nucleus not in self.nuclei]
+        if unknown or len(set(numbers)) < len(numbers):
+            raise ValueError(
+                f"image {self.name!r}: drawn_as must give some of {list(self.nuclei)} ids that no "
+                f"other has, got {unknown or dict(table)}."
+            )
+        return table
+
+    def _check_reference(self) -> None:
+        known = {name for name in self.facts.references if name == "mean" or name in self.nuclei}
+        if self.reference not in {"none", *known}:
+            raise ValueError(
+                f"image {self.name!r}: reference must be one of {sorted({'none', *known})}, got "
+                f"{self.reference!r}."
             )
 
     @property

@@ -1,14 +1,18 @@
 """Whether a mask fits: it lies on its image's grid, and its values are ids of nuclei."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
 
 import numpy as np
+import yaml
 
 from mrn_components.images.finding import FaultyFileError, Finding, finding
 from mrn_components.images.image import Image
 from mrn_components.images.volume import Volume
 
 MAX_SHIFT_MM = 0.1  # between the corners of an image and its mask
+_MANY = 20  # values of a map that has no ids
 
 
 def check_mask(mask: Volume, image: Image, volume: Volume | None = None) -> None:
@@ -20,13 +24,46 @@ def check_mask(mask: Volume, image: Image, volume: Volume | None = None) -> None
 
 def value_findings(mask: Volume, image: Image) -> Iterator[Finding]:
     """Check that a mask holds ids of its image's nuclei and nothing else."""
-    wrong = image.unknown_values(mask.mask_values.ravel(order="K"))
+    values = mask.mask_values.ravel(order="K")
+    wrong = image.unknown_values(values)
     if wrong:
         fractional = any(value != round(value) for value in wrong if np.isfinite(value))
         kind = "fractional-labels" if fractional else "unknown-labels"
         found = f"the values {', '.join(f'{value:.6g}' for value in wrong[:5])}"
         ids = {number: nucleus for number, (nucleus, _) in image.ids.items()}
-        yield finding(kind, mask.path, found, image=image.name, ids=ids)
+        fix = _probabilities(wrong) if fractional else _other_table(values, image)
+        yield finding(kind, mask.path, found, image=image.name, ids=ids, fix=fix)
+
+
+def _probabilities(wrong: Sequence[float]) -> str | None:
+    """What to do with a map of probabilities; None for other values."""
+    if len(wrong) >= _MANY and min(wrong) >= 0 and max(wrong) <= 1:
+        return "It is a map of probabilities: give each nucleus its id where its own is above 0.5"
+    return None
+
+
+def _other_table(values: np.ndarray, image: Image) -> str | None:
+    """How to say that a mask has the ids of a known table; None if it has those of none."""
+    found = set(np.unique(values[values != 0]).tolist())
+    tables = {
+        name: [(n, *pair) for n, pair in table.items() if n in image.nuclei and {*pair} <= found]
+        for name, table in _tables().items()
+    }
+    name, rows = max(tables.items(), key=lambda table: len(table[1]), default=("", []))
+    if len(rows) < 2:
+        return None
+    lines = "; ".join(f"{image.name},{nucleus},{right},{left}" for nucleus, right, left in rows)
+    lacking = [n for n in image.nuclei if n not in _tables()[name]]
+    without = f", which has no {', '.join(lacking)}" if lacking else ""
+    return (
+        f"They look like ids of {name}{without}: say so by --nuclei FILE, a csv with the header "
+        f"image,nucleus,right,left and the rows {lines}"
+    )
+
+
+@cache
+def _tables() -> dict[str, dict[str, tuple[int, int]]]:
+    return yaml.safe_load(Path(__file__).with_name("tables.yaml").read_text(encoding="utf-8"))
 
 
 def grid_findings(image: Volume, mask: Volume) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """What is known of the quantities that images show; one that has no row gets the general one."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,9 @@ class Quantity:
     unit: str = ""
     usual: str = ""  # what brains have, in ``unit``
     mistaken: tuple[str, int] = ("", 1)  # another unit of files, and how many ``unit`` one of it is
-    positive: tuple[str, ...] = ()  # nuclei whose mean is positive in every brain
+    # What values may be relative to, and what it usually is in ``unit``: "mean" of the voxels that
+    # are not 0, or a nucleus. Charts and whole brains of phantoms: docs/decisions.md.
+    references: Mapping[str, float] = field(default_factory=dict)
 
 
 GENERAL = Quantity(title="image")
@@ -37,6 +40,6 @@ QUANTITIES = {
         unit="ppb",
         usual="about 200 in a brain",
         mistaken=("ppm", 1000),
-        positive=("GP", "SN", "RN"),  # full of iron
+        references={"mean": 0.0, "TH": -10.0, "CSF": 19.0},
     ),
 }

@@ -50,6 +50,7 @@ class Volume:
     inter: float = 0.0
     header: Header = field(default_factory=nibabel.Nifti1Header)
     sha256: str = ""  # of the file's bytes
+    reference_shift: float | None = None  # what was taken out of its values; None: not asked yet
 
     def __fspath__(self) -> str:
         """Return the path, so that a volume can stand wherever a file is named."""

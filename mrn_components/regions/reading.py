@@ -1,19 +1,29 @@
 """From files to tensors: the volumes that the regions need, read once and checked."""
 
 import logging
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImaged, Transform
 
+from mrn_components.images.finding import FaultyFileError, Finding
+from mrn_components.images.image import Image
 from mrn_components.images.masks import check_mask
-from mrn_components.images.volume import Volume, read_volume
+from mrn_components.images.overlap import overlap_findings
+from mrn_components.images.volume import Volume
+from mrn_components.regions.drawn import mend_mask, read_file
 from mrn_components.regions.placement import Missing, ROIPlacer
+from mrn_components.regions.plausible import plausible_findings
+from mrn_components.regions.reference import take_out_references
 from mrn_components.regions.roi import ROI, images_of, volume_keys
+
+Implausible = Literal["error", "flag"]
 
 _logger = logging.getLogger(__name__)
 
@@ -22,20 +32,38 @@ class ReadVolumesd(Transform):
     """Read the images and masks that the regions need, and refuse what would give wrong crops.
 
     Each key becomes a tensor (1, X, Y, Z) in single precision with its affine, as MONAI's
-    ``LoadImaged`` gives it; keys of images that no region needs go. Non-finite voxels outside every
-    region, which QSM often has around the brain, become 0.
+    ``LoadImaged`` gives it, in the reference and the ids of its ``Image``; keys of images
+    that no region needs go. Non-finite voxels outside every region, which QSM often has around the
+    brain, become 0.
+
+    What the images show in the nuclei is judged (``regions.plausible``): what means nothing is
+    refused, such as a QSM of the opposite sign, and what a person must look at is logged.
 
     Args:
         rois: the regions of interest by name.
-        missing: "fallback" lets images and masks be absent, as ``ROICropd`` does.
+        missing: "fallback" lets images and masks be absent, as ``ROICropd`` does, and adds to the
+            data's ``flags`` what is logged.
+        implausible: what becomes of values in the nuclei that no brain has: "error" refuses them,
+            "flag" goes on with them and logs it.
 
     Raises:
         FaultyFileError: for a file that is no whole NIfTI volume, a mask on another grid than its
-            image (corners more than 0.1 mm apart), or mask values that are no ids.
+            image (corners more than 0.1 mm apart), mask values that are no ids, images that do not
+            overlap, and, with "error", values in the nuclei that no brain has.
         ValueError: for an image that is absent, or a non-finite voxel in a region.
     """
 
-    def __init__(self, *, rois: Mapping[str, ROI], missing: Missing = "error") -> None:
+    def __init__(
+        self,
+        *,
+        rois: Mapping[str, ROI],
+        missing: Missing = "error",
+        implausible: Implausible = "error",
+    ) -> None:
+        if implausible not in get_args(Implausible):
+            options = list(get_args(Implausible))
+            raise ValueError(f"implausible must be one of {options}, got {implausible!r}.")
+        self.implausible = implausible
         self.rois = dict(rois)
         self.images = images_of(rois)
         self.placer = ROIPlacer(rois=rois, missing=missing)
@@ -51,15 +79,40 @@ class ReadVolumesd(Transform):
                 "without them (--missing_nuclei fallback)."
             )
         d = {key: value for key, value in data.items() if key not in own}
-        volumes = {key: _as_volume(data[key]) for key in wanted if key in data}
+        volumes: dict[str, Volume] = {}
+        findings: list[Finding] = []
+        for key in wanted:
+            if key in data:
+                volumes[key], found = _as_volume(key, data[key], self.images)
+                findings += found
         for name, image in self.images.items():
             if image.mask_name in volumes:
                 check_mask(volumes[image.mask_name], image, volumes.get(name))
+        volumes, _ = take_out_references(volumes, self.images)
+        there = [image for name, image in self.images.items() if name in volumes]
+        for one, other in combinations(there, 2):
+            findings += overlap_findings(volumes[one.name], volumes[other.name], other.title)
+        implausible = list(plausible_findings(volumes, self.images))
+        if self.implausible == "flag":
+            implausible = [replace(found, severity="warning") for found in implausible]
+        findings += implausible
+        self._note(d, findings)
         d |= {key: _to_tensor(volume)[None] for key, volume in volumes.items()}
         for name in self.images:
             if name in d and not bool(torch.isfinite(d[name]).all()):
                 self._fill_outside(d, name)
         return d
+
+    def _note(self, d: dict[Hashable, Any], findings: Iterable[Finding]) -> None:
+        """Raise the first error, and note what a person must know."""
+        subject = str(d.get("subject", ""))
+        for found in findings:
+            text = str(replace(found, subject=subject))
+            if found.severity == "error":
+                raise FaultyFileError(found)
+            _logger.warning("%s", text)
+            if self.placer.missing == "fallback":
+                d["flags"] = [*d.get("flags", []), text]
 
     def _fill_outside(self, d: dict[Hashable, Any], image: str) -> None:
         """Set non-finite voxels of an image to 0, provided that none lies in a region."""
@@ -99,7 +152,7 @@ class LoadVolumed(LoadImaged):
         """Read; raise FaultyFileError for a file that is no whole NIfTI volume."""
         d = dict(data)
         for key in self.key_iterator(d):
-            tensor = _to_tensor(_as_volume(d[key]))
+            tensor = _to_tensor(_as_volume(str(key), d[key], {})[0])
             d[key] = tensor[None] if self.ensure_channel_first else tensor
         return d
 
@@ -107,12 +160,17 @@ class LoadVolumed(LoadImaged):
 CheckVolumesd = ReadVolumesd  # its name in runs from before it read, which had LoadImaged for that
 
 
-def _as_volume(source: Any) -> Volume:
-    if isinstance(source, MetaTensor):
-        path = Path(source.meta.get("filename_or_obj", "the volume"))
-        stored = source.numpy().squeeze(0)
-        return Volume(path=path, stored=stored, affine=source.affine.numpy())
-    return source if isinstance(source, Volume) else read_volume(source)
+def _as_volume(key: str, source: Any, images: Mapping[str, Image]) -> tuple[Volume, list[Finding]]:
+    """Return a volume of a file or of MONAI's tensor, and what a person must know of it."""
+    if not isinstance(source, MetaTensor):
+        return read_file(key, source, images)
+    path = Path(source.meta.get("filename_or_obj", "the volume"))
+    stored = source.numpy().squeeze(0)
+    volume = Volume(path=path, stored=stored, affine=source.affine.numpy())
+    for image in images.values():
+        if key == image.mask_name:
+            return mend_mask(volume, image)
+    return volume, []
 
 
 def _to_tensor(volume: Volume) -> MetaTensor:

@@ -106,9 +106,10 @@ def images_of(rois: Mapping[str, ROI]) -> dict[str, Image]:
 
 
 def volume_keys(rois: Mapping[str, ROI]) -> list[str]:
-    """Return the keys of the volumes that ROIs need: images, and masks that have their nuclei."""
+    """Return the keys of the volumes that ROIs need: images, and masks whose nuclei are used."""
     images = images_of(rois)
     masked = {roi.image.name for roi in rois.values() if roi.nuclei}
+    masked |= {name for name, image in images.items() if image.reference in image.nuclei}
     return [*images, *(image.mask_name for name, image in images.items() if name in masked)]
 
 

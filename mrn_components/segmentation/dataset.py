@@ -2,11 +2,13 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
+from monai.data import MetaTensor
 from nibabel.orientations import aff2axcodes, axcodes2ornt, io_orientation, ornt_transform
 from tqdm import tqdm
 
@@ -41,15 +43,16 @@ def write_dataset(
             f"image {image.name!r} has the ids {sorted(image.ids)}, expected 1 to "
             f"{len(image.ids)}, which nnU-Net needs; renumber its masks."
         )
-    check = ReadVolumesd(rois={"all": ROI(image=image, nuclei=list(image.nuclei))})
+    as_stored = replace(image, reference="none")  # as the network meets it: before masks are known
+    check = ReadVolumesd(rois={"all": ROI(image=as_stored, nuclei=list(image.nuclei))})
     for subject in tqdm(subjects, desc=f"Data set of {image.name}", unit="subject"):
         name = subject["subject"]
         try:
-            check(subject)
+            read = check(subject)
         except ValueError as error:
             raise ValueError(f"subject {name}: {error}") from error
-        _place(Path(subject[image.name]), folder / "imagesTr" / f"{name}_0000.nii.gz")
-        _place(Path(subject[image.mask_name]), folder / "labelsTr" / f"{name}.nii.gz", np.uint8)
+        _place(read[image.name], folder / "imagesTr" / f"{name}_0000.nii.gz")
+        _place(read[image.mask_name], folder / "labelsTr" / f"{name}.nii.gz", np.uint8)
     ids = {f"{nucleus}_{side}": number for number, (nucleus, side) in image.ids.items()}
     description = {
         # A name of nnU-Net's schemes; "CT" is its scheme for quantitative images.
@@ -74,12 +77,16 @@ def _names(subjects: Sequence[Subject]) -> list[str]:
     return [subject["subject"] for subject in subjects]
 
 
-def _place(source: Path, target: Path, dtype: Any = None) -> None:
-    """Link a file, or write it anew where nnU-Net would read it otherwise."""
+def _place(read: MetaTensor, target: Path, dtype: Any = None) -> None:
+    """Link the file of a volume, or write it anew where nnU-Net would read it otherwise."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
+    source = Path(read.meta["filename_or_obj"])
     volume: Any = nibabel.load(source)
     fits = volume.shape == volume.shape[:3] and aff2axcodes(volume.affine) == _AXES
+    voxels = read.numpy()[0]
+    if not np.array_equal(voxels, np.asarray(volume.dataobj, np.float32).reshape(voxels.shape)):
+        fits, volume = False, nibabel.Nifti1Image(voxels, volume.affine)  # another unit, other ids
     if fits and source.name.endswith(".nii.gz") and dtype in (None, volume.get_data_dtype()):
         try:
             target.symlink_to(source.resolve())

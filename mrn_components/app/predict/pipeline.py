@@ -32,6 +32,7 @@ from mrn_components.images.finding import Finding
 from mrn_components.images.image import Image
 from mrn_components.images.volume import Volume
 from mrn_components.networks.masking import MaskMode
+from mrn_components.regions.reference import take_out_references
 from mrn_components.system.errors import user_message
 from mrn_components.system.files import write_json
 
@@ -194,15 +195,18 @@ class Pipeline:
     def _crop(self, prepared: Prepared) -> None:
         """Crop the ROIs of a subject with masks, and measure its nuclei."""
         record, subject = prepared.record, prepared.subject
+        images = self.classifier.images
         with _timed(record, "crop"):
+            volumes = {key: subject[key] for key in files_of(subject)}
+            volumes, record["reference_shift"] = take_out_references(volumes, images)
+            subject |= volumes
             crops = self.classifier.crop(subject)
         for key in ("boxes", "estimated", "missing_rois"):
             record[key] = crops.get(key, record[key])
         record["flags"] += crops.get("flags", [])
         with _timed(record, "measure"):
             try:
-                volumes = {key: subject[key] for key in files_of(subject)}
-                record["biomarkers"] = measure_nuclei(volumes, self.classifier.images)
+                record["biomarkers"] = measure_nuclei(volumes, images)
             except (OSError, ValueError) as error:  # no reason against a prediction
                 record["flags"].append(f"no biomarkers: {error}")
         prepared.crops = crops

@@ -15,6 +15,7 @@ from mrn_components.app.predict.cohort import OWN_KEYS, Cohort
 from mrn_components.app.predict.pipeline import Options
 from mrn_components.app.predict.workflow import inference_workflow, target_of
 from mrn_components.data.layouts import Found, Need, find_subjects
+from mrn_components.data.nuclei import nuclei_overrides
 from mrn_components.data.predictions import PREDICTIONS
 from mrn_components.data.subjects import needed_images
 from mrn_components.system.files import lock
@@ -28,6 +29,7 @@ def predict(
     segmentation: str = "bundles/segmentation",
     nm_filter: str | None = None,
     masks: str | Path | None = None,
+    nuclei: str | Path | None = None,
     abstain: bool = True,
     resume: bool = False,
     report: bool = False,
@@ -50,6 +52,7 @@ def predict(
         nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*".
         masks: folder of the masks, where they do not lie beside the images: ID/NM_mask.nii.gz,
             ID/NM_pred.nii.gz, an output of mrn predict, or BIDS.
+        nuclei: csv of the ids in given masks, ``image,nucleus,right,left``, if they are not usual.
         abstain: give no probability where the NM ROI or more than one ROI is missing.
         resume: keep the subjects whose files, weights and settings are those of an earlier call.
         report: write ``index.html`` and a page a subject too, which asks the network 28 times more.
@@ -61,8 +64,9 @@ def predict(
 
     Raises:
         FileNotFoundError: if a path is missing or ``bundle`` is no bundle.
-        ValueError: for an override that the config does not know, a faulty datalist, an ``output``
-            that holds the images, or if every subject lacks masks and they cannot be made.
+        ValueError: for an override that the config does not know, a faulty datalist or table of
+            nuclei, an ``output`` that holds the images, or if every subject lacks masks and they
+            cannot be made.
         UntrustedBundleError: if a bundle could run code of its own, or was changed.
         RuntimeError: if another process uses ``output``.
         FailedSubjectsError: at the end, if subjects failed; names them and the reasons.
@@ -76,7 +80,7 @@ def predict(
         resume=resume,
         report=report,
         trust_bundle=trust_bundle,
-        overrides=overrides,
+        overrides=nuclei_overrides(nuclei) | overrides,
     )
     return predict_cohort(input, output, options)
 

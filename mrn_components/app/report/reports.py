@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,6 +26,8 @@ from mrn_components.data.target import Target, read_target
 from mrn_components.images.finding import FaultyFileError
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.images.volume import Volume, read_volume
+from mrn_components.regions.drawn import read_file
+from mrn_components.regions.reference import take_out_references
 
 _logger = logging.getLogger(__name__)
 
@@ -106,17 +109,19 @@ def _read_volumes(
                 )
             places = [folder / inside for folder in (root, root.absolute().parent)]
             files[key] = next((place for place in places if place.is_file()), places[0])
-    for image in images.values():
-        if (made := folder / f"{image.mask}.nii.gz").is_file():
-            files[image.mask_name] = made
     sources: dict[str, Volume | str] = {}
-    for key, path in files.items():
+    made = {image.mask_name: folder / f"{image.mask}.nii.gz" for image in images.values()}
+    made = {key: path for key, path in made.items() if path.is_file()}
+    for key, path in (files | made).items():
         try:
-            sources[key] = read_volume(path)
+            sources[key] = read_volume(path) if key in made else read_file(key, path, images)[0]
         except FaultyFileError as error:
             sources[key] = str(error)
         except MemoryError:  # a page less is no reason to stop
             sources[key] = "the image needs more memory than there is."
+    volumes = {key: volume for key, volume in sources.items() if isinstance(volume, Volume)}
+    with suppress(FaultyFileError):  # a page of values as they stand is better than none
+        sources |= take_out_references(volumes, images)[0]
     return sources
 
 
