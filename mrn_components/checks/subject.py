@@ -15,7 +15,6 @@ from mrn_components.images.boxes import Box
 from mrn_components.images.finding import FaultyFileError, Finding, finding
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.images.masks import grid_findings, value_findings
-from mrn_components.images.overlap import overlap_findings
 from mrn_components.images.volume import Header, Volume, read_header
 from mrn_components.regions.drawn import read_file
 from mrn_components.regions.nuclei import Nuclei
@@ -180,7 +179,6 @@ class _Checks:
         there = [image for name, image in self.images.items() if name in self.volumes]
         for one, other in combinations(there, 2):
             first, second = self.volumes[one.name], self.volumes[other.name]
-            yield from overlap_findings(first, second, other.title) if self.deep else ()
             if first.sha256 == second.sha256:
                 yield finding("same-image", second.path, f"the same bytes as {first.path.name}")
 

@@ -11,6 +11,7 @@ import yaml
 
 from mrn_components.images.finding import Finding, Severity, finding
 from mrn_components.images.image import SIDES, Image
+from mrn_components.images.overlap import overlap_findings
 from mrn_components.images.volume import Volume
 from mrn_components.regions.nuclei import Nuclei
 from mrn_components.regions.surroundings import contrast_ratio
@@ -43,7 +44,7 @@ class _Seen(NamedTuple):
 def plausible_findings(
     volumes: Mapping[str, Volume], images: Mapping[str, Image]
 ) -> Iterator[Finding]:
-    """Judge what images show in the nuclei of their masks, and whether two show one SN.
+    """Judge what images show in the nuclei of their masks, and whether two show one place.
 
     Wherever masks are known, in every verb: given, segmented, or those of an atlas.
 
@@ -51,6 +52,9 @@ def plausible_findings(
         volumes: sound images and masks on their grids by their keys, such as qsm and mask_qsm.
         images: what a subject has.
     """
+    there = [image for name, image in images.items() if name in volumes]
+    for one, other in combinations(there, 2):
+        yield from overlap_findings(volumes[one.name], volumes[other.name], other.title)
     masked = {n: i for n, i in images.items() if i.mask_name in volumes}
     nuclei = {n: Nuclei(mask=volumes[i.mask_name], image=i) for n, i in masked.items()}
     for name in masked:

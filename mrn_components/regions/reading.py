@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,7 +14,6 @@ from monai.transforms import LoadImaged, Transform
 from mrn_components.images.finding import FaultyFileError, Finding
 from mrn_components.images.image import Image
 from mrn_components.images.masks import check_mask
-from mrn_components.images.overlap import overlap_findings
 from mrn_components.images.volume import Volume
 from mrn_components.regions.drawn import mend_mask, read_file
 from mrn_components.regions.placement import Missing, ROIPlacer
@@ -43,13 +41,13 @@ class ReadVolumesd(Transform):
         rois: the regions of interest by name.
         missing: "fallback" lets images and masks be absent, as ``ROICropd`` does, and adds to the
             data's ``flags`` what is logged.
-        implausible: what becomes of values in the nuclei that no brain has: "error" refuses them,
-            "flag" goes on with them and logs it.
+        implausible: what becomes of values in the nuclei that no brain has, and of images that do
+            not overlap: "error" refuses them, "flag" goes on with them and logs it.
 
     Raises:
         FaultyFileError: for a file that is no whole NIfTI volume, a mask on another grid than its
-            image (corners more than 0.1 mm apart), mask values that are no ids, images that do not
-            overlap, and, with "error", values in the nuclei that no brain has.
+            image (corners more than 0.1 mm apart), mask values that are no ids, and, with "error",
+            values in the nuclei that no brain has and images that do not overlap.
         ValueError: for an image that is absent, or a non-finite voxel in a region.
     """
 
@@ -89,9 +87,6 @@ class ReadVolumesd(Transform):
             if image.mask_name in volumes:
                 check_mask(volumes[image.mask_name], image, volumes.get(name))
         volumes, _ = take_out_references(volumes, self.images)
-        there = [image for name, image in self.images.items() if name in volumes]
-        for one, other in combinations(there, 2):
-            findings += overlap_findings(volumes[one.name], volumes[other.name], other.title)
         implausible = list(plausible_findings(volumes, self.images))
         if self.implausible == "flag":
             implausible = [replace(found, severity="warning") for found in implausible]
