@@ -77,6 +77,7 @@ _REGISTER = {
     "save_run": "bundle",
     "select_fold": "data.folds",
     "select_image": "images.image",
+    "select_volume": "data.subjects",
     "split_folds": "data.folds",
     "start_run": "bundle",
 }

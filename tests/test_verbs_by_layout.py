@@ -8,9 +8,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 from monai.bundle import ConfigParser
-from tiny_cohort import make_subject, read_biomarkers
+from tiny_cohort import make_subject, read_biomarkers, write_nifti
 from tiny_run import make_run, read_rows
 from tiny_segmentation import make_segmentation_bundle
 
@@ -111,12 +113,19 @@ def bids(root, derived=()):
     ids = [f"sub-{name}" for name in data.ids]
     rows = "".join(f"{name},{number % 2}\n" for number, name in enumerate(ids))
     (root / "labels.csv").write_text(rows)
+    (root / "Chimap.json").write_text(json.dumps({"Units": "ppb"}))
     shutil.rmtree(root / "files")
     return DataSet(root, ids)
 
 
 def bids_joined(root):
-    return bids(root, derived=("QSM", "QSM_mask"))
+    """As QSMxT leaves them: maps in ppm, in a folder of derivatives."""
+    data = bids(root, derived=("QSM", "QSM_mask"))
+    (root / "Chimap.json").unlink()  # BIDS defines ppm
+    for path in root.rglob("*_Chimap.nii.gz"):
+        volume = nibabel.load(path)
+        write_nifti(path, volume.get_fdata(dtype=np.float32) / 1000, volume.affine)
+    return data
 
 
 def linked_folders(root):

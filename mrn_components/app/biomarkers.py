@@ -7,11 +7,11 @@ from pathlib import Path
 from mrn_components.app.check import parts_of
 from mrn_components.biomarkers import measure_nuclei, write_biomarkers
 from mrn_components.data import Subject
-from mrn_components.data.layouts import Need, find_subjects
+from mrn_components.data.layouts import Need, filters_of, find_subjects
 from mrn_components.data.nuclei import drawn_by
 from mrn_components.data.tables import files_of
 from mrn_components.images.finding import FaultyFileError, Finding
-from mrn_components.images.image import Image
+from mrn_components.images.image import Image, factor_of
 from mrn_components.images.masks import check_mask
 from mrn_components.images.volume import Volume
 from mrn_components.regions.drawn import read_file
@@ -27,6 +27,8 @@ def measure_subjects(
     masks: str | Path | None = None,
     bundle: str | None = None,
     nuclei: str | Path | None = None,
+    nm_filter: str | None = None,
+    qsm_filter: str | None = None,
 ) -> Path:
     """Measure each nucleus without a network: volume, iron, neuromelanin (research use only).
 
@@ -42,6 +44,8 @@ def measure_subjects(
         masks: folder of the masks, where they do not lie beside the images.
         bundle: measure the images of this bundle's regions instead of the challenge's two.
         nuclei: csv of the ids in the masks, ``image,nucleus,right,left``, if they are not usual.
+        nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*"; with a slash, of paths.
+        qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
 
     Returns:
         The path of ``biomarkers.csv``.
@@ -52,7 +56,8 @@ def measure_subjects(
     """
     need = Need(images="given", masks="some", labels="none")
     images, _ = drawn_by(nuclei, parts_of(bundle)[0], {})
-    found = find_subjects(input, images, need=need, masks=masks)
+    filters = filters_of(images, nm_filter, qsm_filter)
+    found = find_subjects(input, images, need=need, masks=masks, filters=filters)
     found.require_some()
     found.refuse_output(output)
     measured, errors = {}, {}
@@ -79,7 +84,8 @@ def _read(subject: Subject, images: Mapping[str, Image]) -> dict[str, Volume]:
     volumes: dict[str, Volume] = {}
     findings: list[Finding] = []
     for key, path in files_of(subject).items():
-        volumes[key], noted = read_file(key, path, images)
+        factor = factor_of(subject, key)
+        volumes[key], noted = read_file(key, path, images, factor=factor)
         findings += noted
     for name, image in images.items():
         if image.mask_name in volumes:

@@ -12,7 +12,7 @@ from mrn_components.app.predict import predict
 from mrn_components.app.records import mask_file, read_record
 from mrn_components.app.segment import save_mask
 from mrn_components.data import Subject
-from mrn_components.data.layouts import Need, find_subjects
+from mrn_components.data.layouts import Need, filters_of, find_subjects
 from mrn_components.data.nuclei import drawn_by
 from mrn_components.data.target import Target, read_target
 from mrn_components.images.finding import FaultyFileError
@@ -44,6 +44,8 @@ def challenge(
     format: Format = "docker",  # noqa: A002  the organisers speak of submission formats
     bundle: str = "bundles/mrn",
     segmentation: str = "bundles/segmentation",
+    nm_filter: str | None = None,
+    qsm_filter: str | None = None,
     **overrides: Any,
 ) -> Path:
     """Answer the challenge's cases in the organisers' files, every one (research use only).
@@ -66,6 +68,8 @@ def challenge(
         format: docker (PD_pred.txt), email (label_predict.csv) or baseline (pred.csv).
         bundle: folder of a bundle with weights, or of a training run.
         segmentation: folder of the bundle that makes the masks.
+        nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*"; with a slash, of paths.
+        qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
         overrides: config keys and their values, e.g. --ckpt_path FILE, --tta True.
 
     Returns:
@@ -78,12 +82,14 @@ def challenge(
     if format not in get_args(Format):
         raise ValueError(f"format must be one of {sorted(get_args(Format))}, got {format!r}.")
     need = Need(images="some", masks="given", labels="none", every_folder=True)
-    found = find_subjects(inputs, need=need, masks=masks)
+    filters = filters_of(CHALLENGE_IMAGES, nm_filter, qsm_filter)
+    found = find_subjects(inputs, need=need, masks=masks, filters=filters)
     found.refuse_output(outputs)
     outputs = Path(outputs)
     images, _ = drawn_by(nuclei, CHALLENGE_IMAGES, {})
     given: dict[str, Any] = {"bundle": bundle, "segmentation": segmentation}
     given |= {"masks": masks, "nuclei": nuclei, **overrides}
+    given |= {"nm_filter": nm_filter, "qsm_filter": qsm_filter}
     with tempfile.TemporaryDirectory() as scratch:
         with suppress(FailedSubjectsError):  # their records say why, and they are told below
             predict(inputs, scratch, abstain=False, **given)

@@ -22,7 +22,7 @@ from mrn_components.checks.cohort import (
     geometry_baseline,
 )
 from mrn_components.checks.masks import REGIONS
-from mrn_components.data.layouts import Found, Need, find_subjects
+from mrn_components.data.layouts import Found, Need, filters_of, find_subjects
 from mrn_components.data.nuclei import drawn_by
 from mrn_components.data.subjects import needed_images
 from mrn_components.data.target import HC_PD, Classes, Target
@@ -98,6 +98,8 @@ def check(
     masks: str | Path | None = None,
     bundle: str | None = None,
     nuclei: str | Path | None = None,
+    nm_filter: str | None = None,
+    qsm_filter: str | None = None,
     json: str | Path | None = None,
     workers: int | None = None,
 ) -> Report:
@@ -112,6 +114,8 @@ def check(
         masks: folder of the masks, where they do not lie beside the images.
         bundle: check this bundle's images and labels instead of the challenge's.
         nuclei: csv of the ids in the masks, ``image,nucleus,right,left``, if they are not usual.
+        nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*"; with a slash, of paths.
+        qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
         json: file for the report, for machines.
         workers: processes; None for one a CPU where there are enough subjects.
 
@@ -124,7 +128,15 @@ def check(
     need = Need(masks="alike", labels="given")
     images, rois, target = parts_of(bundle)
     images, rois = drawn_by(nuclei, images, rois)
-    found = find_subjects(data, images, need=need, labels=labels, masks=masks, target=target)
+    found = find_subjects(
+        data,
+        images,
+        need=need,
+        labels=labels,
+        masks=masks,
+        target=target,
+        filters=filters_of(images, nm_filter, qsm_filter),
+    )
     examinations = _examine(found.subjects, images, rois, workers)
     labelled = [subject for subject in found.subjects if "label" in subject]
     people = {s["subject"]: str(s.get("person", s["subject"])) for s in found.subjects}

@@ -36,6 +36,7 @@ def contributions(
     labels: str | Path | None = None,
     mask_mode: MaskMode = "voxels",
     nm_filter: str | None = None,
+    qsm_filter: str | None = None,
     masks: str | Path | None = None,
     abstain: bool = True,
     resume: bool = False,
@@ -59,7 +60,8 @@ def contributions(
         segmentation: folder of the bundle that makes the masks of subjects without.
         labels: csv or JSON datalist of the diagnoses, as typed or relative to ``input``.
         mask_mode: hide an ROI's voxels by zeros, noise or their mean, or its token.
-        nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*".
+        nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*"; with a slash, of paths.
+        qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
         masks: folder of the masks, where they do not lie beside the images.
         abstain: give no probability where the NM ROI or more than one ROI is missing.
         resume: keep the subjects whose files, weights and settings are those of an earlier call.
@@ -83,6 +85,7 @@ def contributions(
         bundle=bundle,
         segmentation=segmentation,
         nm_filter=nm_filter,
+        qsm_filter=qsm_filter,
         masks=masks,
         abstain=abstain,
         resume=resume,

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 import mrn_components
 from mrn_components.data import Subject
-from mrn_components.data.layouts import Need, find_subjects
+from mrn_components.data.layouts import Need, filters_of, find_subjects
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.images.masks import check_mask
 from mrn_components.metrics import CONFIDENCE, NUM_RESAMPLES, Metric
@@ -33,6 +33,8 @@ def evaluate_masks(
     *,
     output: str | Path | None = None,
     partial: bool = False,
+    nm_filter: str | None = None,
+    qsm_filter: str | None = None,
     seed: int = 1,
 ) -> Path:
     """Compare segmented masks with drawn ones: Dice, Hausdorff distances and volumes.
@@ -46,6 +48,8 @@ def evaluate_masks(
             subject's folder, a JSON datalist or a BIDS directory.
         output: folder of the results; None means ``evaluation`` in ``masks``.
         partial: score the masks that are there, instead of refusing when some are missing.
+        nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*"; with a slash, of paths.
+        qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
         seed: seed of the bootstrap.
 
     Returns:
@@ -56,8 +60,10 @@ def evaluate_masks(
         ValueError: for a mask that cannot be read or lies on another grid, naming the subject.
     """
     need = Need(images="given", masks="all", labels="none")
-    truth = find_subjects(dataset, need=need).require_all()
-    made = find_subjects(dataset, need=replace(need, masks="given"), masks=masks).require_all()
+    filters = filters_of(CHALLENGE_IMAGES, nm_filter, qsm_filter)
+    truth = find_subjects(dataset, need=need, filters=filters).require_all()
+    need = replace(need, masks="given")
+    made = find_subjects(dataset, need=need, masks=masks, filters=filters).require_all()
     pairs = zip(made, truth, strict=True)
     every = [(*pair, image) for pair in pairs for image in CHALLENGE_IMAGES.values()]
     there = [(ours, theirs, image) for ours, theirs, image in every if image.mask_name in ours]

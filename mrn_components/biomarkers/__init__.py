@@ -8,4 +8,4 @@ from mrn_components.biomarkers.catalogue import (
     references,
 )
 from mrn_components.biomarkers.measures import measure_nuclei
-from mrn_components.biomarkers.tables import describe_biomarkers, write_biomarkers
+from mrn_components.biomarkers.tables import BIOMARKERS, describe_biomarkers, write_biomarkers

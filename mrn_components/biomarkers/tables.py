@@ -8,6 +8,8 @@ from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.system.files import csv_text, write_text
 from mrn_components.system.texts import fill_template
 
+BIOMARKERS = "biomarkers.csv"
+
 
 def write_biomarkers(
     folder: str | Path,
@@ -25,7 +27,7 @@ def write_biomarkers(
         {**measured.get(subject, {}), "subject": subject, "error": errors.get(subject)}
         for subject in sorted({*measured, *errors})
     ]
-    path = Path(folder) / "biomarkers.csv"
+    path = Path(folder) / BIOMARKERS
     columns = ["subject", *columns_of(images), "error"]
     write_text(path, csv_text(rows, columns, floats=".6g"))
     write_text(path.with_suffix(".md"), describe_biomarkers(images))

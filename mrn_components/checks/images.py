@@ -108,7 +108,7 @@ def unit_findings(
         signed = [other.title for other in images.values() if other.facts.magnitude is False]
         found = share + (f", as {' or '.join(signed)} has" if signed else "")
         yield finding("modality", volume.path, found, images=titles)
-    elif fault := _unit_fault(values, image):
+    elif fault := _unit_fault(values, image, volume.factor):
         words = {"unit": facts.unit, "usual": facts.usual, "images": titles}
         yield finding("qsm-unit", volume.path, **fault, **words)
     elif deep and facts.magnitude is False and negative < _MAX_NEGATIVE:
@@ -118,8 +118,11 @@ def unit_findings(
         yield finding("modality", volume.path, found, expected=expected, fix=fix)
 
 
-def _unit_fault(values: np.ndarray, image: Image) -> dict[str, str] | None:
-    """Return how strong values of the wrong unit are, and how values that are too small grow."""
+def _unit_fault(values: np.ndarray, image: Image, factor: float) -> dict[str, str] | None:
+    """Return how strong values of the wrong unit are, and what may help.
+
+    They are ``factor`` times those of the file.
+    """
     facts = image.facts
     if facts.strong is None or image.unit not in ("", facts.unit):
         return None
@@ -128,4 +131,11 @@ def _unit_fault(values: np.ndarray, image: Image) -> dict[str, str] | None:
     if high < facts.strong[0]:
         unit, factor = facts.mistaken
         return {"found": f"{found}in {unit}", "fix": f"Multiply it by {factor}"}
+    if high > facts.strong[1] and factor != 1.0:
+        found = f"values up to about {high:.3g} after {factor:g} times the file's"
+        units = f'{{"Units": "{facts.unit}"}}'
+        return {
+            "found": found,
+            "fix": f"If it is in {facts.unit}, write {units} into its JSON file",
+        }
     return {"found": f"{found}a magnitude image has"} if high > facts.strong[1] else None

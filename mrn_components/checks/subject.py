@@ -13,7 +13,7 @@ from mrn_components.checks.images import header_findings, unit_findings, voxel_f
 from mrn_components.checks.masks import REGIONS, nuclei_findings
 from mrn_components.images.boxes import Box
 from mrn_components.images.finding import FaultyFileError, Finding, finding
-from mrn_components.images.image import CHALLENGE_IMAGES, Image
+from mrn_components.images.image import CHALLENGE_IMAGES, Image, factor_of
 from mrn_components.images.masks import grid_findings, value_findings
 from mrn_components.images.volume import Header, Volume, read_header
 from mrn_components.regions.drawn import read_file
@@ -110,7 +110,8 @@ class _Checks:
         for key in _keys(self.images):
             if key in subject:
                 try:
-                    volume, found = read_file(key, subject[key], self.images)
+                    factor = factor_of(subject, key)
+                    volume, found = read_file(key, subject[key], self.images, factor=factor)
                 except FaultyFileError as fault:
                     yield fault.finding
                     continue

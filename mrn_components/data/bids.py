@@ -1,9 +1,11 @@
 """Subjects of a BIDS data set: raw images and derivatives, joined by subject, session and run."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from mrn_components.data.case import SUFFIXES, Case
 from mrn_components.images.image import Image
@@ -45,21 +47,24 @@ def bids_cases(
     cases: list[Case] = []
     without = 0
     for session, folders in sorted(sessions.items()):
-        files = {n: _candidates(folders, image, globs[n]) for n, image in images.items()}
+        files = {n: _candidates(root, folders, i, globs[n]) for n, i in images.items()}
         runs = _runs(files) if any(files.values()) else []
         without += not runs
         for run in runs:
             case = _case(root.joinpath(*session), session, run)
             for name, paths in files.items():
                 chosen = [p for p in paths if run is None or _entities(p).get("run") == run]
-                case.take(name, chosen, case.source / "anat" / globs[name][0])
+                case.take(name, chosen, case.source / "anat" / Path(globs[name][0]).name)
             take_masks(case, images)
+            _take_units(case, images, root)
             cases.append(case)
     layout = [
         f"{image.title} by {' or '.join(globs[name])}: "
         f"{sum(name in case.files for case in cases)} of {len(cases)}"
         for name, image in images.items()
     ]
+    factors = {key: factor for case in cases for key, factor in case.factors.items()}
+    layout += [f"{images[key].title} times {factor:g}" for key, factor in factors.items()]
     layout += [f"{without} anat folders have none and are left out"] if without else []
     return cases, f"BIDS, {'; '.join(layout)}"
 
@@ -67,24 +72,74 @@ def bids_cases(
 def take_masks(case: BIDSCase, images: Mapping[str, Image], root: Path | None = None) -> None:
     """Give a case its label maps ``*_dseg``.
 
-    A map belongs to the image that it names (``desc-NM``, ``seg-QSM``), or else to the one with the
-    same entities. Maps lie in the data set ``root``, or else in the folder of each image.
+    A map belongs to the image that it names (``desc-NM``, ``seg-QSM``), or else, where none does,
+    to the one with the same entities. Maps lie in the data set ``root``, or else in the folder of
+    each image.
     """
     masked = {i.name: i for i in images.values() if i.mask and i.name in case.files}
     owned: dict[str, list[Path]] = {name: [] for name in masked}
+    named: dict[str, list[Path]] = {name: [] for name in masked}  # that say whose they are
     folders = {case.files[name].parent for name in masked}
     if root is not None:
         folders = set(_anat_folders(root, "/".join(case.session)))
     for path in sorted(path for folder in folders for path in folder.glob(f"*_{_MASK}.nii*")):
         near = [i for i in masked.values() if root or case.files[i.name].parent == path.parent]
-        owners = _owners(path, case, near)
+        told = _told(path, near)
+        owners = told or [i.name for i in near if _origin(case.files[i.name]) == _origin(path)]
+        if case.run not in (None, _entities(path).get("run", case.run)):
+            continue
         if len(owners) > 1:
             case.add("whose-mask", path, f"a label map that could be of {' or '.join(owners)}")
         elif owners:
-            owned[owners[0]].append(path)
+            (named if told else owned)[owners[0]].append(path)
     for name, image in masked.items():
         place = case.files[name].parent if root is None else root.joinpath(*case.session, "anat")
-        case.take(image.mask_name, owned[name], place / f"*_{_MASK}.nii.gz")
+        case.take(image.mask_name, named[name] or owned[name], place / f"*_{_MASK}.nii.gz")
+
+
+def _take_units(case: Case, images: Mapping[str, Image], root: Path) -> None:
+    """Note what the voxels of images are multiplied by, where their files have another unit.
+
+    A file's unit is ``Units`` of its JSON file, or else what BIDS defines for its suffix.
+    """
+    for name, image in images.items():
+        if (path := case.files.get(name)) is None:
+            continue
+        defined = image.facts.bids_units.get(_suffix(path))
+        unit = _sidecar(path, root).get("Units", defined) if image.facts.units else None
+        if unit is None:
+            continue
+        try:
+            factor = image.factor_from(str(unit))
+        except ValueError as units:
+            case.add("file-unit", path, f"the unit {str(unit)!r}", units=str(units))
+            continue
+        if factor != 1.0:
+            case.factors[name] = factor
+
+
+def _sidecar(path: Path, root: Path) -> dict[str, Any]:
+    """Read what JSON files say of an image: the nearest one that suits it has the last word."""
+    content: dict[str, Any] = {}
+    inside = path.parent.relative_to(root)
+    suffix, entities = _suffix(path), _entities(path).items()
+    for folder in (*reversed(inside.parents), inside):
+        for file in sorted((root / folder).glob(f"*{suffix}.json")):
+            if _suffix(file) == suffix and _entities(file).items() <= entities:
+                content |= _read_json(file)
+    return content
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        content = None
+    return content if isinstance(content, dict) else {"Units": f"? ({file.name} is no JSON object)"}
+
+
+def _suffix(path: Path) -> str:
+    return path.name.split(".")[0].rpartition("_")[2]
 
 
 def _anat_folders(root: Path, *sessions: str) -> Iterator[Path]:
@@ -94,17 +149,21 @@ def _anat_folders(root: Path, *sessions: str) -> Iterator[Path]:
             yield from sorted(root.glob(f"{data_set}{session}/anat"))
 
 
-def _candidates(folders: Sequence[Path], image: Image, globs: Sequence[str]) -> list[Path]:
+def _candidates(
+    root: Path, folders: Sequence[Path], image: Image, globs: Sequence[str]
+) -> list[Path]:
     """List the files that could be an image; those that something was made of come last."""
     excluded = (*_NO_IMAGES, *image.facts.not_bids)
     paths = [
         path
         for folder in folders
         for path in sorted(folder.glob("*.nii*"))
-        if path.name.endswith(SUFFIXES) and not _matches(path, excluded)
+        if path.name.endswith(SUFFIXES) and not _matches(path.name, excluded)
     ]
     for glob in globs:
-        if found := [path for path in paths if _matches(path, [glob])]:
+        # A glob with a slash tells one derivative from another.
+        names = [str(path.relative_to(root)) if "/" in glob else path.name for path in paths]
+        if found := [p for p, name in zip(paths, names, strict=True) if _matches(name, [glob])]:
             return [path for path in found if not _entities(path).keys() & _MADE] or found
     return []
 
@@ -128,15 +187,10 @@ def _case(folder: Path, session: tuple[str, ...], run: str | None) -> BIDSCase:
     return case
 
 
-def _owners(mask: Path, case: BIDSCase, images: Sequence[Image]) -> list[str]:
-    """Name the images that a label map could belong to."""
-    entities = _entities(mask)
-    if case.run is not None and entities.get("run", case.run) != case.run:
-        return []
-    told = {value.lower() for key, value in entities.items() if key in _MADE}
-    if named := [i.name for i in images if told & {i.name.lower(), i.file.lower()}]:
-        return named
-    return [i.name for i in images if _origin(case.files[i.name]) == _origin(mask)]
+def _told(mask: Path, images: Sequence[Image]) -> list[str]:
+    """Name the images that a label map says it is of."""
+    told = {value.lower() for key, value in _entities(mask).items() if key in _MADE}
+    return [image.name for image in images if told & {image.name.lower(), image.file.lower()}]
 
 
 def _entities(path: Path) -> dict[str, str]:
@@ -149,5 +203,5 @@ def _origin(path: Path) -> dict[str, str]:
     return {key: value for key, value in _entities(path).items() if key not in _MADE}
 
 
-def _matches(path: Path, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(path.name.lower(), pattern.lower()) for pattern in patterns)
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name.lower(), pattern.lower()) for pattern in patterns)

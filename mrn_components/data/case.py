@@ -1,5 +1,6 @@
 """A subject as a layout shows it, before anybody asks what it needs."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Any
 
 from mrn_components.data.tables import read_entries
 from mrn_components.images.finding import Finding, Severity, finding
-from mrn_components.images.image import Image
+from mrn_components.images.image import FACTOR, Image
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -23,6 +24,7 @@ class Case:
     files: dict[str, Path] = field(default_factory=dict)  # that were found: nm, qsm, mask_nm, ...
     places: dict[str, Path] = field(default_factory=dict)  # where the file of a key is looked for
     fields: dict[str, Any] = field(default_factory=dict)  # label and person, if the layout tells
+    factors: dict[str, float] = field(default_factory=dict)  # from a file's unit to its image's
     covariates: dict[str, float | str] = field(default_factory=dict)  # a datalist's other entries
     findings: list[Finding] = field(default_factory=list)
 
@@ -37,9 +39,11 @@ class Case:
             self.add("several-files", place, f"{len(candidates)} files ({', '.join(names)})")
             del self.places[key]  # it does not lack
 
-    def add(self, kind: str, file: Path, found: str, severity: Severity = "error") -> None:
-        """Note a fault of this subject."""
-        self.findings.append(finding(kind, file, found, self.subject, severity=severity))
+    def add(
+        self, kind: str, file: Path, found: str, severity: Severity = "error", **words: str
+    ) -> None:
+        """Note a fault of this subject; ``words`` stand in its texts."""
+        self.findings.append(finding(kind, file, found, self.subject, severity=severity, **words))
 
 
 def file_stems(images: Mapping[str, Image]) -> dict[str, str]:
@@ -85,6 +89,12 @@ def _entry_case(entry: Any, number: int, table: Path, images: Mapping[str, Image
     for key in file_stems(images):
         path = others.pop(key, None)
         case.take(key, [table.parent / path] if path and isinstance(path, str) else [], table)
+    for name in images:
+        factor = others.pop(FACTOR + name, 1.0)
+        if not isinstance(factor, int | float) or not 0 < factor < math.inf:
+            case.add("datalist-entry", table, f"{FACTOR}{name} {factor!r}")
+        elif factor != 1.0:
+            case.factors[name] = float(factor)
     if (label := others.pop("label", None)) is not None:
         case.fields["label"] = label
     if (person := others.pop("person", None)) is not None:

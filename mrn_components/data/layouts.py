@@ -13,7 +13,7 @@ from mrn_components.data.labels import give_labels
 from mrn_components.data.tables import Subject, check_id, files_of
 from mrn_components.data.target import Classes, Target
 from mrn_components.images.finding import Finding, Severity
-from mrn_components.images.image import CHALLENGE_IMAGES, Image
+from mrn_components.images.image import CHALLENGE_IMAGES, FACTOR, Image
 
 ONE_SUBJECT = "one subject"
 Level = Literal["all", "alike", "some", "given", "none"]
@@ -38,7 +38,8 @@ class Found:
     """What a data set holds.
 
     Subjects are dicts with ``subject``, the paths of the files that are there (``nm, qsm, mask_nm,
-    ...``), ``label`` and ``person`` where they are known. A datalist may also tell covariates,
+    ...``), ``label`` and ``person`` where they are known, and ``factor_qsm`` where the voxels of a
+    file are to be multiplied for the image's unit. A datalist may also tell covariates,
     {subject: {"age": 63, "site": "A"}}.
     """
 
@@ -106,9 +107,11 @@ def find_subjects(
     - challenge folders, ``DATA/SUBJECT/{NM,QSM,NM_mask,QSM_mask}.nii.gz``;
     - one subject's folder with such files;
     - a MONAI JSON datalist: a list, or ``{"training": [...]}``, of dicts with ``subject`` and paths
-      ``nm, qsm, mask_nm, mask_qsm`` relative to it, perhaps ``label``, ``person`` and covariates;
+      ``nm, qsm, mask_nm, mask_qsm`` relative to it, perhaps ``label``, ``person``, ``factor_qsm``
+      (1000 for a file in ppm) and covariates;
     - BIDS: ``sub-*/[ses-*/]anat`` in DATA and in ``DATA/derivatives/*``, whose files are joined by
-      subject, session and run; masks are ``*_dseg`` beside the images.
+      subject, session and run; masks are ``*_dseg`` beside the images. A ``Chimap`` is in ppm, or
+      what ``Units`` of its JSON file says.
 
     Args:
         data: the folder or datalist.
@@ -119,7 +122,8 @@ def find_subjects(
         target: what a label may be; None for 0 (HC) and 1 (PD).
         masks: folder of all masks, where they lie elsewhere: ``MASKS/SUBJECT/NM_mask.nii.gz`` or
             ``NM_pred.nii.gz``, an output of ``mrn predict``, or a BIDS data set of ``*_dseg``.
-        filters: {image: glob of its file names in BIDS} for other names than the image's own.
+        filters: {image: glob of its file names in BIDS} for other names than the image's own; one
+            with a slash is for paths relative to ``data``.
 
     Raises:
         FileNotFoundError: if there is no such data set, or no subject or no mask in it.
@@ -146,9 +150,19 @@ def find_subjects(
     )
 
 
+def filters_of(
+    images: Mapping[str, Image], nm_filter: str | None, qsm_filter: str | None
+) -> dict[str, str]:
+    """Return ``filters`` of ``find_subjects`` by what a user gave for the two quantities."""
+    given = {"neuromelanin": nm_filter, "susceptibility": qsm_filter}
+    of_images = {name: given.get(image.quantity) for name, image in images.items()}
+    return {name: glob for name, glob in of_images.items() if glob is not None}
+
+
 def _subject(case: Case, images: Mapping[str, Image]) -> Subject:
     files = {key: str(case.files[key]) for key in file_stems(images) if key in case.files}
-    subject: Subject = {"subject": case.subject, **files}
+    factors = {FACTOR + key: factor for key, factor in case.factors.items() if key in files}
+    subject: Subject = {"subject": case.subject, **files, **factors}
     return subject | {key: case.fields[key] for key in ("label", "person") if key in case.fields}
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from mrn_components.checks import check_headers as find_header_faults
-from mrn_components.data.layouts import Need, find_subjects
+from mrn_components.data.layouts import Need, filters_of, find_subjects
 from mrn_components.data.tables import Subject
 from mrn_components.data.target import Target
-from mrn_components.images.image import CHALLENGE_IMAGES, Image
+from mrn_components.images.image import CHALLENGE_IMAGES, FACTOR, Image, factor_of
 from mrn_components.regions.roi import ROI, images_of, volume_keys
 
 
@@ -23,6 +23,8 @@ def load_subjects(
     images: Sequence[Image] | None = None,
     target: Target | None = None,
     masks: str | Path | None = None,
+    nm_filter: str | None = None,
+    qsm_filter: str | None = None,
 ) -> list[Subject]:
     """List the subjects of a data set, sorted by subject, each with all that is needed of it.
 
@@ -39,10 +41,14 @@ def load_subjects(
         images: the images that are needed, instead of ``rois``; without both, the challenge's two.
         target: what a label may be; None for 0 healthy and 1 Parkinson's disease.
         masks: folder of the masks, where they do not lie beside the images.
+        nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*"; one with a slash is for
+            paths in the data set.
+        qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
 
     Returns:
         Dicts with the keys ``subject, nm, qsm, mask_nm, mask_qsm, label`` and, where the table or
-        the layout has it, ``person`` (several scans of one person share it).
+        the layout has it, ``person`` (several scans of one person share it); ``factor_qsm`` where a
+        file has another unit than its image.
 
     Raises:
         FileNotFoundError: if there is no such data set.
@@ -52,7 +58,15 @@ def load_subjects(
         masks="all" if require_masks else "none", labels="all" if require_labels else "none"
     )
     needed = needed_images(rois) if images is None else {image.name: image for image in images}
-    found = find_subjects(dataset_dir, needed, need=need, labels=labels, target=target, masks=masks)
+    found = find_subjects(
+        dataset_dir,
+        needed,
+        need=need,
+        labels=labels,
+        target=target,
+        masks=masks,
+        filters=filters_of(needed, nm_filter, qsm_filter),
+    )
     return found.require_all(find_header_faults(found.subjects, needed) if check_headers else ())
 
 
@@ -62,6 +76,8 @@ def add_masks(
     *,
     dataset_dir: str | Path,
     rois: Mapping[str, ROI],
+    nm_filter: str | None = None,
+    qsm_filter: str | None = None,
 ) -> list[Subject]:
     """Return subjects, and once more those that have other masks, such as a network's.
 
@@ -72,6 +88,8 @@ def add_masks(
         masks: folder of the other masks, as ``load_subjects`` takes it; None adds nothing.
         dataset_dir: the data set.
         rois: the regions, whose masks are needed.
+        nm_filter: glob of the NM images in BIDS, as ``load_subjects`` takes it.
+        qsm_filter: the same of QSM.
 
     Raises:
         FileNotFoundError: if ``masks`` has those of no subject.
@@ -80,13 +98,22 @@ def add_masks(
     if masks is None:
         return list(subjects)
     images, need = needed_images(rois), Need(masks="given", labels="none")
-    found = find_subjects(dataset_dir, images, need=need, masks=masks)
+    filters = filters_of(images, nm_filter, qsm_filter)
+    found = find_subjects(dataset_dir, images, need=need, masks=masks, filters=filters)
     others = {
         other["subject"]: {key: path for key, path in other.items() if key.startswith("mask_")}
         for other in found.require_all(find_header_faults(found.subjects, images))
     }
     again = [s | others[s["subject"]] for s in subjects if others.get(s["subject"])]
     return [*subjects, *again]
+
+
+def select_volume(*, subjects: Sequence[Subject], name: str) -> list[Subject]:
+    """Return the files of one image of subjects, as ``image``, for networks of one image."""
+    return [
+        {"subject": s["subject"], "image": s[name], f"{FACTOR}image": factor_of(s, name)}
+        for s in subjects
+    ]
 
 
 def needed_images(rois: Mapping[str, ROI] | None) -> dict[str, Image]:

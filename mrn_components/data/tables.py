@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mrn_components.data.target import HC_PD, Target
+from mrn_components.images.image import FACTOR
 
-Subject = dict[str, Any]  # {"subject", "nm", "qsm", "mask_nm", "mask_qsm", "label"[, "person"]}
+# {"subject", "nm", "qsm", "mask_nm", "mask_qsm", "label"[, "person"][, "factor_qsm"]}
+Subject = dict[str, Any]
 
 _MAX_LISTED = 20  # faulty lines in one message
 _COLUMNS = ("subject", "label", "person")
@@ -18,10 +20,11 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # files are named aft
 
 def files_of(subject: Subject, *, masks: bool = True) -> dict[str, Path]:
     """Return the files of a subject by their key, with or without masks: nm, qsm, mask_nm, ..."""
+    others = (FACTOR,) if masks else (FACTOR, "mask_")
     return {
         key: Path(value)
         for key, value in subject.items()
-        if key not in _COLUMNS and (masks or not key.startswith("mask_"))
+        if key not in _COLUMNS and not key.startswith(others)
     }
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from mrn_components.images.quantities import GENERAL, QUANTITIES, Quantity
 
 SIDES = ("right", "left")
+FACTOR = "factor_"  # and an image's name: key in data and datalists; see ``factor_of``
 
 _STEM = re.compile(r"[A-Za-z0-9][\w.-]*")
-_OTHER_KEYS = re.compile("subject|person|label|image|pred|mask_.*")  # of data and datalists
+_OTHER_KEYS = re.compile("subject|person|label|image|pred|(mask|factor)_.*")  # of datalists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +147,16 @@ class Image:
         """Return the key of its mask in data and datalists."""
         return f"mask_{self.name}"
 
+    def factor_from(self, unit: str) -> float:
+        """Return what one of a file's unit is in the image's; a ValueError refuses unknown ones."""
+        known, own = self.facts.units, self.unit or self.facts.unit
+        if unit == own:
+            return 1.0
+        if not {unit, own} <= known.keys():
+            units = known if own in known else [own or "no unit"]
+            raise ValueError(f"{' or '.join(units)}")
+        return known[unit] / known[own]
+
     @property
     def title(self) -> str:
         """Return how messages and pages call it: the stem of its file."""
@@ -174,6 +185,11 @@ class Image:
         """Return the values of a mask, of any shape, that are neither 0 nor an id, sorted."""
         nonzero = values[values != 0]  # few: sorting the whole volume takes long
         return np.setdiff1d(nonzero, list(self.ids)).tolist()
+
+
+def factor_of(data: Mapping[Any, Any], key: str) -> float:
+    """Return what a subject's voxels in the file of a key are multiplied by, for their unit."""
+    return float(data.get(f"{FACTOR}{key}", 1.0))
 
 
 def select_image(images: Mapping[str, Image], name: str) -> Image:

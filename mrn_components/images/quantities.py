@@ -11,6 +11,9 @@ class Quantity:
     title: str  # how pages and messages call it
     bids: tuple[str, ...] = ()  # file names in BIDS, of either case; the first that matches decides
     not_bids: tuple[str, ...] = ()  # file names in BIDS that match and show something else
+    # Units that files may have, in any one of them: {"ppb": 1, "ppm": 1000}.
+    units: Mapping[str, float] = field(default_factory=dict)
+    bids_units: Mapping[str, str] = field(default_factory=dict)  # by suffix, as BIDS defines them
     magnitude: bool | None = None  # no voxel is below 0; None: both occur, or nothing is known
     # Range of the 99th percentile of a brain's absolute values, in ``unit``; None: arbitrary units.
     strong: tuple[float, float] | None = None
@@ -34,7 +37,10 @@ QUANTITIES = {
     "susceptibility": Quantity(
         title="quantitative susceptibility map",
         bids=("*_Chimap.nii*",),
-        not_bids=("*desc-paramagnetic*", "*desc-diamagnetic*"),  # parts of the susceptibility
+        # Parts of the susceptibility, by the names of separation programs.
+        not_bids=("*paramag*", "*diamag*", "*-chi[dnp]*", "*-para_*", "*-dia_*"),
+        units={"ppb": 1.0, "ppm": 1000.0},
+        bids_units={"Chimap": "ppm"},
         magnitude=False,
         strong=(2.0, 2000.0),
         unit="ppb",

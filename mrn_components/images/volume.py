@@ -46,10 +46,11 @@ class Volume:
     path: Path  # of the file, or what stands for it in messages
     stored: np.ndarray  # (X, Y, Z) on the axes of the file, before the scaling of the header
     affine: np.ndarray  # (4, 4) from voxels to mm
-    slope: float = 1.0  # voxels are slope * stored + inter
+    slope: float = 1.0  # voxels are factor * (slope * stored + inter)
     inter: float = 0.0
     header: Header = field(default_factory=nibabel.Nifti1Header)
     sha256: str = ""  # of the file's bytes
+    factor: float = 1.0  # from the file's unit to that of the voxels
     reference_shift: float | None = None  # what was taken out of its values; None: not asked yet
 
     def __fspath__(self) -> str:
@@ -75,12 +76,16 @@ class Volume:
     def voxels(self) -> np.ndarray:
         """Voxels (X, Y, Z) in single precision, contiguous, as MONAI's ``LoadImage`` gives them."""
         stored = np.ascontiguousarray(self.stored)
-        return apply_read_scaling(stored, self.slope, self.inter).astype(np.float32)
+        return apply_read_scaling(stored, *self._scale).astype(np.float32)
+
+    @property
+    def _scale(self) -> tuple[float, float]:
+        return self.factor * self.slope, self.factor * self.inter
 
     @property
     def mask_values(self) -> np.ndarray:
         """Voxels (X, Y, Z) of a mask: as stored, if these are whole, else in single precision."""
-        whole = self.stored.dtype.kind in "iu" and (self.slope, self.inter) == (1.0, 0.0)
+        whole = self.stored.dtype.kind in "iu" and self._scale == (1.0, 0.0)
         return self.stored if whole else self.voxels
 
     @cached_property
@@ -90,11 +95,16 @@ class Volume:
 
     def values(self, where: Any = ...) -> np.ndarray:
         """Return voxels by an index into (X, Y, Z) as nibabel does: double, if they are scaled."""
-        return apply_read_scaling(self.stored[where], self.slope, self.inter)
+        return apply_read_scaling(self.stored[where], *self._scale)
 
     @cached_property
     def voxel_hash(self) -> str:
-        """Hash of the voxels, turned to right, anterior, superior, whatever axes the file has."""
+        """Hash of the voxels, turned to right, anterior, superior, whatever axes the file has.
+
+        It is that of the voxels in the file's own unit.
+        """
+        if self.factor != 1.0:
+            return replace(self, factor=1.0).voxel_hash
         turned = apply_orientation(self.voxels, io_orientation(self.affine))
         return hashlib.sha256(repr(turned.shape).encode() + turned.tobytes()).hexdigest()
 
@@ -110,7 +120,8 @@ class Volume:
 
     def with_voxels(self, stored: np.ndarray, path: Path) -> "Volume":
         """Return other voxels (X, Y, Z) in the same place, such as a mask of this image."""
-        return replace(self, path=path, stored=stored, slope=1.0, inter=0.0, sha256="")
+        own = replace(self, path=path, stored=stored, slope=1.0, inter=0.0, sha256="")
+        return replace(own, factor=1.0)
 
 
 def read_header(path: str | Path) -> Header:
@@ -120,10 +131,11 @@ def read_header(path: str | Path) -> Header:
         return _parse(path, _first_bytes(path, read_content(path, lambda _: None)))
 
 
-def read_volume(path: str | Path) -> Volume:
+def read_volume(path: str | Path, *, factor: float = 1.0) -> Volume:
     """Read a .nii or .nii.gz file once from its first byte to its last.
 
-    Axes of one voxel after the third are left out.
+    Axes of one voxel after the third are left out. The voxels are ``factor`` times the file's,
+    1000 for a map in ppm that is wanted in ppb.
 
     Raises:
         FaultyFileError: for a file that is no NIfTI volume of a possible size, is cut, fails its
@@ -144,7 +156,7 @@ def read_volume(path: str | Path) -> Volume:
         if len(content) < declared:
             found = f"content that ends after {len(content):,} bytes"
             raise fault("truncated", path, found, declared=declared)
-    return _volume(path, header, content, digest.hexdigest())
+    return replace(_volume(path, header, content, digest.hexdigest()), factor=factor)
 
 
 def _first_bytes(path: Path, pieces: Iterator[bytes]) -> bytes:

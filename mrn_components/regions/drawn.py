@@ -27,12 +27,12 @@ _MIN_OFF = 0.15  # of the width of both sides: how far their middles are apart a
 
 
 def read_file(
-    key: str, source: Volume | str | Path, images: Mapping[str, Image]
+    key: str, source: Volume | str | Path, images: Mapping[str, Image], *, factor: float = 1.0
 ) -> tuple[Volume, list[Finding]]:
     """Read the file of a key such as qsm or mask_qsm, as every verb takes it.
 
-    A mask comes with the ids of its image's ``nuclei``. Volumes were read already and stay as they
-    are.
+    A mask comes with the ids of its image's ``nuclei``, the voxels of an image are ``factor`` times
+    those of its file. Volumes were read already and stay as they are.
 
     Returns:
         The volume, and what a person must know of it.
@@ -46,7 +46,7 @@ def read_file(
     for image in images.values():
         if key == image.mask_name:
             return mend_mask(read_volume(source), image)
-    return read_volume(source), []
+    return read_volume(source, factor=factor), []
 
 
 def mend_mask(mask: Volume, image: Image) -> tuple[Volume, list[Finding]]:

@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImaged, Transform
 
 from mrn_components.images.finding import FaultyFileError, Finding
-from mrn_components.images.image import Image
+from mrn_components.images.image import FACTOR, Image, factor_of
 from mrn_components.images.masks import check_mask
 from mrn_components.images.volume import Volume
 from mrn_components.regions.drawn import mend_mask, read_file
@@ -68,7 +68,7 @@ class ReadVolumesd(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Read and check paths, volumes that were read already, or MONAI's tensors (1, X, Y, Z)."""
-        own = {key for image in self.images.values() for key in (image.name, image.mask_name)}
+        own = {key for i in self.images.values() for key in (i.name, i.mask_name, FACTOR + i.name)}
         wanted = volume_keys(self.rois)
         absent = [key for key in wanted if key not in data]
         if absent and self.placer.missing == "error":
@@ -81,7 +81,7 @@ class ReadVolumesd(Transform):
         findings: list[Finding] = []
         for key in wanted:
             if key in data:
-                volumes[key], found = _as_volume(key, data[key], self.images)
+                volumes[key], found = _as_volume(key, data, self.images)
                 findings += found
         for name, image in self.images.items():
             if image.mask_name in volumes:
@@ -147,7 +147,7 @@ class LoadVolumed(LoadImaged):
         """Read; raise FaultyFileError for a file that is no whole NIfTI volume."""
         d = dict(data)
         for key in self.key_iterator(d):
-            tensor = _to_tensor(_as_volume(str(key), d[key], {})[0])
+            tensor = _to_tensor(_as_volume(str(key), d, {})[0])
             d[key] = tensor[None] if self.ensure_channel_first else tensor
         return d
 
@@ -155,10 +155,13 @@ class LoadVolumed(LoadImaged):
 CheckVolumesd = ReadVolumesd  # its name in runs from before it read, which had LoadImaged for that
 
 
-def _as_volume(key: str, source: Any, images: Mapping[str, Image]) -> tuple[Volume, list[Finding]]:
+def _as_volume(
+    key: str, data: Mapping[Hashable, Any], images: Mapping[str, Image]
+) -> tuple[Volume, list[Finding]]:
     """Return a volume of a file or of MONAI's tensor, and what a person must know of it."""
+    source = data[key]
     if not isinstance(source, MetaTensor):
-        return read_file(key, source, images)
+        return read_file(key, source, images, factor=factor_of(data, key))
     path = Path(source.meta.get("filename_or_obj", "the volume"))
     stored = source.numpy().squeeze(0)
     volume = Volume(path=path, stored=stored, affine=source.affine.numpy())

@@ -38,7 +38,8 @@ def take_out_references(
         if volume.reference_shift is None:
             shift = _shift(volume, volumes.get(image.mask_name), image)
             voxels = np.where(volume.voxels == 0, np.float32(0), volume.voxels - np.float32(shift))
-            volume = replace(volume, stored=voxels, slope=1.0, inter=0.0, reference_shift=shift)
+            volume = replace(volume, stored=voxels, slope=1.0, inter=0.0, factor=1.0)
+            volume = replace(volume, reference_shift=shift)
         shifted[name] = volume
         shifts[name] = round(float(volume.reference_shift or 0.0), 4)
     return shifted, shifts

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from mrn_components.data.layouts import Need, find_subjects
+from mrn_components.data.layouts import Need, filters_of, find_subjects
 from mrn_components.data.subjects import add_masks, load_subjects
 from mrn_components.data.tables import files_of
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
@@ -216,6 +216,71 @@ def test_two_pipelines_are_two_candidates(tmp_path):
     problem = find(tmp_path).problems["sub-1"]
     assert "derivatives/qsmxt/sub-1/anat/sub-1_Chimap.nii" in problem
     assert "derivatives/sepia/sub-1/anat/sub-1_Chimap.nii" in problem
+
+
+def test_a_filter_with_a_slash_chooses_a_pipeline(tmp_path):
+    for pipeline in ("qsmxt-9", "sepia"):
+        touch(tmp_path / "derivatives" / pipeline / "sub-1" / "anat" / "sub-1_Chimap.nii")
+    assert "choose by --nm_filter or --qsm_filter" in find(tmp_path).problems["sub-1"]
+    found = find(tmp_path, filters={"qsm": "derivatives/QSMxT*/*_Chimap*"})
+    assert "derivatives/qsmxt-9" in found.subjects[0]["qsm"]
+    assert not found.problems
+
+
+def test_a_filter_is_for_the_images_of_a_quantity():
+    assert filters_of(CHALLENGE_IMAGES, None, None) == {}
+    assert filters_of(CHALLENGE_IMAGES, "a", "b") == {"nm": "a", "qsm": "b"}
+    other = {"chi": Image(file="CHI", quantity="susceptibility"), "t1": Image(file="T1")}
+    assert filters_of(other, "a", "b") == {"chi": "b"}
+
+
+def test_a_label_map_that_names_the_image_goes_before_others(tmp_path):
+    anat = tmp_path / "sub-1" / "anat"
+    touch(anat / "sub-1_Chimap.nii", anat / "sub-1_dseg.nii", anat / "sub-1_space-orig_dseg.nii")
+    assert "2 files" in find(tmp_path).problems["sub-1"]
+    touch(anat / "sub-1_desc-QSM_dseg.nii")
+    found = find(tmp_path)
+    assert not found.problems
+    assert names(found)["sub-1"]["mask_qsm"] == "sub-1_desc-QSM_dseg.nii"
+
+
+@pytest.mark.parametrize(
+    "part", ["desc-paramagnetic", "desc-diamagnetic", "desc-chipos", "desc-chiNeg", "desc-dia"]
+)
+def test_a_part_of_the_susceptibility_is_no_map(tmp_path, part):
+    anat = tmp_path / "sub-1" / "anat"
+    touch(anat / "sub-1_MTw.nii", anat / f"sub-1_{part}_Chimap.nii")
+    assert names(find(tmp_path)) == {"sub-1": {"nm": "sub-1_MTw.nii"}}
+
+
+def test_the_unit_of_a_map_is_bids_or_the_nearest_json(tmp_path):
+    anat = tmp_path / "derivatives" / "qsmxt" / "sub-1" / "anat"
+    touch(anat / "sub-1_Chimap.nii", anat / "sub-1_MTw.nii")
+    found = find(tmp_path)
+    assert found.subjects[0]["factor_qsm"] == 1000.0
+    assert "factor_nm" not in found.subjects[0]
+    assert "QSM times 1000" in found.layout
+    (anat.parent / "sub-1_Chimap.json").write_text('{"Units": "ppb"}')
+    assert "factor_qsm" not in find(tmp_path).subjects[0]
+    (anat / "sub-1_Chimap.json").write_text('{"Units": "ppm"}')
+    assert find(tmp_path).subjects[0]["factor_qsm"] == 1000.0
+    ppm = {"qsm": Image(file="QSM", quantity="susceptibility", unit="ppm")}
+    assert "factor_qsm" not in find(tmp_path, ppm).subjects[0]
+    (anat / "sub-1_Chimap.json").write_text('{"Units": "Hz"}')
+    problem = find(tmp_path).problems["sub-1"]
+    assert "the unit 'Hz'; expected ppb or ppm. Convert the map" in problem
+
+
+def test_a_datalist_tells_a_factor(tmp_path):
+    touch(tmp_path / "q.nii")
+    entries = [
+        {"subject": f"S{i}", "qsm": "q.nii", "factor_qsm": f} for i, f in enumerate([1000, "x", 1])
+    ]
+    (tmp_path / "list.json").write_text(json.dumps(entries))
+    found = find(tmp_path / "list.json")
+    assert [subject.get("factor_qsm") for subject in found.subjects] == [1000.0, None, None]
+    assert "factor_qsm 'x'" in found.problems["S1"]
+    assert not found.covariates
 
 
 @pytest.mark.parametrize("form", ["folders", "pred", "predicted", "one"])

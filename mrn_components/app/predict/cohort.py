@@ -12,6 +12,7 @@ from monai.bundle import ConfigWorkflow
 from tqdm import tqdm
 
 import mrn_components
+from mrn_components.app.predict.bids_output import bids_names, write_derivatives
 from mrn_components.app.predict.classifier import Classifier
 from mrn_components.app.predict.manifest import (
     hash_content,
@@ -38,6 +39,7 @@ from mrn_components.data import Subject
 from mrn_components.data.layouts import Found
 from mrn_components.data.ledger import read_ledgers
 from mrn_components.data.tables import files_of
+from mrn_components.images.image import factor_of
 from mrn_components.system.errors import FailedSubjectsError
 from mrn_components.system.hashes import file_hash
 from mrn_components.system.workers import in_order
@@ -57,6 +59,8 @@ class Cohort:
         self, workflow: ConfigWorkflow, found: Found, output_dir: Path, options: Options
     ) -> None:
         self.found, self.output_dir, self.options = found, output_dir, options
+        if options.format == "bids":
+            bids_names(found.subjects)  # which refuses some, before anything is predicted
         self.classifier = classifier = Classifier(workflow)
         segmenters = Segmenters(options.segmentation, classifier.device, options.trust_bundle)
         segments = self._load(segmenters)
@@ -162,6 +166,9 @@ class Cohort:
         write_manifest(self.output_dir, self._made_with(), records)
         if self.options.further is not None:
             self.options.further(records, self.found, self.classifier)
+        if self.options.format == "bids":
+            subjects = self.found.subjects
+            write_derivatives(self.output_dir, records, subjects, images=images, target=target)
         if self.options.report:
             print(f"report: {complete_reports(self.output_dir, self.found.root)}", flush=True)
         counts = Counter(record["status"] for record in records)
@@ -203,8 +210,12 @@ class Cohort:
             return "with other weights or settings"
         if lacking := self._lacking(record):
             return f"without {lacking}"
-        known = {key: file["sha256"] for key, file in record["inputs"].items()}
-        files = {k: file_hash(path) for k, path in files_of(subject).items() if path.is_file()}
+        known = {k: (f["sha256"], f.get("factor", 1.0)) for k, f in record["inputs"].items()}
+        files = {
+            key: (file_hash(path), factor_of(subject, key))
+            for key, path in files_of(subject).items()
+            if path.is_file()
+        }
         return None if files == known else "with other files"
 
     def _lacking(self, record: Record) -> str | None:

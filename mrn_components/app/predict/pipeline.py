@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mrn_components.app.predict.classifier import Classifier
 from mrn_components.app.records import (
@@ -29,7 +29,7 @@ from mrn_components.data.ledger import Ledger, find_trained_on, unlike_training
 from mrn_components.data.tables import files_of
 from mrn_components.images.boxes import spacing_mm
 from mrn_components.images.finding import Finding
-from mrn_components.images.image import Image
+from mrn_components.images.image import FACTOR, Image, factor_of
 from mrn_components.images.volume import Volume
 from mrn_components.networks.masking import MaskMode
 from mrn_components.regions.reference import take_out_references
@@ -38,6 +38,7 @@ from mrn_components.system.files import write_json
 
 _logger = logging.getLogger(__name__)
 
+Format = Literal["tables", "bids"]
 Case = tuple[Subject, Sequence[Finding]]  # a subject, and what was found wrong with it
 
 
@@ -48,6 +49,7 @@ class Options:
     bundle: str
     segmentation: str
     nm_filter: str | None
+    qsm_filter: str | None
     masks: str | Path | None
     abstain: bool
     resume: bool
@@ -56,6 +58,7 @@ class Options:
     overrides: Mapping[str, Any]
     labels: str | Path | None = None  # table of the labels, which every subject must have then
     require_labels: bool = False
+    format: Format = "tables"
     states: MaskMode | None = None  # also mask every subset of the ROIs, in this way
     # Writes tables of the records, in their order, beside those of a prediction.
     further: Callable[[Sequence[Record], Found, Classifier], None] | None = None
@@ -156,6 +159,7 @@ class Pipeline:
             key: {
                 "path": self.shown(str(path), subject),
                 "sha256": volumes[key].sha256 if key in volumes else None,  # it cannot be read
+                **({"factor": factor_of(subject, key)} if FACTOR + key in subject else {}),
             }
             for key, path in files_of(subject).items()
         }

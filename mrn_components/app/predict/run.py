@@ -5,16 +5,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import ignite.distributed as idist
 import torch
 from monai.bundle import ConfigWorkflow
 
 from mrn_components.app.predict.cohort import OWN_KEYS, Cohort
-from mrn_components.app.predict.pipeline import Options
+from mrn_components.app.predict.pipeline import Format, Options
 from mrn_components.app.predict.workflow import inference_workflow, target_of
-from mrn_components.data.layouts import Found, Need, find_subjects
+from mrn_components.data.layouts import Found, Need, filters_of, find_subjects
 from mrn_components.data.nuclei import nuclei_overrides
 from mrn_components.data.predictions import PREDICTIONS
 from mrn_components.data.subjects import needed_images
@@ -28,11 +28,13 @@ def predict(
     bundle: str = "bundles/mrn",
     segmentation: str = "bundles/segmentation",
     nm_filter: str | None = None,
+    qsm_filter: str | None = None,
     masks: str | Path | None = None,
     nuclei: str | Path | None = None,
     abstain: bool = True,
     resume: bool = False,
     report: bool = False,
+    format: Format = "tables",  # noqa: A002  as of `mrn challenge`
     trust_bundle: bool = False,
     **overrides: Any,
 ) -> Path:
@@ -45,17 +47,20 @@ def predict(
 
     Args:
         input: a folder of subjects; one subject's folder of {NM,QSM[,NM_mask,QSM_mask]}, .nii.gz or
-            .nii; a JSON datalist; or a BIDS directory (NM by nm_filter).
+            .nii; a JSON datalist; or a BIDS directory.
         output: folder of the results.
         bundle: folder of a bundle with weights, or of a training run.
         segmentation: folder of the bundle that makes the masks of subjects without.
-        nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*".
+        nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*"; with a slash, of paths.
+        qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
         masks: folder of the masks, where they do not lie beside the images: ID/NM_mask.nii.gz,
             ID/NM_pred.nii.gz, an output of mrn predict, or BIDS.
         nuclei: csv of the ids in given masks, ``image,nucleus,right,left``, if they are not usual.
         abstain: give no probability where the NM ROI or more than one ROI is missing.
         resume: keep the subjects whose files, weights and settings are those of an earlier call.
         report: write ``index.html`` and a page a subject too, which asks the network 28 times more.
+        format: bids makes ``output`` a data set of BIDS derivatives too: tables that describe
+            themselves, and the masks.
         trust_bundle: run the bundles in spite of what ``mrn inspect`` finds in them.
         overrides: config keys and their values, e.g. --ckpt_path FILE, --precision fp32.
 
@@ -71,14 +76,18 @@ def predict(
         RuntimeError: if another process uses ``output``.
         FailedSubjectsError: at the end, if subjects failed; names them and the reasons.
     """
+    if format not in get_args(Format):
+        raise ValueError(f"format must be one of {sorted(get_args(Format))}, got {format!r}.")
     options = Options(
         bundle=bundle,
         segmentation=segmentation,
         nm_filter=nm_filter,
+        qsm_filter=qsm_filter,
         masks=masks,
         abstain=abstain,
         resume=resume,
         report=report,
+        format=format,
         trust_bundle=trust_bundle,
         overrides=nuclei_overrides(nuclei) | overrides,
     )
@@ -120,7 +129,6 @@ def _find(workflow: ConfigWorkflow, input_dir: str | Path, options: Options) -> 
     """Find the subjects, with the images that the bundle's regions are taken from."""
     parser = workflow.parser
     images = needed_images(parser.get_parsed_content("rois"))
-    of_nm = [image.name for image in images.values() if image.quantity == "neuromelanin"]
     labelled = options.require_labels or options.labels is not None
     return find_subjects(
         input_dir,
@@ -129,7 +137,7 @@ def _find(workflow: ConfigWorkflow, input_dir: str | Path, options: Options) -> 
         labels=options.labels,
         target=target_of(parser),
         masks=options.masks,
-        filters={} if options.nm_filter is None else dict.fromkeys(of_nm, options.nm_filter),
+        filters=filters_of(images, options.nm_filter, options.qsm_filter),
     )
 
 

@@ -97,8 +97,9 @@ def _read_volumes(
     record: Record, folder: Path, root: Path, images: Mapping[str, Image]
 ) -> dict[str, Volume | str]:
     """Read a subject's files; a text says why one cannot be read."""
-    files = {}
+    files, factors = {}, {}
     for key, file in record["inputs"].items():
+        factors[key] = float(file.get("factor", 1.0))
         if file["sha256"] is not None:  # else it is faulty: not for a second reader
             # INPUT may be the folder of one subject, whose paths start with its name.
             inside = Path(file["path"])
@@ -114,7 +115,11 @@ def _read_volumes(
     made = {key: path for key, path in made.items() if path.is_file()}
     for key, path in (files | made).items():
         try:
-            sources[key] = read_volume(path) if key in made else read_file(key, path, images)[0]
+            if key in made:
+                sources[key] = read_volume(path)
+            else:
+                factor = factors.get(key, 1.0)
+                sources[key] = read_file(key, path, images, factor=factor)[0]
         except FaultyFileError as error:
             sources[key] = str(error)
         except MemoryError:  # a page less is no reason to stop
