@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 # The register: what a config may write as mrn_components.NAME, and the module that has it.
 _REGISTER = {
+    "BalancedSampler": "data.sampler",
     "CategoryBank": "training.msupmoco",
     "CheckVolumesd": "regions.reading",
     "Classes": "data.target",

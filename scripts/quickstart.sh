@@ -12,7 +12,6 @@ case "${1:-}" in
     --shuffled) NAME=quickstart-shuffled TITLE="shuffled labels" ;;
     *) echo "usage: scripts/quickstart.sh [--shuffled]" >&2; exit 2 ;;
 esac
-EFFECT=1.5  # times the published difference between PD and HC: a tiny network must learn it in minutes
 CONFIGS=bundles/mrn/configs
 RUN=bundles/mrn/runs/$NAME
 
@@ -23,9 +22,9 @@ step "1/5 environment"
 install_package .
 . "$VENV/bin/activate"
 
-step "2/5 synthetic subjects (disease effect x $EFFECT)"
-mrn phantom data/phantom --subjects 96 --seed 1 --effect $EFFECT --view midbrain
-mrn phantom data/phantom-test --subjects 80 --seed 2 --effect $EFFECT --view midbrain
+step "2/5 synthetic subjects, disease as large as published"
+mrn phantom data/phantom --subjects 96 --seed 1 --view midbrain
+mrn phantom data/phantom-test --subjects 80 --seed 2 --view midbrain
 shuffle_labels() {  # shuffle_labels COHORT: its csv with the labels permuted, beside the cohort
     paste -d, <(cut -d, -f1 "data/$1/train_cases.csv") \
         <(cut -d, -f2 "data/$1/train_cases.csv" | shuf --random-source=<(yes)) > "data/$1-shuffled.csv"
@@ -50,7 +49,7 @@ bundle_run --config_file "['$RUN/configs/inference.json','$RUN/configs/evaluate.
 step "5/5 prediction without labels, and what the labels say of it"
 mrn predict data/phantom-test "$RUN/predictions" --bundle "$RUN"
 
-step "Held-out phantoms, disease effect x $EFFECT, $TITLE"
+step "Held-out phantoms, $TITLE"
 mrn evaluate "$RUN/predictions" "$TEST_TABLE"
 cat <<EOF
 

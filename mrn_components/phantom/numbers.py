@@ -91,7 +91,7 @@ ASYMMETRY = 0.25  # the more affected side changes by 1.25, the other by 0.75
 LEFT_EXTRA_PPB = 5.0  # left minus right rise of the SN; organisers' chart
 NM_CONTRAST = (0.12, 0.03)  # mean and SD over the crus; calibrated, 2D scans 0.225
 NM_VOLUME_LOSS = 0.05  # share of the outline; of the inferred 0.12, the rest is dim and outlined
-NM_DEPLETION = (0.45, 0.25)  # posterolateral contrast: mean loss, SD also in HC; calibrated
+NM_DEPLETION = (0.45, 0.15)  # posterolateral contrast: mean loss, SD also in HC; calibrated
 
 # How readers' outlines of the neuromelanin vary, whatever the class; inferred.
 READER_VOLUME_SD = (0.12, 0.03)  # share of the volume: of both sides together, of each

@@ -28,7 +28,7 @@ def reproduce(
     bundles: str = "bundles",
     dataset_dir: str | None = None,
     test_dir: str | None = None,
-    effect: float = 3.0,
+    effect: float = 1.0,
     **overrides: Any,
 ) -> Path:
     """Train and score a table of the paper, beside the paper's numbers (research use only).
