@@ -72,12 +72,19 @@ def take_configs(run: Path, configs: Path) -> None:
         own = ConfigParser.load_config_file(str(configs / f"{name}.yaml"))
         config = ConfigParser.load_config_file(str(bundle_config(run, name)))
         for key, value in config.items():
-            if isinstance(value, str) and Path(value).is_absolute():
+            if _names_folder(value):
                 config[key] = own.get(key)
         text = yaml.safe_dump(config, sort_keys=False, width=100)
         (configs / f"{name}.yaml").write_text(f"# As run {run.name} was trained.\n{text}")
     for plan in (run / "configs").glob("plan_*.json"):  # of nnU-Net
         shutil.copyfile(plan, configs / plan.name)
+
+
+def _names_folder(value: Any) -> bool:
+    """Whether a value of a config holds an absolute path."""
+    if isinstance(value, dict | list):
+        return any(map(_names_folder, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and Path(value).is_absolute()
 
 
 def write_marks(configs: Path) -> None:

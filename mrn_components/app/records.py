@@ -9,7 +9,7 @@ from mrn_components.biomarkers import write_biomarkers
 from mrn_components.data.predictions import PREDICTIONS, write_predictions
 from mrn_components.data.target import HC_PD, Score, Target
 from mrn_components.images.image import Image
-from mrn_components.system.files import write_json
+from mrn_components.system.files import UNFINISHED, remove_unfinished, write_json
 
 Record = dict[str, Any]  # prediction.json; its keys are in the bundle's docs
 
@@ -33,6 +33,7 @@ def empty_record(subject: str, target: Target = HC_PD) -> Record:
         "flags": [],
         "error": None,
         "boxes": {},
+        "alignment": {},
         "biomarkers": {},
         "timings_s": {},
         "inputs": {},
@@ -61,8 +62,15 @@ def clear_subject(output_dir: Path, subject: str, images: Iterable[Image]) -> No
     folder = subject_folder(output_dir, subject)
     files = [folder / name for name in (RECORD, EXPLANATION, PAGE, THUMBNAILS)]
     files += [mask_file(output_dir, subject, image) for image in images]
-    for path in (*files, *folder.glob(".unfinished*")):
+    for path in (*files, *folder.glob(f"{UNFINISHED}*")):
         path.unlink(missing_ok=True)
+
+
+def sweep(output_dir: Path) -> None:
+    """Remove what killed processes left of predictions; for a folder that nobody writes to."""
+    for path in output_dir.glob(f"{UNFINISHED}*"):
+        path.unlink(missing_ok=True)
+    remove_unfinished(output_dir / "subjects")
 
 
 def write_record(output_dir: Path, record: Record) -> None:
@@ -79,8 +87,21 @@ def read_record(output_dir: Path, subject: str, target: Target = HC_PD) -> Recor
         record = json.loads(path.read_bytes())
     except ValueError:
         return None
-    whole = isinstance(record, dict) and record.keys() >= empty_record("", target).keys()
-    return record if whole else None
+    return record if _is_whole(record, subject, target) else None
+
+
+def _is_whole(record: Any, subject: str, target: Target) -> bool:
+    """Whether a record has all keys, and what they should hold."""
+    empty = empty_record(subject, target)
+    if not isinstance(record, dict) or not record.keys() >= {*empty, "run"}:
+        return False
+    holders = [key for key, value in empty.items() if isinstance(value, dict | list)]
+    files = record["inputs"].values() if isinstance(record["inputs"], dict) else ()
+    return (
+        record["subject"] == subject
+        and all(isinstance(record[key], type(empty[key])) for key in holders)
+        and all(isinstance(file, dict) and {"path", "sha256"} <= file.keys() for file in files)
+    )
 
 
 def write_tables(

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import socket
 import time
 import zipfile
@@ -21,7 +22,7 @@ from mrn_components.system.errors import DamagedFileError, ResourceError, Unwrit
 
 _logger = logging.getLogger(__name__)
 WEIGHTS = (".bin", ".ckpt", ".pt", ".pth")  # files that torch.save writes
-_UNFINISHED = ".unfinished."
+UNFINISHED = ".unfinished."
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # of spreadsheets (OWASP: CSV injection)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
@@ -45,7 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
             f"{path} is a symbolic link (to {path.readlink()}); remove it, or name another "
             "folder for the results."
         )
-    temporary = path.with_name(f"{_UNFINISHED}{os.getpid()}.{path.name}")
+    temporary = path.with_name(f"{UNFINISHED}{os.getpid()}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)  # whatever has that name, a link included
@@ -197,8 +198,11 @@ def csv_cell(value: Any) -> Any:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what killed processes left below ``folder``; only for a folder nobody writes to."""
-    for path in folder.rglob(f"{_UNFINISHED}*"):
-        path.unlink()
+    for path in list(folder.rglob(f"{UNFINISHED}*")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def lock(folder: Path) -> TextIO:

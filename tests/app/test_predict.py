@@ -514,12 +514,19 @@ def test_a_damaged_record_is_predicted_again_and_stops_nothing(run, few, tmp_pat
     predict(few, tmp_path / "out", bundle=run)
     whole = (tmp_path / "out" / "predictions.csv").read_bytes()
     folder = tmp_path / "out" / "subjects" / "S1"
-    (folder / ".unfinished.1.prediction.json").write_text("{")  # of a killed process
-    for damaged in ("", '{"subject": "S1"', "[]", "\xff"):
+    record = json.loads((folder / "prediction.json").read_text())
+    rests = [folder, folder.parent / "S0", tmp_path / "out"]  # of killed processes
+    for rest in rests:
+        (rest / ".unfinished.1.prediction.json").write_text("{")
+    (folder.parent / ".unfinished.2.folder").mkdir()
+    others = [{"inputs": []}, {"inputs": {"nm": "x"}}, {"flags": None}, {"subject": "S2"}]
+    texts = [json.dumps(record | other) for other in others]
+    for damaged in ("", '{"subject": "S1"', "[]", "\xff", *texts):
         (folder / "prediction.json").write_text(damaged, encoding="latin-1")
         predict(few, tmp_path / "out", bundle=run, resume=True)
         assert (tmp_path / "out" / "predictions.csv").read_bytes() == whole
     assert [path.name for path in folder.iterdir()] == ["prediction.json"]
+    assert not list((tmp_path / "out").rglob(".unfinished*"))
 
 
 def test_damaged_weights_fail_the_subjects_and_name_the_cause(few, tmp_path, capsys):

@@ -77,6 +77,49 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, workers, cut, keep)
         )
 
 
+@pytest.mark.parametrize("cut", [1, 2, 3])
+@pytest.mark.parametrize("keep", ["least_loss", "last", "mean", "teacher", "best_metric"])
+def test_weights_that_a_kill_left_unwritten_are_written_by_resuming(tmp_path, keep, cut):
+    """A checkpoint is written first: at any moment there is one, or nothing."""
+    stopped = make_run(tmp_path, keep=keep)[0]
+    stopped.add_event_handler(Events.EPOCH_COMPLETED(once=cut), stopped.terminate)
+    stopped.run()
+    names = ("model.pt", "model_last.pt")
+    weights = {name: torch.load(tmp_path / name) for name in names}
+    record = read_record(tmp_path / "model.pt", KEPT_WEIGHTS)
+    unwritten = names if record["epoch"] == cut else names[1:]
+    for name in unwritten:
+        (tmp_path / name).unlink()
+    resumed = make_run(tmp_path, keep=keep, resume=True)[0]
+    resumed.add_event_handler(Events.EPOCH_STARTED, resumed.terminate)
+    resumed.add_event_handler(Events.ITERATION_COMPLETED, lambda _: pytest.fail("it trained"))
+    found = {}
+
+    @resumed.on(Events.EPOCH_STARTED)
+    def look(_):
+        found.update({name: torch.load(tmp_path / name) for name in names})
+        found["record"] = read_record(tmp_path / "model.pt", KEPT_WEIGHTS)
+
+    resumed.run()
+    assert_equal(found, {**weights, "record": record})
+
+
+def test_a_checkpoint_comes_before_any_weights(tmp_path, monkeypatch):
+    written = []
+    write = RunCheckpointHandler._write
+    monkeypatch.setattr(
+        RunCheckpointHandler,
+        "_write",
+        lambda self, content, path, *rest: (
+            written.append(path.name),
+            write(self, content, path, *rest),
+        ),
+    )
+    make_run(tmp_path, epochs=4, interval=4)[0].run()
+    assert written[0].startswith("epoch_")
+    assert written[1] == "model.pt"
+
+
 def train_and_die(directory, moment):
     torch.set_num_threads(1)
     trainer, *_ = make_run(directory)
@@ -362,6 +405,14 @@ def test_published_weights_are_not_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match=r"already holds a run \(model.pt\); .*--run_name"):
         make_run(tmp_path)[0].run()
     assert (tmp_path / "model.pt").read_bytes() == b"published"
+
+
+def test_weights_without_a_checkpoint_are_told_alike(tmp_path):
+    """Of a run that was killed in its first save, before 2026-11-26, or lost its checkpoints."""
+    (tmp_path / "model.pt").write_bytes(b"published")
+    for resume in (False, True):
+        with pytest.raises(OSError, match=r"no checkpoint, .* --run_name NEW_NAME, or delete this"):
+            make_run(tmp_path, resume=resume)[0].run()
 
 
 def test_resuming_nothing_is_refused(tmp_path):

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 
 import pytest
 from ignite.engine import Events
@@ -10,6 +12,7 @@ from stand_in import StandIn, make_dataset, make_optimizer, make_trainer
 from tiny_training import assert_equal, checkpoint_of, make_run
 
 from mrn_components import InterruptHandler, PhaseValidationHandler
+from mrn_components.training.handlers import faults
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
@@ -52,6 +55,54 @@ def test_a_second_signal_acts_at_once():
 
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
+
+
+def test_a_step_that_does_not_end_is_not_waited_for(monkeypatch, caplog):
+    codes = []
+    monkeypatch.setattr(faults, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(faults.os, "_exit", codes.append)
+    trainer = interrupted()
+    trainer.add_event_handler(Events.ITERATION_STARTED(once=3), send(signal.SIGTERM))
+    trainer.add_event_handler(Events.ITERATION_STARTED(once=3), lambda _: time.sleep(0.5))
+    with pytest.raises(SystemExit):
+        trainer.run()
+    assert codes == [143]
+    assert "Stopped by SIGTERM in epoch 2 of 3." in caplog.text
+
+
+def test_a_step_that_ends_is_not_ended_later():
+    handler, network = InterruptHandler(), StandIn()
+    trainer = make_trainer(network, make_optimizer(network), [handler], epochs=3)
+    trainer.add_event_handler(Events.ITERATION_STARTED(once=3), send(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        trainer.run()
+    handler._patience.join(5)
+    assert not handler._patience.is_alive()
+
+
+class Stalled:
+    """Its workers give nothing, as when the shared memory is full."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        time.sleep(600)
+
+
+def wait_for_ever():
+    faults._PATIENCE_S = 1.0
+    network = StandIn()
+    handlers = [InterruptHandler()]
+    trainer = make_trainer(
+        network, make_optimizer(network), handlers, epochs=1, dataset=Stalled(), workers=1
+    )
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    trainer.run()
+
+
+def test_one_signal_ends_a_run_whose_loader_is_stalled(forks):
+    assert forks.end(forks.start(wait_for_ever)) == 143
 
 
 def test_a_validation_is_stopped_too():

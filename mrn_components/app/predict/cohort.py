@@ -1,7 +1,7 @@
 """The loop over a cohort: what is done stays, what fails is told at the end."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from monai.bundle import ConfigWorkflow
 from tqdm import tqdm
 
 import mrn_components
+from mrn_components.app.align import BRIDGE
 from mrn_components.app.predict.bids_output import bids_names, write_derivatives
 from mrn_components.app.predict.classifier import Classifier
 from mrn_components.app.predict.manifest import (
@@ -56,11 +57,17 @@ class Cohort:
     """The prediction of some subjects with one set of weights and settings."""
 
     def __init__(
-        self, workflow: ConfigWorkflow, found: Found, output_dir: Path, options: Options
+        self,
+        workflow: ConfigWorkflow,
+        found: Found,
+        output_dir: Path,
+        options: Options,
+        bridges: Mapping[str, str],
     ) -> None:
         self.found, self.output_dir, self.options = found, output_dir, options
         if options.format == "bids":
             bids_names(found.subjects)  # which refuses some, before anything is predicted
+        self.bridges = bridges  # files of T1 by subject
         self.classifier = classifier = Classifier(workflow)
         segmenters = Segmenters(options.segmentation, classifier.device, options.trust_bundle)
         segments = self._load(segmenters)
@@ -68,6 +75,7 @@ class Cohort:
             classifier=classifier,
             segmenters=segmenters,
             ledgers=read_ledgers(classifier.weights),
+            bridges=bridges,
             root=found.root,
             output_dir=output_dir,
             options=options,
@@ -83,11 +91,12 @@ class Cohort:
                 "bundle": bundle.resolve().name,
                 "segmentation": segmentation.resolve().name,
                 "abstain": options.abstain,
+                "align": options.align,
                 "overrides": without_folders(options.overrides),
             },
         }
         numbers = self.description["weights"], self.description["config"]
-        same = [mrn_components.__version__, options.abstain, *numbers]
+        same = [mrn_components.__version__, options.abstain, options.align, *numbers]
         self._identity = hash_content(same)
         self._identity_with_masks = hash_content([*same, self.description["segmentation"]])
 
@@ -211,9 +220,12 @@ class Cohort:
         if lacking := self._lacking(record):
             return f"without {lacking}"
         known = {k: (f["sha256"], f.get("factor", 1.0)) for k, f in record["inputs"].items()}
+        paths = files_of(subject)
+        if BRIDGE.name in known and subject["subject"] in self.bridges:
+            paths[BRIDGE.name] = Path(self.bridges[subject["subject"]])
         files = {
             key: (file_hash(path), factor_of(subject, key))
-            for key, path in files_of(subject).items()
+            for key, path in paths.items()
             if path.is_file()
         }
         return None if files == known else "with other files"

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from mrn_components.app.align import BRIDGE, Mode, align_images, moved_volumes, told
 from mrn_components.app.predict.classifier import Classifier
 from mrn_components.app.records import (
     EXPLANATION,
@@ -30,7 +31,7 @@ from mrn_components.data.tables import files_of
 from mrn_components.images.boxes import spacing_mm
 from mrn_components.images.finding import Finding
 from mrn_components.images.image import FACTOR, Image, factor_of
-from mrn_components.images.volume import Volume
+from mrn_components.images.volume import Volume, read_volume
 from mrn_components.networks.masking import MaskMode
 from mrn_components.regions.reference import take_out_references
 from mrn_components.system.errors import user_message
@@ -52,6 +53,7 @@ class Options:
     qsm_filter: str | None
     masks: str | Path | None
     abstain: bool
+    align: Mode = "auto"
     resume: bool
     report: bool
     trust_bundle: bool
@@ -81,6 +83,7 @@ class Pipeline:
     classifier: Classifier
     segmenters: Segmenters  # make the masks that a subject lacks
     ledgers: Sequence[Ledger]  # of the classifier's weights
+    bridges: Mapping[str, str]  # files of T1 by subject
     root: Path  # folder that paths are told relative to, in records as in messages
     output_dir: Path
     options: Options
@@ -200,11 +203,13 @@ class Pipeline:
         """Crop the ROIs of a subject with masks, and measure its nuclei."""
         record, subject = prepared.record, prepared.subject
         images = self.classifier.images
+        self._align(prepared)
         with _timed(record, "crop"):
             volumes = {key: subject[key] for key in files_of(subject)}
             volumes, record["reference_shift"] = take_out_references(volumes, images)
             subject |= volumes
-            crops = self.classifier.crop(subject)
+            volumes |= moved_volumes(volumes, record["alignment"])
+            crops = self.classifier.crop({**subject, **volumes})
         for key in ("boxes", "estimated", "missing_rois"):
             record[key] = crops.get(key, record[key])
         record["flags"] += crops.get("flags", [])
@@ -216,10 +221,28 @@ class Pipeline:
         prepared.crops = crops
         self._release(prepared)
 
+    def _align(self, prepared: Prepared) -> None:
+        """Find the images that belong elsewhere than their files say."""
+        record, volumes = prepared.record, _volumes(prepared.subject)
+        bridge = partial(self._bridge, record)
+        with _timed(record, "align"):
+            found = align_images(volumes, self.classifier.masked_images, self.options.align, bridge)
+        record["alignment"] = found
+        record["flags"] += filter(None, (told(name, one) for name, one in found.items()))
+
+    def _bridge(self, record: Record) -> Volume | None:
+        """Read a subject's T1 image, if it has one."""
+        if (path := self.bridges.get(record["subject"])) is None:
+            return None
+        volume = read_volume(path)
+        shown = self.shown(path, {"subject": record["subject"], BRIDGE.name: path})
+        record["inputs"][BRIDGE.name] = {"path": shown, "sha256": volume.sha256}
+        return volume
+
     def _release(self, prepared: Prepared) -> None:
         """Draw the volumes, then keep their paths alone: they are large, and change processes."""
         files = files_of(prepared.subject)
-        volumes = {k: v for k, v in prepared.subject.items() if isinstance(v, Volume)}
+        volumes = _volumes(prepared.subject)
         if self.options.report and not prepared.drawn:
             draw = partial(draw_images, prepared.record, images=self.classifier.images)
             try:
@@ -284,6 +307,11 @@ def find_near(
         if other.name in masks and image.nuclei.keys() <= other.nuclei.keys():
             return masks[other.name], [i for name in image.nuclei for i in other.nuclei[name]]
     return None
+
+
+def _volumes(subject: Subject) -> dict[str, Volume]:
+    """Return what was read of a subject."""
+    return {key: value for key, value in subject.items() if isinstance(value, Volume)}
 
 
 @contextmanager

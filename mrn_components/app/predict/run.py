@@ -11,9 +11,11 @@ import ignite.distributed as idist
 import torch
 from monai.bundle import ConfigWorkflow
 
+from mrn_components.app.align import Mode, find_bridges
 from mrn_components.app.predict.cohort import OWN_KEYS, Cohort
 from mrn_components.app.predict.pipeline import Format, Options
 from mrn_components.app.predict.workflow import inference_workflow, target_of
+from mrn_components.app.records import sweep
 from mrn_components.data.layouts import Found, Need, filters_of, find_subjects
 from mrn_components.data.nuclei import nuclei_overrides
 from mrn_components.data.predictions import PREDICTIONS
@@ -32,6 +34,7 @@ def predict(
     masks: str | Path | None = None,
     nuclei: str | Path | None = None,
     abstain: bool = True,
+    align: Mode = "auto",
     resume: bool = False,
     report: bool = False,
     format: Format = "tables",  # noqa: A002  as of `mrn challenge`
@@ -57,6 +60,8 @@ def predict(
             ID/NM_pred.nii.gz, an output of mrn predict, or BIDS.
         nuclei: csv of the ids in given masks, ``image,nucleus,right,left``, if they are not usual.
         abstain: give no probability where the NM ROI or more than one ROI is missing.
+        align: auto looks where NM shows the head elsewhere than QSM and says where it belongs,
+            through T1.nii.gz if there is one; always looks at every subject; off at none.
         resume: keep the subjects whose files, weights and settings are those of an earlier call.
         report: write ``index.html`` and a page a subject too, which asks the network 28 times more.
         format: bids makes ``output`` a data set of BIDS derivatives too: tables that describe
@@ -85,6 +90,7 @@ def predict(
         qsm_filter=qsm_filter,
         masks=masks,
         abstain=abstain,
+        align=align,
         resume=resume,
         report=report,
         format=format,
@@ -115,10 +121,13 @@ def predict_cohort(input_dir: str | Path, output_dir: str | Path, options: Optio
         )
         found = _find(workflow, input_dir, options)
         found.refuse_output(output_dir)
-        run = Cohort(workflow, found, Path(output_dir), options)
+        bridges = {} if options.align == "off" else find_bridges(input_dir, found)
+        run = Cohort(workflow, found, Path(output_dir), options, bridges)
         if rank == 0:
             print(f"{len(found.subjects)} subjects: {found.layout}", flush=True)
         with lock(Path(output_dir)) if rank == 0 else nullcontext():
+            if rank == 0:
+                sweep(Path(output_dir))
             idist.barrier()  # until the first process has the folder
             run.predict(found.subjects[rank::world])
             idist.barrier()  # until every process has written its records

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from mrn_components.app.report.aligned import draw_aligned
 from mrn_components.app.report.slices import (
     Picture,
     Span,
@@ -39,6 +40,7 @@ class Shown(NamedTuple):
     rois: dict[str, tuple[list[Picture], list[str]]]  # of each, low to high, and its nuclei
     thumbnail: dict[str, Any]  # of the index: "name", what is "shown", "uri", None without voxels
     problem: str  # why voxels or mask are missing; "" if neither is
+    aligned: Sequence[Picture] = ()  # before and after, where the image was aligned to another one
 
 
 def draw_images(
@@ -51,7 +53,15 @@ def draw_images(
     """
     inputs, boxes = record["inputs"].items(), record["boxes"]
     unread = {key: _UNREAD for key, file in inputs if file["sha256"] is None}
-    return {name: _drawn(image, {**unread, **sources}, boxes) for name, image in images.items()}
+    shown = {name: _drawn(image, {**unread, **sources}, boxes) for name, image in images.items()}
+    for name, found in record["alignment"].items():
+        other = images[found["to"]]
+        volumes = (sources.get(key) for key in (name, other.name, other.mask_name))
+        moving, fixed, mask = (v if isinstance(v, Volume) else None for v in volumes)
+        if "matrix" in found and moving and fixed and mask:
+            pictures = draw_aligned(found, moving, fixed, mask, other)
+            shown[name] = shown[name]._replace(aligned=pictures)
+    return shown
 
 
 def _drawn(

@@ -109,6 +109,8 @@ class RunCheckpointHandler:
     def refuse_used_directory(self, engine: Any = None) -> None:
         """Never write over another run, nor begin one that the disk cannot hold."""
         found = [*sorted(self.directory.glob("*.pt")), *self._checkpoints()]
+        if found and not self._checkpoints():
+            raise FileExistsError(self._no_way_on())
         if found:
             raise FileExistsError(
                 f"{self.directory} already holds a run ({found[-1].name}); go on with it by "
@@ -136,6 +138,7 @@ class RunCheckpointHandler:
             else:
                 self._check_space(engine)
                 self._restore(engine, state, path)
+                self._catch_up(engine)
                 return
         raise DamagedFileError(
             f"none of the checkpoints in {paths[0].parent} is undamaged; start another run by "
@@ -149,25 +152,44 @@ class RunCheckpointHandler:
         epoch = engine.state.epoch
         due = epoch % self.interval == 0 or epoch == engine.state.max_epochs
         kept = self.keep.update(engine)
-        if kept is not None and (due or self.keep.epoch == epoch):
-            record = self.keep.record(engine)
-            self._write(self._for_inference(kept), self.directory / "model.pt", record)
+        chosen = kept is not None and self.keep.epoch == epoch
+        # Weights come after a checkpoint: a kill in between leaves a run that can be gone on with.
+        due = due or (chosen and not self._checkpoints())
+        if due:
+            self._write(
+                self._state(engine), self.directory / "checkpoints" / f"epoch_{epoch:04d}.pt"
+            )
+        if kept is not None and (due or chosen):
+            self._write_kept(engine, kept)
         if not due:
             return
-        network = unwrap(engine.network)
-        self._write(self._for_inference(network), self.directory / "model_last.pt")
-        state = {
-            "epoch": epoch,
-            "processes": idist.get_world_size(),
-            "kept": self.keep.state_dict(),
-            "network": network.state_dict(),
-            "optimizer": engine.optimizer.state_dict(),
-            "handlers": {name: handler.state_dict() for name, handler in self.handlers.items()},
-        }
-        self._write(state, self.directory / "checkpoints" / f"epoch_{epoch:04d}.pt")
+        self._write(self._for_inference(unwrap(engine.network)), self.directory / "model_last.pt")
         for old in self._checkpoints()[:-2]:
             old.unlink()
             digest_path(old).unlink(missing_ok=True)
+
+    def _state(self, engine: Any) -> dict[str, Any]:
+        """All that resuming needs."""
+        return {
+            "epoch": engine.state.epoch,
+            "processes": idist.get_world_size(),
+            "kept": self.keep.state_dict(),
+            "network": unwrap(engine.network).state_dict(),
+            "optimizer": engine.optimizer.state_dict(),
+            "handlers": {name: handler.state_dict() for name, handler in self.handlers.items()},
+        }
+
+    def _write_kept(self, engine: Any, kept: nn.Module) -> None:
+        record = self.keep.record(engine)
+        self._write(self._for_inference(kept), self.directory / "model.pt", record)
+
+    def _catch_up(self, engine: Any) -> None:
+        """Write the weights of the resumed epoch, which a kill may have kept from being written."""
+        if idist.get_rank() == 0:
+            if (kept := self.keep.current(engine)) is not None:
+                self._write_kept(engine, kept)
+            network = unwrap(engine.network)
+            self._write(self._for_inference(network), self.directory / "model_last.pt")
 
     def _restore(self, engine: Any, state: dict[str, Any], path: Path) -> None:
         epoch = state["epoch"]
@@ -247,12 +269,23 @@ class RunCheckpointHandler:
 
     def _existing_checkpoints(self) -> list[Path]:
         paths = self._checkpoints()
+        if not paths and any(self.directory.glob("*.pt")):
+            raise FileNotFoundError(self._no_way_on())
         if not paths:
             raise FileNotFoundError(
                 f"{self.directory} holds no checkpoint to resume; name the run by --run_name, or "
                 "start it by --resume False."
             )
         return paths
+
+    def _no_way_on(self) -> str:
+        """What to do about weights without a checkpoint, for which no resuming is possible."""
+        names = ", ".join(sorted(path.name for path in self.directory.glob("*.pt")))
+        return (
+            f"{self.directory} already holds a run ({names}); it has no checkpoint, so that it can "
+            "neither be gone on with nor written over. Start another by --run_name NEW_NAME, or "
+            "delete this folder if nobody needs its weights."
+        )
 
     def _write(self, content: Any, path: Path, kept: Mapping[str, Any] | None = None) -> None:
         with replacing_hashed(path) as unfinished:

@@ -1,8 +1,10 @@
 """What ends an engine before its time: faults, losses that are not finite, and signals."""
 
 import logging
+import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,8 +18,10 @@ from monai.engines.utils import IterationEvents
 
 from mrn_components.networks.slice_encoder import SliceEncoder
 from mrn_components.system.errors import DamagedFileError, ResourceError, user_message
+from mrn_components.training.handlers.workers import MORE_SHARED_MEMORY, watch_workers
 
 logger = logging.getLogger(__name__)
+_PATIENCE_S = 25.0  # from a signal to the end of the step; clusters kill after 30
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
 
@@ -31,6 +35,7 @@ class FaultReportHandler:
 
     def attach(self, engine: Engine) -> None:
         """Subscribe to a trainer or an evaluator."""
+        engine.add_event_handler(Events.STARTED, watch_workers)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.report)
 
     def report(self, engine: Any, error: BaseException) -> None:
@@ -42,6 +47,7 @@ class FaultReportHandler:
                 lambda _, found: ValueError(found[1].strip())
             ),
             r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)": _worker_killed,
+            r"DataLoader timed out after (\d+) seconds": _stalled,
             r"OutOfMemoryError|MemoryError|DefaultCPUAllocator": _no_memory,
             r"Error\(s\) in loading state_dict for (\w+):(.*)": _other_network,
             r"PytorchStreamReader|UnpicklingError|EOFError": _unreadable_weights,
@@ -91,8 +97,15 @@ def _worker_killed(engine: Any, found: re.Match) -> Exception:
     subjects = [name for pid in found[1].split(",") if (name := reading(int(pid))) is not None]
     at = f" while it read {', '.join(subjects)}" if subjects else ""
     return ResourceError(
-        f"a worker of the data loader was killed{at}, often for want of memory. Give it more (in "
-        "Docker --shm-size=8g or --ipc=host), or read in the main process by --num_workers 0. "
+        f"a worker of the data loader was killed{at}, often for want of memory. "
+        f"{MORE_SHARED_MEMORY} Finished epochs of a training are saved: go on by --resume True."
+    )
+
+
+def _stalled(engine: Any, found: re.Match) -> Exception:
+    return ResourceError(
+        f"the workers of the data loader gave nothing for {found[1]} seconds in iteration "
+        f"{engine.state.iteration + 1}, often for want of shared memory. {MORE_SHARED_MEMORY} "
         "Finished epochs of a training are saved: go on by --resume True."
     )
 
@@ -161,7 +174,8 @@ class InterruptHandler:
 
     SIGTERM (``docker stop``, ``scancel``, ``timeout``), SIGUSR1, SIGUSR2 (a cluster's warning) and
     Ctrl-C set a flag only, so that a step and a checkpoint in the making are finished; a second
-    signal acts at once. Checkpoints are those of finished epochs, and every epoch follows from its
+    signal acts at once, and so does the first where the step takes longer than 25 seconds, or waits
+    for a stalled loader. Checkpoints are those of finished epochs, and every epoch follows from its
     seed: a resumed run repeats the steps of the epoch it was stopped in, bit for bit on the CPU.
     Workers of the data loaders ignore the signals, which a terminal or a cluster sends to all.
 
@@ -173,6 +187,7 @@ class InterruptHandler:
         self.evaluator = evaluator
         self.received: signal.Signals | None = None
         self._earlier: dict[signal.Signals, Any] = {}
+        self._patience: threading.Timer | None = None
 
     def attach(self, engine: Engine) -> None:
         """Subscribe to the trainer."""
@@ -196,12 +211,33 @@ class InterruptHandler:
     def note(self, number: int, _frame: FrameType | None) -> None:
         """Remember the signal; the next one has its usual effect."""
         self.received = signal.Signals(number)
+        for other in self._earlier:
+            signal.signal(other, self.give_way)
+        self._patience = threading.Timer(_PATIENCE_S, self.end)
+        self._patience.daemon = True
+        self._patience.start()
+
+    def give_way(self, number: int, _frame: FrameType | None) -> None:
+        """Let a second signal do what it does without this handler."""
         self.restore()
+        os.kill(os.getpid(), number)
 
     def stop(self, _engine: Any) -> None:
         """End the run if a signal came."""
-        if self.received is None:
-            return
+        if self.received is not None:
+            self.restore()
+            raise SystemExit(self._told())
+
+    def end(self) -> None:
+        """End the process in the middle of a step, which loses no more than the step's end does."""
+        code = self._told()
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(code)
+
+    def _told(self) -> int:
+        """Say what ended the run, and return the exit code."""
+        assert self.received is not None
         state = self.trainer.state
         logger.warning(
             "Stopped by %s in epoch %d of %d. Finished epochs are saved: go on by the same command "
@@ -211,10 +247,12 @@ class InterruptHandler:
             state.epoch,
             state.max_epochs,
         )
-        raise SystemExit(130 if self.received is signal.SIGINT else 143)
+        return 130 if self.received is signal.SIGINT else 143
 
     def restore(self, _engine: Any = None) -> None:
         """Give the signals back."""
+        if self._patience is not None:
+            self._patience.cancel()
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
         self._earlier = {}

@@ -103,6 +103,16 @@ class KeptWeights:
             self.average.update_parameters(network)
         return network if self.average is None else self.average.module
 
+    def current(self, engine: Any) -> nn.Module | None:
+        """Return what ``update`` returned after the epoch that a run is resumed from."""
+        epoch, network = engine.state.epoch, unwrap(engine.network)
+        if self.rule in _CHOOSING:
+            return network if self.epoch in (-1, epoch) else None
+        begin = max(self.first_epoch, engine.state.max_epochs - self.num_epochs + 1)
+        if self.average is None or (self.rule == "mean" and epoch < begin):
+            return network
+        return self.average.module
+
     def record(self, engine: Any) -> dict[str, Any]:
         """Tell how the weights were come by: the rule, the epoch, and the value it was chosen by.
 
