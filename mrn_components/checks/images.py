@@ -130,7 +130,8 @@ def _unit_fault(values: np.ndarray, image: Image, factor: float) -> dict[str, st
     found = f"values up to about {high:.3g}, as "
     if high < facts.strong[0]:
         unit, factor = facts.mistaken
-        return {"found": f"{found}in {unit}", "fix": f"Multiply it by {factor}"}
+        config = f", or say so in a config: --images#{image.name}#file_unit {unit}"
+        return {"found": f"{found}in {unit}", "fix": f"Multiply it by {factor}{config}"}
     if high > facts.strong[1] and factor != 1.0:
         found = f"values up to about {high:.3g} after {factor:g} times the file's"
         units = f'{{"Units": "{facts.unit}"}}'

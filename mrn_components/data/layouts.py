@@ -134,6 +134,7 @@ def find_subjects(
     if masks is not None:
         _take_masks_elsewhere(Path(masks), cases, images)
     cases.sort(key=lambda case: case.subject)
+    _take_file_units(cases, images)
     _judge_names(cases)
     titles = {image.name: f"{image.title} image" for image in images.values()}
     _judge_files("missing-file", need.images, titles, cases)
@@ -237,6 +238,15 @@ def _take_masks_elsewhere(root: Path, cases: Sequence[Case], images: Mapping[str
             f"{root}/SUBJECT/{{{names}}}.nii.gz, the output of `mrn predict`, or "
             "sub-*/[ses-*/]anat/*_dseg.nii.gz of BIDS."
         )
+
+
+def _take_file_units(cases: Iterable[Case], images: Mapping[str, Image]) -> None:
+    """Note what files are multiplied by for their ``file_unit``, unless the layout tells."""
+    for name, image in images.items():
+        factor = image.factor_from(image.file_unit) if image.file_unit else 1.0
+        for case in cases:
+            if factor != 1.0 and not isinstance(case, BIDSCase):
+                case.factors.setdefault(name, factor)
 
 
 def _judge_names(cases: Iterable[Case]) -> None:

@@ -34,6 +34,8 @@ class Image:
         quantity: what it shows: neuromelanin, susceptibility, or any other word, which has the
             general checks, scaling and measurements.
         unit: of its voxels, for columns and messages; "" for arbitrary units.
+        file_unit: of the voxels in its files, where that is another than ``unit``: ppm become ppb
+            when they are read. "" for the same. BIDS tells by itself.
         reference: what is taken out of the values of a susceptibility, which is known up to a
             constant: "none"; "mean", so that the voxels that are not 0 have the usual mean; or a
             nucleus with little iron, such as TH, so that it has its usual mean.
@@ -59,6 +61,7 @@ class Image:
     drawn_as: Mapping[str, Any] = field(default_factory=dict)  # {nucleus: (int, int) or int}
     quantity: str = ""
     unit: str = ""
+    file_unit: str = ""
     reference: str = "none"
     window: tuple[float, float] | None = None
     percentiles: tuple[float, float] = (0.5, 99.5)
@@ -83,6 +86,7 @@ class Image:
             set_(self, key, None if span is None else tuple(float(value) for value in span))
         set_(self, "nuclei", {nucleus: tuple(pair) for nucleus, pair in self.nuclei.items()})
         set_(self, "drawn_as", self._checked_table())
+        self._check_file_unit()
         self._check_reference()
         set_(self, "bids", tuple(self.bids))
 
@@ -133,6 +137,15 @@ class Image:
                 f"other has, got {unknown or dict(table)}."
             )
         return table
+
+    def _check_file_unit(self) -> None:
+        if self.file_unit:
+            try:
+                self.factor_from(self.file_unit)
+            except ValueError as units:
+                raise ValueError(
+                    f"image {self.name!r}: file_unit must be {units}, got {self.file_unit!r}."
+                ) from None
 
     def _check_reference(self) -> None:
         known = {name for name in self.facts.references if name == "mean" or name in self.nuclei}

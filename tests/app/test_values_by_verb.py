@@ -155,6 +155,22 @@ def test_a_reference_takes_the_shift_out_and_is_recorded(run, data, tmp_path, re
     assert not any("shift of" in text for text in read_record(tmp_path / "out", "shifted")["flags"])
 
 
+def test_a_map_in_ppm_is_read_by_its_unit(run, data, tmp_path):
+    """Its reference is taken out once, in ppb."""
+    shutil.copytree(data / "plain", tmp_path / "in" / faults_data.FIRST)
+    faults_data.parts_per_million(tmp_path / "in")
+    for reference in ("none", "TH"):
+        options = {"bundle": run, "images#qsm#reference": reference}
+        predict(data / "plain", tmp_path / f"plain{reference}", **options)
+        options |= {"images#qsm#file_unit": "ppm"}
+        predict(tmp_path / "in", tmp_path / f"ppm{reference}", **options)
+        (ppm,) = probabilities(tmp_path / f"ppm{reference}").values()
+        (plain,) = probabilities(tmp_path / f"plain{reference}").values()
+        assert float(ppm) == pytest.approx(float(plain), abs=2e-6)
+    manifest = json.loads((tmp_path / "ppmTH" / "manifest.json").read_text())
+    assert manifest["images"]["qsm"]["file_unit"] == "ppm"
+
+
 def test_nothing_is_shifted_unasked(run, tmp_path):
     make_subject(tmp_path / "in" / "S0", 0, 0)
     predict(tmp_path / "in", tmp_path / "out", bundle=run)

@@ -46,6 +46,11 @@ def test_an_unknown_quantity_has_the_general_facts():
         ({"window": [0, 1], "relative_window": [0.7, 1.5]}, "are two scales; leave one out"),
         ({"file": "../NM"}, "file must be"),
         ({"mask": "NM mask.nii.gz/"}, "mask must be"),
+        (
+            {"quantity": "susceptibility", "unit": "ppb", "file_unit": "Hz"},
+            "file_unit must be ppb or",
+        ),
+        ({"file_unit": "ppm"}, "file_unit must be"),
         ({"name": "label"}, "'label', which datalists use"),
         ({"name": "mask_nm"}, "'mask_nm', which datalists use"),
     ],
