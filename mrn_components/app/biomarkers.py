@@ -7,7 +7,7 @@ from pathlib import Path
 from mrn_components.app.check import parts_of
 from mrn_components.biomarkers import measure_nuclei, write_biomarkers
 from mrn_components.data import Subject
-from mrn_components.data.layouts import Need, filters_of, find_subjects
+from mrn_components.data.layouts import WORK, Need, filters_of, find_subjects
 from mrn_components.data.nuclei import drawn_by
 from mrn_components.data.tables import files_of
 from mrn_components.images.finding import FaultyFileError, Finding
@@ -29,6 +29,8 @@ def measure_subjects(
     nuclei: str | Path | None = None,
     nm_filter: str | None = None,
     qsm_filter: str | None = None,
+    nm_series: str | None = None,
+    qsm_series: str | None = None,
 ) -> Path:
     """Measure each nucleus without a network: volume, iron, neuromelanin (research use only).
 
@@ -46,6 +48,8 @@ def measure_subjects(
         nuclei: csv of the ids in the masks, ``image,nucleus,right,left``, if they are not usual.
         nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*"; with a slash, of paths.
         qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
+        nm_series: the NM series of DICOM studies, by number or glob of the description.
+        qsm_series: the same of QSM.
 
     Returns:
         The path of ``biomarkers.csv``.
@@ -56,8 +60,15 @@ def measure_subjects(
     """
     need = Need(images="given", masks="some", labels="none")
     images, _ = drawn_by(nuclei, parts_of(bundle)[0], {})
-    filters = filters_of(images, nm_filter, qsm_filter)
-    found = find_subjects(input, images, need=need, masks=masks, filters=filters)
+    found = find_subjects(
+        input,
+        images,
+        need=need,
+        masks=masks,
+        filters=filters_of(images, nm_filter, qsm_filter),
+        series=filters_of(images, nm_series, qsm_series),
+        work=Path(output) / WORK,
+    )
     found.require_some()
     found.refuse_output(output)
     measured, errors = {}, {}

@@ -46,6 +46,8 @@ def challenge(
     segmentation: str = "bundles/segmentation",
     nm_filter: str | None = None,
     qsm_filter: str | None = None,
+    nm_series: str | None = None,
+    qsm_series: str | None = None,
     **overrides: Any,
 ) -> Path:
     """Answer the challenge's cases in the organisers' files, every one (research use only).
@@ -70,6 +72,8 @@ def challenge(
         segmentation: folder of the bundle that makes the masks.
         nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*"; with a slash, of paths.
         qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
+        nm_series: the NM series of DICOM studies, by number or glob of the description.
+        qsm_series: the same of QSM.
         overrides: config keys and their values, e.g. --ckpt_path FILE, --tta True.
 
     Returns:
@@ -82,14 +86,20 @@ def challenge(
     if format not in get_args(Format):
         raise ValueError(f"format must be one of {sorted(get_args(Format))}, got {format!r}.")
     need = Need(images="some", masks="given", labels="none", every_folder=True)
-    filters = filters_of(CHALLENGE_IMAGES, nm_filter, qsm_filter)
-    found = find_subjects(inputs, need=need, masks=masks, filters=filters)
+    found = find_subjects(
+        inputs,
+        need=need,
+        masks=masks,
+        filters=filters_of(CHALLENGE_IMAGES, nm_filter, qsm_filter),
+        series=filters_of(CHALLENGE_IMAGES, nm_series, qsm_series),
+    )
     found.refuse_output(outputs)
     outputs = Path(outputs)
     images, _ = drawn_by(nuclei, CHALLENGE_IMAGES, {})
     given: dict[str, Any] = {"bundle": bundle, "segmentation": segmentation}
     given |= {"masks": masks, "nuclei": nuclei, **overrides}
     given |= {"nm_filter": nm_filter, "qsm_filter": qsm_filter}
+    given |= {"nm_series": nm_series, "qsm_series": qsm_series}
     with tempfile.TemporaryDirectory() as scratch:
         with suppress(FailedSubjectsError):  # their records say why, and they are told below
             predict(inputs, scratch, abstain=False, **given)

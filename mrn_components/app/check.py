@@ -100,6 +100,8 @@ def check(
     nuclei: str | Path | None = None,
     nm_filter: str | None = None,
     qsm_filter: str | None = None,
+    nm_series: str | None = None,
+    qsm_series: str | None = None,
     json: str | Path | None = None,
     workers: int | None = None,
 ) -> Report:
@@ -116,6 +118,8 @@ def check(
         nuclei: csv of the ids in the masks, ``image,nucleus,right,left``, if they are not usual.
         nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*"; with a slash, of paths.
         qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
+        nm_series: the NM series of DICOM studies, by number or glob of the description.
+        qsm_series: the same of QSM.
         json: file for the report, for machines.
         workers: processes; None for one a CPU where there are enough subjects.
 
@@ -136,6 +140,7 @@ def check(
         masks=masks,
         target=target,
         filters=filters_of(images, nm_filter, qsm_filter),
+        series=filters_of(images, nm_series, qsm_series),
     )
     examinations = _examine(found.subjects, images, rois, workers)
     labelled = [subject for subject in found.subjects if "label" in subject]

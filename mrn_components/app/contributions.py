@@ -37,6 +37,8 @@ def contributions(
     mask_mode: MaskMode = "voxels",
     nm_filter: str | None = None,
     qsm_filter: str | None = None,
+    nm_series: str | None = None,
+    qsm_series: str | None = None,
     masks: str | Path | None = None,
     abstain: bool = True,
     resume: bool = False,
@@ -62,6 +64,8 @@ def contributions(
         mask_mode: hide an ROI's voxels by zeros, noise or their mean, or its token.
         nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*"; with a slash, of paths.
         qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
+        nm_series: the NM series of DICOM studies, by number or glob of the description.
+        qsm_series: the same of QSM.
         masks: folder of the masks, where they do not lie beside the images.
         abstain: give no probability where the NM ROI or more than one ROI is missing.
         resume: keep the subjects whose files, weights and settings are those of an earlier call.
@@ -86,6 +90,8 @@ def contributions(
         segmentation=segmentation,
         nm_filter=nm_filter,
         qsm_filter=qsm_filter,
+        nm_series=nm_series,
+        qsm_series=qsm_series,
         masks=masks,
         abstain=abstain,
         resume=resume,

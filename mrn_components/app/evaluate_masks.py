@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial as partial_of
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ def evaluate_masks(
     partial: bool = False,
     nm_filter: str | None = None,
     qsm_filter: str | None = None,
+    nm_series: str | None = None,
+    qsm_series: str | None = None,
     seed: int = 1,
 ) -> Path:
     """Compare segmented masks with drawn ones: Dice, Hausdorff distances and volumes.
@@ -50,6 +53,8 @@ def evaluate_masks(
         partial: score the masks that are there, instead of refusing when some are missing.
         nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*"; with a slash, of paths.
         qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
+        nm_series: the NM series of DICOM studies, by number or glob of the description.
+        qsm_series: the same of QSM.
         seed: seed of the bootstrap.
 
     Returns:
@@ -60,10 +65,14 @@ def evaluate_masks(
         ValueError: for a mask that cannot be read or lies on another grid, naming the subject.
     """
     need = Need(images="given", masks="all", labels="none")
-    filters = filters_of(CHALLENGE_IMAGES, nm_filter, qsm_filter)
-    truth = find_subjects(dataset, need=need, filters=filters).require_all()
-    need = replace(need, masks="given")
-    made = find_subjects(dataset, need=need, masks=masks, filters=filters).require_all()
+    find = partial_of(
+        find_subjects,
+        dataset,
+        filters=filters_of(CHALLENGE_IMAGES, nm_filter, qsm_filter),
+        series=filters_of(CHALLENGE_IMAGES, nm_series, qsm_series),
+    )
+    truth = find(need=need).require_all()
+    made = find(need=replace(need, masks="given"), masks=masks).require_all()
     pairs = zip(made, truth, strict=True)
     every = [(*pair, image) for pair in pairs for image in CHALLENGE_IMAGES.values()]
     there = [(ours, theirs, image) for ours, theirs, image in every if image.mask_name in ours]

@@ -12,6 +12,8 @@ from mrn_components.images.finding import Finding, Severity, finding
 from mrn_components.images.image import FACTOR, Image
 
 SUFFIXES = (".nii.gz", ".nii")
+# Of images that are no NIfTI: the reader says how they are converted.
+_FOREIGN = (".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
 
 
 @dataclass(kw_only=True)
@@ -62,9 +64,15 @@ def folder_case(folder: Path, images: Mapping[str, Image]) -> Case:
 
 
 def existing(folder: Path, stems: Sequence[str]) -> list[Path]:
-    """List the volumes of some stems; a link that leads nowhere is one, so that it is told."""
-    paths = [folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES]
-    return [path for path in paths if os.path.lexists(path)]
+    """List the volumes of some stems; a link that leads nowhere is one, so that it is told.
+
+    Files of other formats count where there is no NIfTI file.
+    """
+    for suffixes in (SUFFIXES, _FOREIGN):
+        paths = [folder / f"{stem}{suffix}" for stem in stems for suffix in suffixes]
+        if found := [path for path in paths if os.path.lexists(path)]:
+            return found
+    return []
 
 
 def datalist_cases(table: Path, images: Mapping[str, Image]) -> list[Case]:

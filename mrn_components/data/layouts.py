@@ -1,14 +1,19 @@
 """The subjects of a data set: one finder for every verb and every layout."""
 
+import atexit
+import shutil
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from os.path import lexists
 from pathlib import Path
 from typing import Literal
 
 from mrn_components.data.bids import BIDSCase, bids_cases, is_bids, take_masks
 from mrn_components.data.case import Case, datalist_cases, existing, file_stems, folder_case
+from mrn_components.data.dicom import Sources, dicom_cases, is_dicom
 from mrn_components.data.labels import give_labels
 from mrn_components.data.tables import Subject, check_id, files_of
 from mrn_components.data.target import Classes, Target
@@ -16,6 +21,7 @@ from mrn_components.images.finding import Finding, Severity
 from mrn_components.images.image import CHALLENGE_IMAGES, FACTOR, Image
 
 ONE_SUBJECT = "one subject"
+WORK = ".work"  # folder in the output of a verb, of what is converted for it
 Level = Literal["all", "alike", "some", "given", "none"]
 
 
@@ -48,6 +54,7 @@ class Found:
     subjects: list[Subject]  # sorted by subject
     findings: list[Finding]  # faults of the subjects, of the tables, and what is lacking
     covariates: dict[str, dict[str, float | str]] = field(default_factory=dict)
+    sources: Sources = field(default_factory=dict)  # the DICOM files that images are of
 
     def of(self, subject: str) -> list[Finding]:
         """List the findings of a subject."""
@@ -99,10 +106,12 @@ def find_subjects(
     target: Target | None = None,
     masks: str | Path | None = None,
     filters: Mapping[str, str] | None = None,
+    series: Mapping[str, str] | None = None,
+    work: Path | None = None,
 ) -> Found:
     """Find the subjects of a data set, and all that is wrong with them.
 
-    Four layouts are read, each with or without masks, ``.nii.gz`` or ``.nii``:
+    Five layouts are read, each with or without masks, ``.nii.gz`` or ``.nii``:
 
     - challenge folders, ``DATA/SUBJECT/{NM,QSM,NM_mask,QSM_mask}.nii.gz``;
     - one subject's folder with such files;
@@ -111,7 +120,9 @@ def find_subjects(
       (1000 for a file in ppm) and covariates;
     - BIDS: ``sub-*/[ses-*/]anat`` in DATA and in ``DATA/derivatives/*``, whose files are joined by
       subject, session and run; masks are ``*_dseg`` beside the images. A ``Chimap`` is in ppm, or
-      what ``Units`` of its JSON file says.
+      what ``Units`` of its JSON file says;
+    - DICOM: one or many studies in any order, a subject each. Series are chosen by words of their
+      description, which is printed, and converted by dcm2niix.
 
     Args:
         data: the folder or datalist.
@@ -124,13 +135,16 @@ def find_subjects(
             ``NM_pred.nii.gz``, an output of ``mrn predict``, or a BIDS data set of ``*_dseg``.
         filters: {image: glob of its file names in BIDS} for other names than the image's own; one
             with a slash is for paths relative to ``data``.
+        series: {image: number or glob of the description of its series in DICOM}.
+        work: folder that keeps what is converted; None for one that goes with this process.
 
     Raises:
         FileNotFoundError: if there is no such data set, or no subject or no mask in it.
-        ValueError: for a file that is no datalist, or filters without BIDS.
+        ValueError: for a file that is no datalist, filters without BIDS, or series without DICOM.
     """
     root = Path(data)
-    layout, cases = _cases(root, images, need, filters or {})
+    choices = _Choices(filters=filters or {}, series=series or {}, work=work)
+    layout, cases, sources = _cases(root, images, need, choices)
     if masks is not None:
         _take_masks_elsewhere(Path(masks), cases, images)
     cases.sort(key=lambda case: case.subject)
@@ -148,14 +162,34 @@ def find_subjects(
         subjects=[_subject(case, images) for case in cases],
         findings=[*in_table, *(finding for case in cases for finding in case.findings)],
         covariates={case.subject: case.covariates for case in cases if case.covariates},
+        sources=sources,
     )
 
 
-def filters_of(
-    images: Mapping[str, Image], nm_filter: str | None, qsm_filter: str | None
-) -> dict[str, str]:
-    """Return ``filters`` of ``find_subjects`` by what a user gave for the two quantities."""
-    given = {"neuromelanin": nm_filter, "susceptibility": qsm_filter}
+@dataclass(frozen=True, kw_only=True)
+class _Choices:
+    """What a user chose of a layout."""
+
+    filters: Mapping[str, str]
+    series: Mapping[str, str]
+    work: Path | None
+
+    def refuse_others(self, root: Path, *, bids: bool = False, dicom: bool = False) -> None:
+        """Refuse choices that are of no use in a layout."""
+        for chosen, what, fits in (
+            (self.filters, "images of a BIDS data set by name", bids),
+            (self.series, "series of DICOM studies", dicom),
+        ):
+            if chosen and not fits:
+                raise ValueError(
+                    f"{', '.join(chosen.values())!r} chooses {what}, and {str(root)!r} is none; "
+                    "leave it out."
+                )
+
+
+def filters_of(images: Mapping[str, Image], nm: str | None, qsm: str | None) -> dict[str, str]:
+    """Return ``filters``, or ``series``, by what a user gave for the two quantities."""
+    given = {"neuromelanin": nm, "susceptibility": qsm}
     of_images = {name: given.get(image.quantity) for name, image in images.items()}
     return {name: glob for name, glob in of_images.items() if glob is not None}
 
@@ -168,9 +202,9 @@ def _subject(case: Case, images: Mapping[str, Image]) -> Subject:
 
 
 def _cases(
-    root: Path, images: Mapping[str, Image], need: Need, filters: Mapping[str, str]
-) -> tuple[str, list[Case]]:
-    """Return the layout of a data set, and its subjects."""
+    root: Path, images: Mapping[str, Image], need: Need, choices: _Choices
+) -> tuple[str, list[Case], Sources]:
+    """Return the layout of a data set, its subjects, and the DICOM files that they are of."""
     if not root.exists():
         raise FileNotFoundError(
             f"{str(root)!r} does not exist; name a folder of subjects, one subject's folder, a "
@@ -178,35 +212,52 @@ def _cases(
             f"{root} --subjects 40`."
         )
     if root.is_file():
-        return "a JSON datalist", datalist_cases(root, images)
+        choices.refuse_others(root)
+        return "a JSON datalist", datalist_cases(root, images), {}
     detail = ""
     if is_bids(root):
+        choices.refuse_others(root, bids=True)
         globs = {
-            name: (filters[name],) if name in filters else image.bids_globs
+            name: (choices.filters[name],) if name in choices.filters else image.bids_globs
             for name, image in images.items()
         }
         cases, layout = bids_cases(root, images, globs)
         if cases:
-            return layout, cases
+            return layout, cases, {}
         detail = f" It is {layout}."
-    elif filters:
-        raise ValueError(
-            f"{', '.join(filters.values())!r} chooses images of a BIDS data set by name, and "
-            f"{str(root)!r} is none; leave it out."
-        )
-    elif _is_subject(alone := folder_case(root, images), need):
-        return ONE_SUBJECT, [alone]
     else:
-        folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
-        found = [folder_case(path, images) for path in folders if not path.name.startswith(".")]
-        cases = [case for case in found if need.every_folder or _is_subject(case, need)]
+        layout, cases = _challenge_cases(root, images, need)
+        if not cases and is_dicom(root):
+            choices.refuse_others(root, dicom=True)
+            return dicom_cases(root, images, choices.series, choices.work or _own_folder())
+        choices.refuse_others(root)
     if not cases:
         names = ",".join(image.file for image in images.values())
         raise FileNotFoundError(
             f"{str(root)!r} has no subjects: expected {root}/SUBJECT/{{{names}}}.nii.gz, "
-            f"{root}/{{{names}}}.nii.gz of one subject, or sub-*/[ses-*/]anat of BIDS.{detail}"
+            f"{root}/{{{names}}}.nii.gz of one subject, sub-*/[ses-*/]anat of BIDS, or "
+            f"DICOM studies.{detail}"
         )
-    return "a folder of subjects", cases
+    return layout, cases, {}
+
+
+def _challenge_cases(root: Path, images: Mapping[str, Image], need: Need) -> tuple[str, list[Case]]:
+    """Return the subjects of folders as the challenge has them, and whether it is one alone."""
+    if _is_subject(alone := folder_case(root, images), need):
+        return ONE_SUBJECT, [alone]
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
+    found = [folder_case(path, images) for path in folders if not path.name.startswith(".")]
+    subjects = [case for case in found if _is_subject(case, need)]
+    every = need.every_folder and (subjects or not is_dicom(root))
+    return "a folder of subjects", found if every else subjects
+
+
+@cache
+def _own_folder() -> Path:
+    """Make a folder for this process, which is removed at its end."""
+    folder = tempfile.mkdtemp(prefix="mrn.")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def _is_subject(case: Case, need: Need) -> bool:

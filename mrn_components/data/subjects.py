@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mrn_components.checks import check_headers as find_header_faults
-from mrn_components.data.layouts import Need, filters_of, find_subjects
+from mrn_components.data.layouts import WORK, Need, filters_of, find_subjects
 from mrn_components.data.tables import Subject
 from mrn_components.data.target import Target
 from mrn_components.images.image import CHALLENGE_IMAGES, FACTOR, Image, factor_of
@@ -25,6 +25,9 @@ def load_subjects(
     masks: str | Path | None = None,
     nm_filter: str | None = None,
     qsm_filter: str | None = None,
+    nm_series: str | None = None,
+    qsm_series: str | None = None,
+    work_dir: str | Path | None = None,
 ) -> list[Subject]:
     """List the subjects of a data set, sorted by subject, each with all that is needed of it.
 
@@ -44,6 +47,10 @@ def load_subjects(
         nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*"; one with a slash is for
             paths in the data set.
         qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
+        nm_series: the NM series of DICOM studies, by number or glob of the description.
+        qsm_series: the same of QSM.
+        work_dir: folder that keeps what is converted from DICOM, in a folder of its own; None for
+            one that goes with this process.
 
     Returns:
         Dicts with the keys ``subject, nm, qsm, mask_nm, mask_qsm, label`` and, where the table or
@@ -66,6 +73,8 @@ def load_subjects(
         target=target,
         masks=masks,
         filters=filters_of(needed, nm_filter, qsm_filter),
+        series=filters_of(needed, nm_series, qsm_series),
+        work=None if work_dir is None else Path(work_dir) / WORK,
     )
     return found.require_all(find_header_faults(found.subjects, needed) if check_headers else ())
 

@@ -14,6 +14,8 @@ class Quantity:
     # Units that files may have, in any one of them: {"ppb": 1, "ppm": 1000}.
     units: Mapping[str, float] = field(default_factory=dict)
     bids_units: Mapping[str, str] = field(default_factory=dict)  # by suffix, as BIDS defines them
+    # Words of a DICOM series' description or protocol; the first that any series has decides.
+    series: tuple[str, ...] = ()
     magnitude: bool | None = None  # no voxel is below 0; None: both occur, or nothing is known
     # Range of the 99th percentile of a brain's absolute values, in ``unit``; None: arbitrary units.
     strong: tuple[float, float] | None = None
@@ -32,11 +34,13 @@ QUANTITIES = {
         title="neuromelanin MRI",
         bids=("*neuromelanin*", "*[_-]NM*", "*_MTw*"),  # BIDS has no suffix for it
         not_bids=("*_Chimap.*",),
+        series=("neuromelanin", "nm", "mtc", "mt"),
         magnitude=True,
     ),
     "susceptibility": Quantity(
         title="quantitative susceptibility map",
         bids=("*_Chimap.nii*",),
+        series=("qsm", "chimap", "chi map", "susceptibility map"),
         # Parts of the susceptibility, by the names of separation programs.
         not_bids=("*paramag*", "*diamag*", "*-chi[dnp]*", "*-para_*", "*-dia_*"),
         units={"ppb": 1.0, "ppm": 1000.0},

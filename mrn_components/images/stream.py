@@ -77,7 +77,7 @@ def _check_name(path: Path, start: bytes) -> None:
     if is_nifti(inside):
         fix = f"Rename it to .nii{'.gz' * is_gzip}"
         raise fault("not-nifti", path, looks_like(start), expected=expected, fix=fix)
-    raise fault("not-nifti", path, looks_like(inside), expected=expected, fix=advice(inside))
+    raise fault("not-nifti", path, looks_like(inside), expected=expected, fix=advice(inside, path))
 
 
 def is_nifti(start: bytes) -> bool:
@@ -102,18 +102,29 @@ def looks_like(start: bytes) -> str:
     return f"a file that starts with the bytes {start[:4].hex(' ')}"
 
 
-def advice(start: bytes) -> str | None:
+def advice(start: bytes, path: Path) -> str | None:
     """Return how a file becomes NIfTI, by the first bytes of its content; None if nobody knows."""
-    return _FORMATS.get(looks_like(start), (0, b"", None))[2]
+    text = _FORMATS.get(looks_like(start), (0, b"", None))[2]
+    return text and text.replace("NAME", path.name).replace("STEM", path.name.split(".")[0])
 
 
 # Other formats: where in the content their mark stands, and how they become NIfTI.
 _CONVERT = "Convert it to NIfTI: "
-_SLICER = _CONVERT + "open it in 3D Slicer and save it as .nii.gz"
-_DICOM = "Convert its whole folder to NIfTI: dcm2niix -z y -o OUTPUT FOLDER"
+_SLICER = _CONVERT + (
+    "open it in 3D Slicer and save it as .nii.gz, or type "
+    """python -c "import SimpleITK as s; s.WriteImage(s.ReadImage('NAME'), 'STEM.nii.gz')\""""
+)
+_FREESURFER = _CONVERT + (
+    "mri_convert NAME STEM.nii.gz, or type "
+    """python -c "import nibabel as n; n.save(n.load('NAME'), 'STEM.nii.gz')\""""
+)
+_DICOM = (
+    "Convert its whole folder to NIfTI: dcm2niix -z y -o OUTPUT FOLDER, or name a folder of DICOM "
+    'studies alone as the data (pip install "mrn-components[dicom]")'
+)
 _FORMATS = {
     "a DICOM file": (128, b"DICM", _DICOM),
-    "a FreeSurfer volume (.mgz)": (0, b"\0\0\0\1", _CONVERT + "mri_convert IMAGE.mgz IMAGE.nii.gz"),
+    "a FreeSurfer volume (.mgz)": (0, b"\0\0\0\1", _FREESURFER),
     "an NRRD file": (0, b"NRRD", _SLICER),
     "a MetaImage (.mha)": (0, b"ObjectType", _SLICER),
     "an HDF5 file, such as MINC": (0, b"\x89HDF", _CONVERT + "mnc2nii IMAGE.mnc IMAGE.nii"),

@@ -168,7 +168,7 @@ def _first_bytes(path: Path, pieces: Iterator[bytes]) -> bytes:
             break
     if not is_nifti(start):
         found = looks_like(start) + (" in it" if path.name.lower().endswith(".gz") else "")
-        raise fault("not-nifti", path, found, fix=advice(start))
+        raise fault("not-nifti", path, found, fix=advice(start, path))
     return start
 
 

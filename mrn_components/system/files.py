@@ -51,8 +51,7 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)  # whatever has that name, a link included
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        flush_file(temporary)
         temporary.replace(path)
         _flush_folder(path.parent)
     except (OSError, RuntimeError) as error:
@@ -257,6 +256,12 @@ def _explain(error: BaseException, path: Path) -> None:
             f"{path} cannot be written ({cause.strerror}); name another folder by --output_dir, "
             "for an `mrn` command as OUTPUT."
         ) from error
+
+
+def flush_file(path: Path) -> None:
+    """Flush what was written to a file to the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _flush_folder(folder: Path) -> None:

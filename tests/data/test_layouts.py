@@ -1,14 +1,21 @@
 """Every layout that subjects are found in, and every fault that is found with them."""
 
 import json
+import re
 import shutil
 
+import nibabel
+import numpy as np
 import pytest
+import SimpleITK
+from tiny_cohort import make_subject
 
+from mrn_components.checks import check_headers
 from mrn_components.data.layouts import Need, filters_of, find_subjects
 from mrn_components.data.subjects import add_masks, load_subjects
 from mrn_components.data.tables import files_of
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
+from mrn_components.images.volume import read_volume
 
 ANY = Need(images="some", masks="given", labels="none")
 
@@ -79,6 +86,31 @@ def test_two_files_for_one_are_a_fault_of_their_subject(tmp_path):
     found = find(tmp_path)
     assert "2 files (NM.nii, NM.nii.gz); expected one file" in found.problems["A"]
     assert "B" not in found.problems
+
+
+@pytest.mark.parametrize("suffix", ["mgz", "mgh", "nrrd", "mha"])
+@pytest.mark.parametrize("key", ["NM", "NM_mask"])
+def test_other_formats_are_refused_with_a_command_that_converts(tmp_path, monkeypatch, suffix, key):
+    folder = tmp_path / "data" / "A"
+    make_subject(folder, 0, 0)
+    image = nibabel.load(folder / f"{key}.nii.gz")
+    voxels = image.get_fdata(dtype=np.float32)
+    (folder / f"{key}.nii.gz").unlink()
+    path = folder / f"{key}.{suffix}"
+    if suffix.startswith("mg"):
+        nibabel.save(nibabel.MGHImage(voxels, image.affine), path)
+    else:
+        nibabel.save(nibabel.Nifti1Image(voxels, image.affine), folder / "copy.nii")
+        SimpleITK.WriteImage(SimpleITK.ReadImage(folder / "copy.nii"), path)
+    found = find(tmp_path / "data", need=Need(labels="none"))
+    with pytest.raises(ValueError, match=rf"A {key}\.{suffix}: .*Convert it to NIfTI") as caught:
+        found.require_all(check_headers(found.subjects))
+    (code,) = re.findall('type python -c "(.*)"', str(caught.value))
+    monkeypatch.chdir(folder)
+    exec(code)
+    read = read_volume(folder / f"{key}.nii.gz")
+    np.testing.assert_array_equal(read.voxels, voxels)
+    np.testing.assert_allclose(read.affine, image.affine, atol=1e-5)
 
 
 def test_a_datalist(tmp_path):

@@ -26,7 +26,7 @@ _BIDS_VERSION = "1.10.0"
 _NAME = re.compile(r"sub-(?P<sub>[0-9A-Za-z]+)(_ses-(?P<ses>[0-9A-Za-z]+))?(_run-(?P<run>[0-9]+))?")
 _VISITS = {"ses": "session", "run": "run"}
 # What lies in the folder besides BIDS, in the words of .bidsignore.
-_OTHERS = "subjects\n*.csv\n*.md\n*.html\n/manifest.json\n/target.json\n.lock\n.work\n"
+_OTHERS = "subjects\n*.csv\n*.md\n*.html\n/manifest.json\n/target.json\n.lock\n.work\ndicom\n"
 _README = """# Predictions of MRN
 
 Research use only. Not a medical device; nothing here is a diagnosis.

@@ -15,6 +15,7 @@ import mrn_components
 from mrn_components.app.align import BRIDGE
 from mrn_components.app.predict.bids_output import bids_names, write_derivatives
 from mrn_components.app.predict.classifier import Classifier
+from mrn_components.app.predict.dicom_output import check_sources, write_studies
 from mrn_components.app.predict.manifest import (
     hash_content,
     hash_files,
@@ -67,6 +68,8 @@ class Cohort:
         self.found, self.output_dir, self.options = found, output_dir, options
         if options.format == "bids":
             bids_names(found.subjects)  # which refuses some, before anything is predicted
+        if options.dicom:
+            check_sources(found.sources, found.layout)
         self.bridges = bridges  # files of T1 by subject
         self.classifier = classifier = Classifier(workflow)
         segmenters = Segmenters(options.segmentation, classifier.device, options.trust_bundle)
@@ -169,15 +172,19 @@ class Cohort:
         Raises:
             FailedSubjectsError: if subjects failed.
         """
-        records = [self._read(subject) for subject in self.found.subjects]
+        subjects = self.found.subjects
+        records = [self._read(subject) for subject in subjects]
         target, images = self.classifier.target, self.classifier.images
         table = write_tables(self.output_dir, records, target, images)
         write_manifest(self.output_dir, self._made_with(), records)
         if self.options.further is not None:
             self.options.further(records, self.found, self.classifier)
         if self.options.format == "bids":
-            subjects = self.found.subjects
             write_derivatives(self.output_dir, records, subjects, images=images, target=target)
+        if self.options.dicom:
+            sources = self.found.sources
+            for text in write_studies(self.output_dir, records, subjects, sources, images):
+                print(text, flush=True)
         if self.options.report:
             print(f"report: {complete_reports(self.output_dir, self.found.root)}", flush=True)
         counts = Counter(record["status"] for record in records)

@@ -51,6 +51,8 @@ class Options:
     segmentation: str
     nm_filter: str | None
     qsm_filter: str | None
+    nm_series: str | None
+    qsm_series: str | None
     masks: str | Path | None
     abstain: bool
     align: Mode = "auto"
@@ -61,6 +63,7 @@ class Options:
     labels: str | Path | None = None  # table of the labels, which every subject must have then
     require_labels: bool = False
     format: Format = "tables"
+    dicom: bool = False  # write objects into the study of the input
     states: MaskMode | None = None  # also mask every subset of the ROIs, in this way
     # Writes tables of the records, in their order, beside those of a prediction.
     further: Callable[[Sequence[Record], Found, Classifier], None] | None = None

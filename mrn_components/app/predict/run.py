@@ -16,7 +16,7 @@ from mrn_components.app.predict.cohort import OWN_KEYS, Cohort
 from mrn_components.app.predict.pipeline import Format, Options
 from mrn_components.app.predict.workflow import inference_workflow, target_of
 from mrn_components.app.records import sweep
-from mrn_components.data.layouts import Found, Need, filters_of, find_subjects
+from mrn_components.data.layouts import WORK, Found, Need, filters_of, find_subjects
 from mrn_components.data.nuclei import nuclei_overrides
 from mrn_components.data.predictions import PREDICTIONS
 from mrn_components.data.subjects import needed_images
@@ -31,12 +31,15 @@ def predict(
     segmentation: str = "bundles/segmentation",
     nm_filter: str | None = None,
     qsm_filter: str | None = None,
+    nm_series: str | None = None,
+    qsm_series: str | None = None,
     masks: str | Path | None = None,
     nuclei: str | Path | None = None,
     abstain: bool = True,
     align: Mode = "auto",
     resume: bool = False,
     report: bool = False,
+    dicom: bool = False,
     format: Format = "tables",  # noqa: A002  as of `mrn challenge`
     trust_bundle: bool = False,
     **overrides: Any,
@@ -56,6 +59,8 @@ def predict(
         segmentation: folder of the bundle that makes the masks of subjects without.
         nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*"; with a slash, of paths.
         qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
+        nm_series: the NM series of DICOM studies, by number or glob of the description.
+        qsm_series: the same of QSM.
         masks: folder of the masks, where they do not lie beside the images: ID/NM_mask.nii.gz,
             ID/NM_pred.nii.gz, an output of mrn predict, or BIDS.
         nuclei: csv of the ids in given masks, ``image,nucleus,right,left``, if they are not usual.
@@ -64,6 +69,7 @@ def predict(
             through T1.nii.gz if there is one; always looks at every subject; off at none.
         resume: keep the subjects whose files, weights and settings are those of an earlier call.
         report: write ``index.html`` and a page a subject too, which asks the network 28 times more.
+        dicom: write masks (SEG) and biomarkers (SR) of DICOM studies as objects of these studies.
         format: bids makes ``output`` a data set of BIDS derivatives too: tables that describe
             themselves, and the masks.
         trust_bundle: run the bundles in spite of what ``mrn inspect`` finds in them.
@@ -88,12 +94,15 @@ def predict(
         segmentation=segmentation,
         nm_filter=nm_filter,
         qsm_filter=qsm_filter,
+        nm_series=nm_series,
+        qsm_series=qsm_series,
         masks=masks,
         abstain=abstain,
         align=align,
         resume=resume,
         report=report,
         format=format,
+        dicom=dicom,
         trust_bundle=trust_bundle,
         overrides=nuclei_overrides(nuclei) | overrides,
     )
@@ -119,7 +128,7 @@ def predict_cohort(input_dir: str | Path, output_dir: str | Path, options: Optio
             trust_bundle=options.trust_bundle,
             **_with_own_device(options.overrides),
         )
-        found = _find(workflow, input_dir, options)
+        found = _find(workflow, input_dir, output_dir, options)
         found.refuse_output(output_dir)
         bridges = {} if options.align == "off" else find_bridges(input_dir, found)
         run = Cohort(workflow, found, Path(output_dir), options, bridges)
@@ -134,7 +143,9 @@ def predict_cohort(input_dir: str | Path, output_dir: str | Path, options: Optio
             return run.finish() if rank == 0 else Path(output_dir) / PREDICTIONS
 
 
-def _find(workflow: ConfigWorkflow, input_dir: str | Path, options: Options) -> Found:
+def _find(
+    workflow: ConfigWorkflow, input_dir: str | Path, output_dir: str | Path, options: Options
+) -> Found:
     """Find the subjects, with the images that the bundle's regions are taken from."""
     parser = workflow.parser
     images = needed_images(parser.get_parsed_content("rois"))
@@ -147,6 +158,8 @@ def _find(workflow: ConfigWorkflow, input_dir: str | Path, options: Options) -> 
         target=target_of(parser),
         masks=options.masks,
         filters=filters_of(images, options.nm_filter, options.qsm_filter),
+        series=filters_of(images, options.nm_series, options.qsm_series),
+        work=Path(output_dir) / WORK,
     )
 
 

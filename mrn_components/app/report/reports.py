@@ -108,7 +108,9 @@ def _read_volumes(
                     f"the record of {record['subject']} names {file['path']!r} as its {key}, which "
                     "lies outside of INPUT; predict this subject again."
                 )
-            places = [folder / inside for folder in (root, root.absolute().parent)]
+            # What was converted lies in the output.
+            output = folder.absolute().parent.parent
+            places = [place / inside for place in (root, root.absolute().parent, output)]
             files[key] = next((place for place in places if place.is_file()), places[0])
     sources: dict[str, Volume | str] = {}
     made = {image.mask_name: folder / f"{image.mask}.nii.gz" for image in images.values()}
