@@ -20,7 +20,12 @@ _MOVED_MM = 3.5  # of a head; what phantoms' NM moves by, 0.8 mm along each axis
 
 
 def find_bridges(data: Any, found: Found) -> dict[str, str]:
-    """Find the T1 images of a data set's subjects: {subject: path} of those that have one."""
+    """Find the T1 images of a data set's subjects: {subject: path} of those that have one.
+
+    None is taken from DICOM, where it would have to be guessed among the series.
+    """
+    if found.sources:
+        return {}
     images, need = {BRIDGE.name: BRIDGE}, Need(images="given", masks="none", labels="none")
     try:
         others = find_subjects(data, images, need=need).subjects

@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mrn_components.data.case import Case
+from mrn_components.data.case import SUFFIXES, Case
 from mrn_components.images.finding import FaultyFileError, fault
 from mrn_components.images.image import Image
 from mrn_components.system.files import flush_file, write_json
@@ -79,7 +79,7 @@ class Series:
 
 def is_dicom(root: Path) -> bool:
     """Whether a folder has DICOM files somewhere below."""
-    return any(_has_mark(path) for path in _files(root))
+    return any(_has_mark(path) for path in _files(root) if not path.name.endswith(SUFFIXES))
 
 
 def dicom_cases(

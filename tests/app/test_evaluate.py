@@ -64,7 +64,7 @@ def test_geometry_alone_stands_beside_the_network(study):
         subject = folder / "mrn" / "subjects" / f"S{number:02d}"
         subject.mkdir(parents=True)
         box = {"image": "nm", "start": [10, 20, 3], "stop": [40 + 2 * int(label), 40 + number, 9]}
-        record = empty_record(subject.name) | {"boxes": {"nm": box}}
+        record = empty_record(subject.name) | {"run": "any", "boxes": {"nm": box}}
         (subject / "prediction.json").write_text(json.dumps(record))
     found = evaluate_to_json(folder)["geometry"]
     assert found["auc"] == 1.0

@@ -170,7 +170,7 @@ def test_further_axes_of_one_voxel_change_nothing(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("name", "content", "found", "advice"),
     [
-        ("x.mgz", b"\0\0\0\1\0\0\1\0" + bytes(400), "a FreeSurfer volume", "mri_convert IMAGE.mgz"),
+        ("x.mgz", b"\0\0\0\1\0\0\1\0" + bytes(400), "a FreeSurfer volume", "mri_convert"),
         ("x.nrrd", b"NRRD0004\ntype: short" + bytes(400), "an NRRD file", "3D Slicer"),
         ("IM0001.dcm", bytes(128) + b"DICM" + bytes(400), "a DICOM file", "dcm2niix"),
         ("x.mha", b"ObjectType = Image\n" + bytes(400), r"a MetaImage \(.mha\)", "3D Slicer"),
