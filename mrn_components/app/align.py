@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mrn_components.data.layouts import Found, Need, find_subjects
-from mrn_components.images.alignment import Alignment, align
+from mrn_components.images.alignment import Alignment
 from mrn_components.images.image import Image
 from mrn_components.images.volume import Volume
 from mrn_components.regions.nuclei import Nuclei
@@ -145,6 +145,8 @@ def _best(
     moving: Volume, fixed: Volume, middle: np.ndarray, bridge: Callable[[], Volume | None]
 ) -> tuple[Alignment, str | None]:
     """Align through the bridge, if that helps, or else directly; also return the bridge's name."""
+    from mrn_components.images.registration import align  # slow to import, seldom needed
+
     try:
         through = bridge()
         if through is not None:

@@ -1,7 +1,7 @@
 """The segmentation bundle as a function: from an image file to the mask of its nuclei."""
 
 import gzip
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -136,6 +136,19 @@ class Segmenters:
         if name in self._problems:
             raise ValueError(f"there is no {image.title} mask, and {self._problems[name]}")
         return self._networks[name]
+
+
+def find_near(
+    image: Image, others: Sequence[Image], masks: Mapping[str, Volume]
+) -> tuple[Volume, list[int]] | None:
+    """Find a mask that holds all nuclei of an image, and their ids in it: there they are in both.
+
+    The SN of QSM tells where to look in NM.
+    """
+    for other in others:
+        if other.name in masks and image.nuclei.keys() <= other.nuclei.keys():
+            return masks[other.name], [i for name in image.nuclei for i in other.nuclei[name]]
+    return None
 
 
 def save_mask(path: Path, mask: np.ndarray, like: Volume) -> None:

@@ -9,9 +9,9 @@ import pytest
 from tiny_cohort import make_subject, read_biomarkers, write_nifti
 from tiny_run import make_run, read_rows
 
-from mrn_components.app import align as app
 from mrn_components.app.predict import predict
 from mrn_components.app.report.reports import write_reports
+from mrn_components.images import registration
 from mrn_components.images.alignment import Alignment
 
 MOVED = np.array([0.0, 6.0, 0.0])
@@ -51,7 +51,7 @@ class Search:
 @pytest.fixture
 def search(monkeypatch):
     search = Search()
-    monkeypatch.setattr(app, "align", search)
+    monkeypatch.setattr(registration, "align", search)
     return search
 
 
@@ -135,7 +135,7 @@ def test_images_that_cannot_be_compared_are_told(run, data, monkeypatch, tmp_pat
     def search(*_, **__):
         raise ValueError("NM.nii.gz and QSM.nii.gz cannot be aligned")
 
-    monkeypatch.setattr(app, "align", search)
+    monkeypatch.setattr(registration, "align", search)
     rows = read_rows(predict(data, tmp_path / "out", bundle=run))
     assert rows[1]["status"] == "ok"
     assert "NM was not aligned to QSM: NM.nii.gz and QSM.nii.gz cannot" in rows[1]["flags"]

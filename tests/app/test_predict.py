@@ -21,8 +21,8 @@ from mrn_components.app import cli
 from mrn_components.app.contributions import contributions
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.predict import inference_workflow, predict
-from mrn_components.app.predict.pipeline import find_near
 from mrn_components.app.records import read_record
+from mrn_components.app.segment import find_near
 from mrn_components.checks import examine_subject
 from mrn_components.data.predictions import read_predictions
 from mrn_components.images.image import CHALLENGE_IMAGES, Image

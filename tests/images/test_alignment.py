@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from mrn_components.images.alignment import Alignment, align
+from mrn_components.images.alignment import Alignment
+from mrn_components.images.registration import align
 from mrn_components.images.volume import Volume
 from mrn_components.phantom import make_subject
 

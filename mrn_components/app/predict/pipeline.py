@@ -21,7 +21,7 @@ from mrn_components.app.records import (
 )
 from mrn_components.app.report.explanation import UNEXPLAINED
 from mrn_components.app.report.images import Shown, draw_images
-from mrn_components.app.segment import Segmenters, save_mask
+from mrn_components.app.segment import Segmenters, find_near, save_mask
 from mrn_components.biomarkers import measure_nuclei
 from mrn_components.checks import examine_subject
 from mrn_components.data import Subject
@@ -30,7 +30,7 @@ from mrn_components.data.ledger import Ledger, find_trained_on, unlike_training
 from mrn_components.data.tables import files_of
 from mrn_components.images.boxes import spacing_mm
 from mrn_components.images.finding import Finding
-from mrn_components.images.image import FACTOR, Image, factor_of
+from mrn_components.images.image import FACTOR, factor_of
 from mrn_components.images.volume import Volume, read_volume
 from mrn_components.networks.masking import MaskMode
 from mrn_components.regions.reference import take_out_references
@@ -297,19 +297,6 @@ class Pipeline:
             f"no probability, because {what} missing ({', '.join(missing)}); add what is missing, "
             "or force one by --abstain False"
         )
-
-
-def find_near(
-    image: Image, others: Sequence[Image], masks: Mapping[str, Volume]
-) -> tuple[Volume, list[int]] | None:
-    """Find a mask that holds all nuclei of an image, and their ids in it: there they are in both.
-
-    The SN of QSM tells where to look in NM.
-    """
-    for other in others:
-        if other.name in masks and image.nuclei.keys() <= other.nuclei.keys():
-            return masks[other.name], [i for name in image.nuclei for i in other.nuclei[name]]
-    return None
 
 
 def _volumes(subject: Subject) -> dict[str, Volume]:

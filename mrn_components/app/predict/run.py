@@ -40,7 +40,7 @@ def predict(
     resume: bool = False,
     report: bool = False,
     dicom: bool = False,
-    format: Format = "tables",  # noqa: A002  as of `mrn challenge`
+    format: Format = "tables",  # noqa: A002  what users ask for
     trust_bundle: bool = False,
     **overrides: Any,
 ) -> Path:
