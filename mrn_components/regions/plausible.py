@@ -102,7 +102,8 @@ def _susceptibility(seen: _Seen) -> Iterator[Finding]:
         found = f"{_short(calm)} {unit} in {where}, where {rows['level']['usual']} are usual"
         found += f": a shift of {shift:+.0f} {unit}"
         reference = rows["calm"] if seen.nuclei.where(rows["calm"]).size else "mean"
-        words |= {"most": 50, "severity": severity, "reference": reference}
+        most = rows["level"]["likely"][1] - rows["level"]["usual"]
+        words |= {"most": most, "severity": severity, "reference": reference}
         yield finding("qsm-reference", seen.volume.path, found, **words)
 
 
@@ -196,10 +197,11 @@ def _nigra(first: Nuclei, second: Nuclei) -> Iterator[Finding]:
 
 def _severity(value: float, row: Mapping[str, Any]) -> Severity | None:
     """Whether a value is impossible, unlikely or neither."""
-    for key, severity in (("possible", "error"), ("likely", "warning")):
+    ranges: dict[str, Severity] = {"possible": "error", "likely": "warning"}
+    for key, severity in ranges.items():
         low, high = row[key]
         if not low <= value <= high:
-            return severity  # type: ignore[return-value]
+            return severity
     return None
 
 
