@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mrn_components.biomarkers import write_biomarkers
+from mrn_components.data import Subject
 from mrn_components.data.predictions import PREDICTIONS, write_predictions
+from mrn_components.data.tables import files_of
 from mrn_components.data.target import HC_PD, Score, Target
 from mrn_components.images.image import Image
 from mrn_components.system.files import UNFINISHED, remove_unfinished, write_json
@@ -57,13 +59,22 @@ def mask_file(output_dir: Path, subject: str, image: Image) -> Path:
     return subject_folder(output_dir, subject) / f"{image.mask}.nii.gz"
 
 
-def clear_subject(output_dir: Path, subject: str, images: Iterable[Image]) -> None:
-    """Remove the files of an earlier prediction of a subject, with its masks of some images."""
-    folder = subject_folder(output_dir, subject)
+def clear_subject(output_dir: Path, subject: Subject, images: Iterable[Image]) -> None:
+    """Remove the files of an earlier prediction of a subject, with its masks of some images.
+
+    Masks that it is given now stay: people correct them where they lie.
+    """
+    folder = subject_folder(output_dir, subject["subject"])
     files = [folder / name for name in (RECORD, EXPLANATION, PAGE, THUMBNAILS)]
-    files += [mask_file(output_dir, subject, image) for image in images]
+    masks = [mask_file(output_dir, subject["subject"], image) for image in images]
+    files += [mask for mask in masks if not is_given(mask, subject)]
     for path in (*files, *folder.glob(f"{UNFINISHED}*")):
         path.unlink(missing_ok=True)
+
+
+def is_given(mask: Path, subject: Subject) -> bool:
+    """Whether a mask, where it would be written, is one of a subject's files."""
+    return mask.resolve() in {path.resolve() for path in files_of(subject).values()}
 
 
 def sweep(output_dir: Path) -> None:

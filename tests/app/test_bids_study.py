@@ -20,7 +20,7 @@ from mrn_components.app.biomarkers import measure_subjects
 from mrn_components.app.check import check
 from mrn_components.app.cli import COMMANDS
 from mrn_components.app.predict import predict
-from mrn_components.app.predict.bids_output import describe_columns
+from mrn_components.app.predict.bids_output import clear_derivatives, describe_columns
 from mrn_components.data import load_subjects, split_folds
 from mrn_components.data.target import Classes, Score
 from mrn_components.images.image import CHALLENGE_IMAGES
@@ -217,6 +217,17 @@ def test_other_ids_become_names_of_bids(study, tmp_path):
         predict(data, tmp_path / "other", bundle=run, format="bids")
     with pytest.raises(ValueError, match=r"format must be one of .'bids', 'tables'., got 'tsv'"):
         predict(data, tmp_path / "other", bundle=run, format="tsv")
+
+
+def test_masks_that_were_given_are_never_cleared(tmp_path):
+    anat = tmp_path / "sub-01" / "ses-1" / "anat"
+    anat.mkdir(parents=True)
+    given, made = (anat / f"sub-01_ses-1_desc-{name}_dseg.nii.gz" for name in ("NM", "QSM"))
+    for path in (given, made, anat / made.name.replace(".nii.gz", ".json")):
+        path.touch()
+    subject = {"subject": "sub-01_ses-1", "mask_nm": str(given)}
+    clear_derivatives(tmp_path, subject, CHALLENGE_IMAGES.values())
+    assert [*anat.iterdir()] == [given]
 
 
 def test_every_column_has_a_description():

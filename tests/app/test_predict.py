@@ -490,6 +490,18 @@ def test_subjects_that_their_segmenter_was_trained_on_are_marked(run, segmentati
     assert [row["trained_on"] for row in rows] == ["0", "1", "0"]  # S0 brings its masks
 
 
+def test_corrected_masks_in_the_output_stay_and_are_used(run, tmp_path):
+    data, out = make_subject(tmp_path / "data" / "S0", 0, 0).parent, tmp_path / "out"
+    (out / "subjects" / "S0").mkdir(parents=True)
+    masks = {}
+    for name in ("NM_mask.nii.gz", "QSM_mask.nii.gz"):
+        path = (data / "S0" / name).rename(out / "subjects" / "S0" / name)
+        masks[path] = path.read_bytes()
+    (row,) = read_rows(predict(data, out, bundle=run, masks=out))
+    assert (row["status"], row["mask_source"]) == ("ok", "given")
+    assert {path: path.read_bytes() for path in masks} == masks
+
+
 def test_results_are_never_written_between_the_images(run, few):
     before = sorted(few.rglob("*"))
     for source, output in ((few, few), (few / "S0", few / "S0"), (few, few / "S1")):

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 import mrn_components
-from mrn_components.app.records import Record, mask_file
+from mrn_components.app.records import Record, is_given, mask_file
 from mrn_components.app.segment import save_mask
 from mrn_components.biomarkers import BIOMARKERS, biomarkers_of
 from mrn_components.data import Subject
@@ -49,9 +49,7 @@ def bids_names(subjects: Sequence[Subject]) -> dict[str, dict[str, str]]:
     seen: dict[str, str] = {}
     for subject in subjects:
         name = subject["subject"]
-        found = _NAME.fullmatch(name)
-        label = re.sub("[^0-9A-Za-z]", "", name)
-        names[name] = found.groupdict("") if found else {"sub": label, "ses": "", "run": ""}
+        names[name] = _entities(name)
         stem = _stem(names[name])
         if (first := seen.setdefault(stem.lower(), name)) != name:
             raise ValueError(
@@ -93,6 +91,28 @@ def write_derivatives(
         for image in images.values():
             subject = by_name[record["subject"]]
             _write_mask(output_dir, record, subject, image, names[record["subject"]])
+
+
+def clear_derivatives(output_dir: Path, subject: Subject, images: Iterable[Image]) -> None:
+    """Remove the masks of an earlier prediction of a subject, unless they are its given ones."""
+    for image in images:
+        mask = _mask_path(output_dir, _entities(subject["subject"]), image)
+        for suffix in () if is_given(mask, subject) else (".nii.gz", ".tsv", ".json"):
+            mask.with_name(mask.name.replace(".nii.gz", suffix)).unlink(missing_ok=True)
+
+
+def _entities(subject: str) -> dict[str, str]:
+    """Return the BIDS entities of a subject's id."""
+    found = _NAME.fullmatch(subject)
+    label = re.sub("[^0-9A-Za-z]", "", subject)
+    return found.groupdict("") if found else {"sub": label, "ses": "", "run": ""}
+
+
+def _mask_path(output_dir: Path, name: Mapping[str, str], image: Image) -> Path:
+    """Return where the mask of an image is written."""
+    places = [f"{key}-{name[key]}" for key in ("sub", "ses") if name[key]]
+    stem = f"{_stem(name)}_desc-{re.sub('[^0-9A-Za-z]', '', image.file)}_dseg"
+    return output_dir.joinpath(*places, "anat", f"{stem}.nii.gz")
 
 
 def _description() -> dict[str, Any]:
@@ -185,9 +205,10 @@ def _write_mask(
         mask = read_volume(path) if path == made else read_file(image.mask_name, path, one)[0]
     except FaultyFileError:  # the record says so
         return
-    places = [f"{key}-{name[key]}" for key in ("sub", "ses") if name[key]]
-    stem = f"{_stem(name)}_desc-{re.sub('[^0-9A-Za-z]', '', image.file)}_dseg"
-    target = output_dir.joinpath(*places, "anat", f"{stem}.nii.gz")
+    target = _mask_path(output_dir, name, image)
+    if is_given(target, subject):
+        return
+    stem = target.name.removesuffix(".nii.gz")
     save_mask(target, np.rint(mask.mask_values).astype(np.uint8), mask)
     write_text(target.with_name(f"{stem}.tsv"), "".join(_lookup(image)))
     about = f"Nuclei on the grid of the {image.title} image, {source}. Research use only."

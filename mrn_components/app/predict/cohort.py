@@ -13,9 +13,14 @@ from tqdm import tqdm
 
 import mrn_components
 from mrn_components.app.align import BRIDGE
-from mrn_components.app.predict.bids_output import bids_names, write_derivatives
+from mrn_components.app.predict.bids_output import bids_names, clear_derivatives, write_derivatives
 from mrn_components.app.predict.classifier import Classifier
-from mrn_components.app.predict.dicom_output import check_sources, write_studies
+from mrn_components.app.predict.dicom_output import (
+    FOLDER,
+    check_sources,
+    clear_study,
+    write_studies,
+)
 from mrn_components.app.predict.manifest import (
     hash_content,
     hash_files,
@@ -125,7 +130,9 @@ class Cohort:
         if self.options.resume:
             subjects = self._left(subjects)
         for subject in subjects:
-            clear_subject(self.output_dir, subject["subject"], self.classifier.masked_images)
+            clear_subject(self.output_dir, subject, self.classifier.masked_images)
+            clear_derivatives(self.output_dir, subject, self.classifier.masked_images)
+            clear_study(self.output_dir, subject["subject"])
         silent = idist.get_rank() > 0
         predicted = self._predicted(subjects)
         for done in tqdm(predicted, "Subjects", len(subjects), unit="subject", disable=silent):
@@ -181,10 +188,7 @@ class Cohort:
             self.options.further(records, self.found, self.classifier)
         if self.options.format == "bids":
             write_derivatives(self.output_dir, records, subjects, images=images, target=target)
-        if self.options.dicom:
-            sources = self.found.sources
-            for text in write_studies(self.output_dir, records, subjects, sources, images):
-                print(text, flush=True)
+        without = self._write_studies(records)
         if self.options.report:
             print(f"report: {complete_reports(self.output_dir, self.found.root)}", flush=True)
         counts = Counter(record["status"] for record in records)
@@ -202,7 +206,24 @@ class Cohort:
                 f"{len(failed)} of {len(records)} subjects failed; mend them and add --resume True "
                 f"to predict only these. The others are in {table}.\n{lines}"
             )
+        if without:
+            lines = "\n".join(f"  {text}" for text in without)
+            raise FailedSubjectsError(
+                f"{len(without)} of {len(records)} subjects are in {table} and not in "
+                f"{self.output_dir / FOLDER}.\n{lines}"
+            )
         return table
+
+    def _write_studies(self, records: Sequence[Record]) -> list[str]:
+        """Write objects into DICOM studies, if asked to; print and return why some are not."""
+        if not self.options.dicom:
+            return []
+        subjects, images = self.found.subjects, self.classifier.images
+        sources = self.found.sources
+        problems = write_studies(self.output_dir, records, subjects, sources, images)
+        for text in problems:
+            print(text, flush=True)
+        return problems
 
     def _read(self, subject: Subject) -> Record:
         name, target = subject["subject"], self.classifier.target

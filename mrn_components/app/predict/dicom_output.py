@@ -50,6 +50,7 @@ def highdicom_module() -> Any:
         import highdicom.sr
     except ImportError as error:
         raise lacking_package("highdicom") from error
+    logging.getLogger("highdicom").setLevel(logging.WARNING)  # it tells of each attribute
     return highdicom
 
 
@@ -61,6 +62,12 @@ def check_sources(sources: Sources, layout: str) -> None:
             "name a folder of DICOM studies, or leave it out."
         )
     highdicom_module()
+
+
+def clear_study(output_dir: Path, subject: str) -> None:
+    """Remove the objects of an earlier prediction of a subject."""
+    for path in (output_dir / FOLDER / subject).glob("*.dcm"):
+        path.unlink()
 
 
 def write_studies(
