@@ -28,7 +28,7 @@ def find_bridges(data: Any, found: Found) -> dict[str, str]:
         return {}
     images, need = {BRIDGE.name: BRIDGE}, Need(images="given", masks="none", labels="none")
     try:
-        others = find_subjects(data, images, need=need).subjects
+        others = find_subjects(data, images, need=need, dicom=False).subjects
     except (OSError, ValueError):  # none has one
         return {}
     known = {subject["subject"] for subject in found.subjects}

@@ -135,8 +135,7 @@ def _unit_fault(values: np.ndarray, image: Image, factor: float) -> dict[str, st
     if high > facts.strong[1] and factor != 1.0:
         found = f"values up to about {high:.3g} after {factor:g} times the file's"
         units = f'{{"Units": "{facts.unit}"}}'
-        return {
-            "found": found,
-            "fix": f"If it is in {facts.unit}, write {units} into its JSON file",
-        }
+        others = f"leave out --images#{image.name}#file_unit and factor_{image.name}"
+        fix = f"If it is in {facts.unit}, write {units} into its JSON file, or {others} if given"
+        return {"found": found, "fix": fix}
     return {"found": f"{found}a magnitude image has"} if high > facts.strong[1] else None

@@ -100,13 +100,15 @@ def take_masks(case: BIDSCase, images: Mapping[str, Image], root: Path | None = 
 def _take_units(case: Case, images: Mapping[str, Image], root: Path) -> None:
     """Note what the voxels of images are multiplied by, where their files have another unit.
 
-    A file's unit is ``Units`` of its JSON file, or else what BIDS defines for its suffix.
+    A file's unit is ``Units`` of its JSON file, or else the image's ``file_unit``, or else what
+    BIDS defines for its suffix.
     """
     for name, image in images.items():
-        if (path := case.files.get(name)) is None:
+        if (path := case.files.get(name)) is None or not image.facts.units:
             continue
-        defined = image.facts.bids_units.get(_suffix(path))
-        unit = _sidecar(path, root).get("Units", defined) if image.facts.units else None
+        unit = _sidecar(path, root).get("Units")
+        if unit is None:
+            unit = image.file_unit or image.facts.bids_units.get(_suffix(path).lower())
         if unit is None:
             continue
         try:

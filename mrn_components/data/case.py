@@ -26,7 +26,9 @@ class Case:
     files: dict[str, Path] = field(default_factory=dict)  # that were found: nm, qsm, mask_nm, ...
     places: dict[str, Path] = field(default_factory=dict)  # where the file of a key is looked for
     fields: dict[str, Any] = field(default_factory=dict)  # label and person, if the layout tells
-    factors: dict[str, float] = field(default_factory=dict)  # from a file's unit to its image's
+    # From a file's unit to its image's, where the layout tells: 1.0 too.
+    factors: dict[str, float] = field(default_factory=dict)
+    advice: dict[str, str] = field(default_factory=dict)  # what to do where the file of a key lacks
     covariates: dict[str, float | str] = field(default_factory=dict)  # a datalist's other entries
     findings: list[Finding] = field(default_factory=list)
 
@@ -98,11 +100,15 @@ def _entry_case(entry: Any, number: int, table: Path, images: Mapping[str, Image
         path = others.pop(key, None)
         case.take(key, [table.parent / path] if path and isinstance(path, str) else [], table)
     for name in images:
-        factor = others.pop(FACTOR + name, 1.0)
-        if not isinstance(factor, int | float) or not 0 < factor < math.inf:
-            case.add("datalist-entry", table, f"{FACTOR}{name} {factor!r}")
-        elif factor != 1.0:
+        if (key := FACTOR + name) not in others:
+            continue
+        factor = others.pop(key)
+        number = isinstance(factor, int | float) and not isinstance(factor, bool)
+        if number and 0 < factor < math.inf:
             case.factors[name] = float(factor)
+        else:
+            expected = "a number above 0, such as 1000 for a file in ppm"
+            case.add("datalist-entry", table, f"{key} {factor!r}", expected=expected)
     if (label := others.pop("label", None)) is not None:
         case.fields["label"] = label
     if (person := others.pop("person", None)) is not None:

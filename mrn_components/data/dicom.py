@@ -119,6 +119,9 @@ def dicom_cases(
                 found += f" among {_listed(fitting or study)}"
                 case.add("which-series", root, found, option=_option(image))
                 del case.places[name]  # it does not lack
+            else:
+                words = f"Choose its series with {_option(image)}: the study has {_listed(study)}"
+                case.advice[name] = words
             if image.mask:
                 case.take(image.mask_name, [], root / f"{image.mask}.nii.gz")
         tqdm.write(f"  {subject}: {'; '.join(told) or 'none'}; its series are {_listed(study)}")
@@ -192,26 +195,26 @@ def _series(root: Path) -> list[Series]:
     damaged = []
     for path in filter(_has_mark, _files(root)):
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+            with pydicom.config.disable_value_validation():
+                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+                if "SeriesInstanceUID" in header and "StudyInstanceUID" in header:
+                    one = _describe(header)
+                    found.setdefault(one.uid, one).files.append(path)
         except Exception:  # whatever a damaged file brings about
             damaged.append(str(path.relative_to(root)))
-            continue
-        if "SeriesInstanceUID" in header and "StudyInstanceUID" in header:
-            uid = str(header.SeriesInstanceUID)
-            found.setdefault(uid, _describe(header)).files.append(path)
     if damaged:
         tqdm.write(f"{len(damaged)} DICOM files cannot be read: {', '.join(damaged[:5])}")
     return list(found.values())
 
 
 def _describe(header: Any) -> Series:
-    types = header.get("ImageType") or ()
+    types, number = header.get("ImageType") or (), str(header.get("SeriesNumber") or 0).strip()
     return Series(
         person=str(header.get("PatientID") or "").strip(),
         study=str(header.StudyInstanceUID),
         date=str(header.get("StudyDate") or ""),
         uid=str(header.SeriesInstanceUID),
-        number=int(header.get("SeriesNumber") or 0),
+        number=int(number) if number.isdecimal() else 0,
         description=str(header.get("SeriesDescription") or "").strip(),
         protocol=str(header.get("ProtocolName") or "").strip(),
         types=(types,) if isinstance(types, str) else tuple(map(str, types)),
@@ -246,8 +249,8 @@ def _convert_into(case: Case, image: Image, series: Series, work: Path) -> None:
     case.take(image.name, [path], path)
     for text in warnings:
         case.add("dicom-warning", path, f"series {series}: {text}", "warning")
-    if series.unit in image.facts.units and (factor := image.factor_from(series.unit)) != 1.0:
-        case.factors[image.name] = factor
+    if series.unit in image.facts.units:
+        case.factors[image.name] = image.factor_from(series.unit)
 
 
 def convert(series: Series, stem: str, work: Path) -> tuple[Path, list[str]]:

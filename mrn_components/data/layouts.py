@@ -89,6 +89,7 @@ class Found:
     def refuse_output(self, output_dir: str | Path) -> None:
         """Refuse, by a ValueError, results between images: their tables would pass for labels."""
         files = [path for subject in self.subjects for path in files_of(subject).values()]
+        files += [path for own in self.sources.values() for of in own.values() for path in of]
         folders = {path.parent.resolve() for path in files}
         if Path(output_dir).resolve() in {self.root.resolve(), *folders}:
             raise ValueError(
@@ -108,6 +109,7 @@ def find_subjects(
     filters: Mapping[str, str] | None = None,
     series: Mapping[str, str] | None = None,
     work: Path | None = None,
+    dicom: bool = True,
 ) -> Found:
     """Find the subjects of a data set, and all that is wrong with them.
 
@@ -137,13 +139,14 @@ def find_subjects(
             with a slash is for paths relative to ``data``.
         series: {image: number or glob of the description of its series in DICOM}.
         work: folder that keeps what is converted; None for one that goes with this process.
+        dicom: look for DICOM studies too.
 
     Raises:
         FileNotFoundError: if there is no such data set, or no subject or no mask in it.
         ValueError: for a file that is no datalist, filters without BIDS, or series without DICOM.
     """
     root = Path(data)
-    choices = _Choices(filters=filters or {}, series=series or {}, work=work)
+    choices = _Choices(filters=filters or {}, series=series or {}, work=work, dicom=dicom)
     layout, cases, sources = _cases(root, images, need, choices)
     if masks is not None:
         _take_masks_elsewhere(Path(masks), cases, images)
@@ -173,6 +176,7 @@ class _Choices:
     filters: Mapping[str, str]
     series: Mapping[str, str]
     work: Path | None
+    dicom: bool
 
     def refuse_others(self, root: Path, *, bids: bool = False, dicom: bool = False) -> None:
         """Refuse choices that are of no use in a layout."""
@@ -196,7 +200,8 @@ def filters_of(images: Mapping[str, Image], nm: str | None, qsm: str | None) -> 
 
 def _subject(case: Case, images: Mapping[str, Image]) -> Subject:
     files = {key: str(case.files[key]) for key in file_stems(images) if key in case.files}
-    factors = {FACTOR + key: factor for key, factor in case.factors.items() if key in files}
+    told = {key: factor for key, factor in case.factors.items() if factor != 1.0}
+    factors = {FACTOR + key: factor for key, factor in told.items() if key in files}
     subject: Subject = {"subject": case.subject, **files, **factors}
     return subject | {key: case.fields[key] for key in ("label", "person") if key in case.fields}
 
@@ -227,9 +232,13 @@ def _cases(
         detail = f" It is {layout}."
     else:
         layout, cases = _challenge_cases(root, images, need)
-        if not cases and is_dicom(root):
+        if not cases and choices.dicom and is_dicom(root):
             choices.refuse_others(root, dicom=True)
-            return dicom_cases(root, images, choices.series, choices.work or _own_folder())
+            work = choices.work or _own_folder()
+            layout, cases, sources = dicom_cases(root, images, choices.series, work)
+            if cases:
+                return layout, cases, sources
+            detail = " Of its DICOM files none is of a series and study that can be read."
         choices.refuse_others(root)
     if not cases:
         names = ",".join(image.file for image in images.values())
@@ -248,8 +257,13 @@ def _challenge_cases(root: Path, images: Mapping[str, Image], need: Need) -> tup
     folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
     found = [folder_case(path, images) for path in folders if not path.name.startswith(".")]
     subjects = [case for case in found if _is_subject(case, need)]
-    every = need.every_folder and (subjects or not is_dicom(root))
-    return "a folder of subjects", found if every else subjects
+    layout = "a folder of subjects"
+    if need.every_folder and (subjects or not is_dicom(root)):
+        return layout, found
+    left = [case.source for case in found if case not in subjects] if subjects else []
+    if studies := [path.name for path in left if is_dicom(path)]:
+        layout += f"; left out: DICOM in {', '.join(studies)}, to be named alone as the data"
+    return layout, subjects
 
 
 @cache
@@ -328,4 +342,5 @@ def _judge_files(kind: str, level: Level, titles: Mapping[str, str], cases: Sequ
         enough = level == "some" and any(key in case.files for key in titles)
         for key in absent:
             severity: Severity = "warning" if enough else "error"
-            case.add(kind, case.places[key], f"no {titles[key]}", severity)
+            words = {"fix": case.advice[key]} if key in case.advice else {}
+            case.add(kind, case.places[key], f"no {titles[key]}", severity, **words)

@@ -35,7 +35,8 @@ class Image:
             general checks, scaling and measurements.
         unit: of its voxels, for columns and messages; "" for arbitrary units.
         file_unit: of the voxels in its files, where that is another than ``unit``: ppm become ppb
-            when they are read. "" for the same. BIDS tells by itself.
+            when they are read. "" for the same. ``Units`` of a JSON file in BIDS, and a factor in a
+            datalist, come first.
         reference: what is taken out of the values of a susceptibility, which is known up to a
             constant: "none"; "mean", so that the voxels that are not 0 have the usual mean; or a
             nucleus with little iron, such as TH, so that it has its usual mean.

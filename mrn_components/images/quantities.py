@@ -13,7 +13,8 @@ class Quantity:
     not_bids: tuple[str, ...] = ()  # file names in BIDS that match and show something else
     # Units that files may have, in any one of them: {"ppb": 1, "ppm": 1000}.
     units: Mapping[str, float] = field(default_factory=dict)
-    bids_units: Mapping[str, str] = field(default_factory=dict)  # by suffix, as BIDS defines them
+    # As BIDS defines them, by suffix in lower case.
+    bids_units: Mapping[str, str] = field(default_factory=dict)
     # Words of a DICOM series' description or protocol; the first that any series has decides.
     series: tuple[str, ...] = ()
     magnitude: bool | None = None  # no voxel is below 0; None: both occur, or nothing is known
@@ -44,7 +45,7 @@ QUANTITIES = {
         # Parts of the susceptibility, by the names of separation programs.
         not_bids=("*paramag*", "*diamag*", "*-chi[dnp]*", "*-para_*", "*-dia_*"),
         units={"ppb": 1.0, "ppm": 1000.0},
-        bids_units={"Chimap": "ppm"},
+        bids_units={"chimap": "ppm"},
         magnitude=False,
         strong=(2.0, 2000.0),
         unit="ppb",

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import highdicom
 import nibabel
@@ -15,15 +16,17 @@ from pydicom.data import get_testdata_file
 from tiny_dicom import make_study, write_series
 from tiny_run import make_run, read_rows
 
+from mrn_components.app.align import find_bridges
 from mrn_components.app.biomarkers import measure_subjects
 from mrn_components.app.check import check
-from mrn_components.app.predict import predict
+from mrn_components.app.predict import dicom_output, predict
 from mrn_components.app.predict.dicom_output import FOLDER
 from mrn_components.data.layouts import WORK, Need, find_subjects
 from mrn_components.data.subjects import load_subjects
 from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.images.volume import read_volume
 from mrn_components.phantom import make_subject
+from mrn_components.system.errors import FailedSubjectsError
 
 ANY = Need(images="some", masks="given", labels="none")
 VENDORS = {"A 1": "SIEMENS", "B2": "Philips Medical Systems", "C3": "GE MEDICAL SYSTEMS"}
@@ -180,6 +183,25 @@ def test_masks_and_biomarkers_come_back_in_the_study(studies, tmp_path, capsys):
         assert str(tmp_path) not in json.dumps(record)
 
 
+def test_nothing_of_an_earlier_prediction_stays_of_a_failed_subject(studies, tmp_path, monkeypatch):
+    out, masks = tmp_path / "out", tmp_path / "masks"
+    shutil.copytree(studies / "masks", masks)
+    options = {"bundle": str(studies / "run"), "masks": masks}
+    predict(studies / "data", out, **options, format="bids", dicom=True)
+    with monkeypatch.context() as context:  # headers that highdicom cannot use
+        context.setattr(dicom_output, "segment_objects", lambda *_, **__: 1 / 0)
+        with pytest.raises(FailedSubjectsError, match=r"(?s)3 of 3 .*A-1: no DICOM of its"):
+            predict(studies / "data", out, **options, resume=True, dicom=True)
+    mask = next(masks.glob("B2/QSM_mask.nii*"))
+    image = nibabel.load(mask)
+    nibabel.save(image.slicer[1:], mask)
+    with pytest.raises(FailedSubjectsError, match=r"B2: .*the shape"):
+        predict(studies / "data", out, **options, resume=True)
+    for name, count in (("A-1", 3), ("B2", 0)):
+        assert len(list((out / FOLDER / name).glob("*"))) == count
+        assert len(list((out / f"sub-{name.replace('-', '')}" / "anat").glob("*"))) == 2 * count
+
+
 def same_study(made, source):
     for key in ("StudyInstanceUID", "PatientID", "PatientName", "FrameOfReferenceUID"):
         if key in made or key != "FrameOfReferenceUID":
@@ -262,6 +284,10 @@ def test_series_are_never_guessed(tmp_path, capsys):
         assert "0 series that could be NM among 3 'NM a', 4 'NM b'" in find(nm=value).problems["P"]
     with pytest.raises(ValueError, match="'5' chooses series of DICOM studies"):
         find_subjects(tmp_path / "work", need=ANY, series={"nm": "5"})
+    (lacking,) = [one for one in find(nm="4").findings if "no QSM image" in one.found]
+    assert lacking.fix.startswith("Choose its series with --qsm_series: the study has 3 'NM a', ")
+    with pytest.raises(ValueError, match="holds the images, and results are never written"):
+        find(nm="4").refuse_output(data)
 
 
 def test_several_studies_of_a_person_and_ids_that_are_no_names(tmp_path):
@@ -281,6 +307,45 @@ def test_a_unit_of_the_series_is_read(tmp_path):
     write_series(tmp_path / "data", voxels, np.eye(4), **options, RescaleType="ppm")
     found = find_subjects(tmp_path / "data", need=ANY, work=tmp_path / "work")
     assert found.subjects[0]["factor_qsm"] == 1000.0
+    write_series(tmp_path / "other", voxels, np.eye(4), **options, RescaleType="ppb")
+    ppm = {"qsm": replace(CHALLENGE_IMAGES["qsm"], file_unit="ppm")}
+    found = find_subjects(tmp_path / "other", ppm, need=ANY, work=tmp_path / "work")
+    assert "factor_qsm" not in found.subjects[0]  # the series comes first
+
+
+def test_headers_that_are_no_headers_are_told(tmp_path, caplog):
+    write_series(
+        tmp_path / "data",
+        np.ones((8, 8, 4)),
+        np.eye(4),
+        study=make_study("P"),
+        number=1,
+        description="NM",
+    )
+    for path in (tmp_path / "data").glob("*.dcm"):
+        content = path.read_bytes()
+        start = content.index(b"\x20\x00\x11\x00IS")
+        path.write_bytes(content[: start + 8] + b"xx" + content[start + 10 :])
+    found = find_subjects(tmp_path / "data", need=ANY, work=tmp_path / "work")
+    assert "nm" in found.subjects[0]
+    assert not caplog.text
+    for path in (tmp_path / "data").glob("*.dcm"):
+        path.write_bytes(bytes(128) + b"DICM and no more")
+    with pytest.raises(FileNotFoundError, match=r"has no subjects.* Of its DICOM files none is of"):
+        find_subjects(tmp_path / "data", need=ANY, work=tmp_path / "work")
+
+
+def test_studies_between_folders_of_nifti_files_are_told_and_no_bridges(tmp_path, capsys):
+    data = tmp_path / "data"
+    (data / "A").mkdir(parents=True)
+    (data / "A" / "NM.nii.gz").touch()
+    grid = {"voxels": np.ones((8, 8, 4)), "affine": np.eye(4)}
+    write_series(data / "B", **grid, study=make_study("A"), number=1, description="T1")
+    found = find_subjects(data, need=ANY)
+    assert [subject["subject"] for subject in found.subjects] == ["A"]
+    assert "left out: DICOM in B, to be named alone as the data" in found.layout
+    assert find_bridges(data, found) == {}
+    assert capsys.readouterr().out == ""
 
 
 def test_a_series_of_two_volumes_is_refused(tmp_path):

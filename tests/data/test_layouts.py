@@ -303,6 +303,26 @@ def test_the_unit_of_a_map_is_bids_or_the_nearest_json(tmp_path):
     assert "the unit 'Hz'; expected ppb or ppm. Convert the map" in problem
 
 
+def test_a_file_unit_counts_in_bids_where_no_json_file_tells(tmp_path):
+    anat = tmp_path / "sub-1" / "anat"
+    touch(anat / "sub-1_QSM.nii", anat / "sub-1_chimap.nii")
+    sidecar = anat / "sub-1_QSM.json"
+
+    def factor(stem, **unit):
+        images = {"qsm": Image(file="QSM", quantity="susceptibility", **unit)}
+        found = find(tmp_path, images, filters={"qsm": f"*_{stem}.nii"})
+        return found.subjects[0].get("factor_qsm")
+
+    assert factor("QSM") is None
+    assert factor("QSM", file_unit="ppm") == 1000.0
+    sidecar.write_text('{"Units": null}')
+    assert factor("QSM", file_unit="ppm") == 1000.0
+    sidecar.write_text('{"Units": "ppb"}')
+    assert factor("QSM", file_unit="ppm") is None
+    assert factor("chimap") == 1000.0
+    assert factor("chimap", file_unit="ppb") is None
+
+
 def test_a_datalist_tells_a_factor(tmp_path):
     touch(tmp_path / "q.nii")
     entries = [
@@ -311,8 +331,14 @@ def test_a_datalist_tells_a_factor(tmp_path):
     (tmp_path / "list.json").write_text(json.dumps(entries))
     found = find(tmp_path / "list.json")
     assert [subject.get("factor_qsm") for subject in found.subjects] == [1000.0, None, None]
-    assert "factor_qsm 'x'" in found.problems["S1"]
+    assert "factor_qsm 'x'; expected a number above 0, such as 1000" in found.problems["S1"]
     assert not found.covariates
+    ppm = {"qsm": Image(file="QSM", quantity="susceptibility", file_unit="ppm")}
+    found = find(tmp_path / "list.json", ppm)
+    assert "factor_qsm" not in found.subjects[2]  # 1 is told, and comes first
+    entries[2]["factor_qsm"] = True
+    (tmp_path / "list.json").write_text(json.dumps(entries))
+    assert "factor_qsm True" in find(tmp_path / "list.json").problems["S2"]
 
 
 @pytest.mark.parametrize("form", ["folders", "pred", "predicted", "one"])
