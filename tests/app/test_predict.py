@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
-from tiny_cohort import make_subject, read_biomarkers, write_nifti
+from tiny_cohort import make_mask, make_subject, read_biomarkers, write_nifti
 from tiny_run import make_datalist, make_run, read_rows
 from tiny_segmentation import make_segmentation_bundle
 
@@ -494,12 +494,16 @@ def test_corrected_masks_in_the_output_stay_and_are_used(run, tmp_path):
     data, out = make_subject(tmp_path / "data" / "S0", 0, 0).parent, tmp_path / "out"
     (out / "subjects" / "S0").mkdir(parents=True)
     masks = {}
+    drawn = make_mask("nm")
+    write_nifti(data / "S0" / "NM_mask.nii.gz", (drawn > 0).astype(np.uint8))  # one label
     for name in ("NM_mask.nii.gz", "QSM_mask.nii.gz"):
         path = (data / "S0" / name).rename(out / "subjects" / "S0" / name)
         masks[path] = path.read_bytes()
-    (row,) = read_rows(predict(data, out, bundle=run, masks=out))
+    (row,) = read_rows(predict(data, out, bundle=run, masks=out, format="bids"))
     assert (row["status"], row["mask_source"]) == ("ok", "given")
     assert {path: path.read_bytes() for path in masks} == masks
+    told = nibabel.load(out / "sub-S0" / "anat" / "sub-S0_desc-NM_dseg.nii.gz")
+    np.testing.assert_array_equal(told.dataobj, drawn)
 
 
 def test_results_are_never_written_between_the_images(run, few):

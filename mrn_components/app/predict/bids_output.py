@@ -202,7 +202,8 @@ def _write_mask(
         return
     try:
         one = {image.name: image}
-        mask = read_volume(path) if path == made else read_file(image.mask_name, path, one)[0]
+        given = source == "given"
+        mask = read_file(image.mask_name, path, one)[0] if given else read_volume(path)
     except FaultyFileError:  # the record says so
         return
     target = _mask_path(output_dir, name, image)

@@ -113,7 +113,7 @@ def _write_study(
             source = [pydicom.dcmread(file) for file in files[name]]
             automatic = record["mask_source"][name] != "given"
             one = {image.name: image}
-            mask = read_volume(path) if path == made else read_file(image.mask_name, path, one)[0]
+            mask = read_volume(path) if automatic else read_file(image.mask_name, path, one)[0]
             segmentation = segment_objects(
                 source, mask, image, automatic=automatic, number=_SERIES + number
             )
