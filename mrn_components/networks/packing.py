@@ -42,3 +42,15 @@ def unpack(tokens: Tensor, grids: Sequence[VolumeGrid]) -> list[Tensor]:
 def slice_tokens(tokens: Tensor, grids: Sequence[VolumeGrid]) -> Tensor:
     """The slice token of every slice of every volume: (sum of D, C)."""
     return cat([volume[:, 0] for volume in unpack(tokens, grids)])
+
+
+def merge_slices(volume: Tensor) -> Tensor:
+    """Average slices 2k and 2k + 1 of tokens (..., D, n, C); an odd last one stays as it is."""
+    first = volume[..., ::2, :, :]
+    second = cat([volume[..., 1::2, :, :], volume[..., -1:, :, :]], -3)
+    return (first + second[..., : first.shape[-3], :, :]) / 2
+
+
+def repeat_slices(volume: Tensor, depth: int) -> Tensor:
+    """Give each of the merged slices (..., D, n, C) to the two, or the one, that it was made of."""
+    return volume.repeat_interleave(2, -3)[..., :depth, :, :]

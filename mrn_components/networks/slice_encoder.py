@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, cat, nn
 from torch.nn.functional import conv2d, pad
 
 from mrn_components.networks.packing import VolumeGrid
+from mrn_components.networks.volume_blocks import VolumeBlocks
 from mrn_components.networks.weights import read_weights
 from mrn_components.system.values import did_you_mean, nearest
 
@@ -38,6 +39,9 @@ class SliceEncoder(nn.Module):
         drop_path_rate: rate of dropped branches in the last block, falling linearly to 0 in the
             first. Paper: 0.2 (section 4.1.2).
         keep_registers: hand register tokens on to FFA. The paper names none there; VGGT drops them.
+        attention: what a patch attends to in the blocks. Paper: "slices", its own slice; "planes",
+            those of its slice and of the two orthogonal planes in turn; "volume", all. The two need
+            no new parameter, and take the place of FFA (``VolumeBlocks`` says how).
         **model_args: further arguments of the timm model, e.g. depth, embed_dim, num_heads,
             init_values.
 
@@ -60,6 +64,7 @@ class SliceEncoder(nn.Module):
         weights: str | None = "none",
         drop_path_rate: float = 0.2,
         keep_registers: bool = False,
+        attention: Literal["slices", "planes", "volume"] = "slices",
         **model_args: Any,
     ) -> None:
         super().__init__()
@@ -68,6 +73,10 @@ class SliceEncoder(nn.Module):
             raise ValueError(
                 f"SliceEncoder got {source}, from which timm reads files that can run code; name a "
                 "model of timm, and its file by --encoder_weights PATH."
+            )
+        if attention not in ("slices", "planes", "volume"):
+            raise ValueError(
+                f"SliceEncoder attention must be 'slices', 'planes' or 'volume', got {attention!r}."
             )
         if "dinov2" in name and "reg4" not in name:
             warnings.warn(
@@ -89,6 +98,7 @@ class SliceEncoder(nn.Module):
         self.num_heads: int = self.vit.blocks[0].attn.num_heads
         self.patch_size: int = self.vit.patch_embed.patch_size[0]
         self.prefix: int = self.vit.num_prefix_tokens if keep_registers else 1
+        self.attention = attention
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of storing its activations."""
@@ -117,13 +127,14 @@ class SliceEncoder(nn.Module):
         """
         p = self.patch_size
         padded = [_whole_patches(volume, p)[:, None] for volume in volumes]  # (D, 1, p * h, p * w)
-        groups: dict[torch.Size, list[int]] = {}
+        groups: dict[torch.Size, list[int]] = {}  # slices, or whole volumes, of one size
         for i, volume in enumerate(padded):
-            groups.setdefault(volume.shape[-2:], []).append(i)
+            one = volume.shape[-2:] if self.attention == "slices" else volume.shape
+            groups.setdefault(one, []).append(i)
         encoded: dict[int, tuple[Tensor, ...]] = {}
         for members in groups.values():
-            levels = self._encode(cat([padded[i] for i in members]), blocks)
             depths = [len(padded[i]) for i in members]
+            levels = self._encode(cat([padded[i] for i in members]), depths[0], blocks)
             parts = zip(*(level.split(depths) for level in levels), strict=True)
             encoded.update(zip(members, parts, strict=True))
         ordered = zip(*(encoded[i] for i in range(len(volumes))), strict=True)
@@ -135,29 +146,48 @@ class SliceEncoder(nn.Module):
         """Itself on crops of one size: (B, 1, D, H, W) to the last block's tokens (B, D, n, C)."""
         return _TensorSliceEncoder(self)
 
-    def _encode(self, slices: Tensor, blocks: Sequence[int]) -> list[Tensor]:
-        """Tokens (S, n, C) of ``blocks`` and of the last block for slices (S, 1, H, W)."""
+    def _encode(self, slices: Tensor, depth: int, blocks: Sequence[int]) -> list[Tensor]:
+        """Tokens (S, n, C) of ``blocks`` and of the last block for slices (S, 1, H, W).
+
+        Where blocks attend beyond the slice, S is a multiple of the volumes' ``depth``.
+        """
         wanted = [*blocks, self.depth - 1]
         indices = sorted(set(wanted))
-        form = {"norm": True, "return_prefix_tokens": True, "output_fmt": "NLC"}
-        levels = self.vit.forward_intermediates(
-            slices, indices=indices, intermediates_only=True, **form
-        )
-        tokens = [cat([prefix[:, : self.prefix], patches], 1) for patches, prefix in levels]
+        if self.attention == "slices":
+            form = {"norm": True, "return_prefix_tokens": True, "output_fmt": "NLC"}
+            found = self.vit.forward_intermediates(
+                slices, indices=indices, intermediates_only=True, **form
+            )
+            tokens = [cat([prefix[:, : self.prefix], patches], 1) for patches, prefix in found]
+        else:
+            found = VolumeBlocks(self.vit, self.attention)(slices, depth, indices)
+            tokens = [_without(level, self.prefix, self.vit.num_prefix_tokens) for level in found]
         return [tokens[indices.index(block)] for block in wanted]
 
 
 class _TensorSliceEncoder(nn.Module):
     def __init__(self, encoder: SliceEncoder) -> None:
         super().__init__()
-        self.vit, self.patch_size, self.prefix = encoder.vit, encoder.patch_size, encoder.prefix
+        self.patch_size, self.prefix = encoder.patch_size, encoder.prefix
         self.all_prefix: int = encoder.vit.num_prefix_tokens
+        self.last = [encoder.depth - 1]
+        beyond = encoder.attention != "slices"
+        self.vit: Any = None if beyond else encoder.vit
+        self.volume_blocks = VolumeBlocks(encoder.vit, encoder.attention) if beyond else None
 
     def forward(self, volume: Tensor) -> Tensor:
         slices = _whole_patches(volume.transpose(1, 2).flatten(0, 1), self.patch_size)
-        tokens = self.vit.forward_features(slices)  # of (B * D, 1, p * h, p * w)
-        tokens = cat([tokens[:, : self.prefix], tokens[:, self.all_prefix :]], 1)
+        if self.volume_blocks is not None:  # of (B * D, 1, p * h, p * w)
+            tokens = self.volume_blocks(slices, volume.shape[2], self.last)[0]
+        else:
+            tokens = self.vit.forward_features(slices)
+        tokens = _without(tokens, self.prefix, self.all_prefix)
         return tokens.unflatten(0, (volume.shape[0], volume.shape[2]))
+
+
+def _without(tokens: Tensor, kept: int, prefix: int) -> Tensor:
+    """Leave out of tokens (..., n, C) the prefix tokens from ``kept`` on, such as registers."""
+    return cat([tokens[:, :kept], tokens[:, prefix:]], 1)
 
 
 def _whole_patches(slices: Tensor, patch_size: int) -> Tensor:
