@@ -4,4 +4,4 @@
 turns them into images and ``cohort`` writes the files. None of them needs torch or monai.
 """
 
-from mrn_components.phantom.cohort import Phantom, make_cohort, make_subject
+from mrn_components.phantom.cohort import Phantom, latent_values, make_cohort, make_subject

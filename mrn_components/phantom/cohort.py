@@ -21,6 +21,7 @@ from mrn_components.phantom.signal import draw_traits, render_nm, render_qsm, re
 from mrn_components.system.files import write_json, write_text
 from mrn_components.system.workers import in_order
 
+_RECORD, _LABELS = "phantom.json", "train_cases.csv"
 _VERSION = 3  # raise when the same settings give other voxels or names
 _QSM = CHALLENGE_IMAGES["qsm"].file
 _FILES = tuple(file for i in CHALLENGE_IMAGES.values() for file in (i.file, str(i.mask)))
@@ -86,7 +87,7 @@ def make_cohort(
     bar = partial(tqdm, total=len(missing), desc="phantoms", unit="subject")
     list(bar(in_order(write, missing, workers=processes if processes > 1 else 0)))
     rows = [f"{name},{draw_label(index, seed=seed)}\n" for index, name in enumerate(names)]
-    write_text(output / "train_cases.csv", "".join(rows))
+    write_text(output / _LABELS, "".join(rows))
     return output
 
 
@@ -132,8 +133,7 @@ def make_subject(
     label = draw_label(index, seed=seed) if label is None else label
     if label not in (0, 1):
         raise ValueError(f"label must be 0 (HC) or 1 (PD), got {label!r}.")
-    streams = np.random.SeedSequence([seed, index]).spawn(5)
-    traits_rng, anatomy_rng, tissue_rng, image_rng, t1_rng = map(np.random.default_rng, streams)
+    traits_rng, anatomy_rng, tissue_rng, image_rng, t1_rng = _streams(index, seed)
     traits = draw_traits(traits_rng, effect=effect * label)
     anatomy = draw_anatomy(anatomy_rng, nm_loss=traits.nm_loss, shift_mm=traits.shift_mm)
     grid = GRIDS[view]
@@ -152,6 +152,45 @@ def make_subject(
     if t1:
         volumes["T1"] = render_t1(anatomy, tissue, grid=grid, rng=t1_rng)
     return Phantom(label, grid.affine, volumes)
+
+
+def latent_values(cohort: str | Path) -> dict[str, dict[str, float]]:
+    """Return what each subject of a cohort was made of, by names of (nucleus, side).
+
+    It is what a perfect measurement of the images would give, drawn again from the seed: the mean
+    susceptibility and the gradient of a nucleus in ppb, nigrosome-1's share of the SN, the signal
+    of NM, and the contrast of neuromelanin that is left. Sizes are not among it.
+
+    Args:
+        cohort: folder that ``make_cohort`` wrote.
+
+    Raises:
+        FileNotFoundError: if the folder is none.
+        ValueError: if another version made the cohort.
+    """
+    record = Path(cohort) / _RECORD
+    if not record.is_file():
+        raise FileNotFoundError(f"{cohort} is not a phantom cohort: it has no {_RECORD}.")
+    settings = json.loads(record.read_text())
+    if settings["version"] != _VERSION:
+        raise ValueError(
+            f"{cohort} holds phantoms of version {settings['version']}, this is version "
+            f"{_VERSION}: what they were made of is not known; make them anew."
+        )
+    seed, effect = settings["seed"], settings["effect"]
+    rows = (Path(cohort) / _LABELS).read_text().split()
+    values = {}
+    for index, row in enumerate(rows):
+        rng, *_ = _streams(index, seed)
+        traits = draw_traits(rng, effect=effect * draw_label(index, seed=seed))
+        values[row.split(",")[0]] = traits.seen()
+    return values
+
+
+def _streams(index: int, seed: int) -> list[np.random.Generator]:
+    """Random numbers of a subject's traits, anatomy, tissue, images and T1."""
+    streams = np.random.SeedSequence([seed, index]).spawn(5)
+    return [np.random.default_rng(stream) for stream in streams]
 
 
 def draw_label(index: int, *, seed: int = 1) -> int:
@@ -179,7 +218,7 @@ def _mask(grid: Grid, regions: dict[int, Region]) -> np.ndarray:
 
 def _claim(output: Path, settings: dict[str, object]) -> None:
     """Record the settings in ``output``, or check that they are those recorded there."""
-    record = output / "phantom.json"
+    record = output / _RECORD
     if record.exists():
         found = json.loads(record.read_text())
         if found != settings:

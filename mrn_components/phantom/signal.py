@@ -30,6 +30,24 @@ class Traits:
     nm_loss: dict[str, float]  # share by which a reader outlines less of the neuromelanin
     shift_mm: np.ndarray  # (3,) NM against QSM along the grid's axes
 
+    def seen(self) -> dict[str, float]:
+        """What images show of the subject, by nucleus and side, were they free of noise and blur.
+
+        Disease alone moves ``chi_rise``, ``nm_depletion`` and ``nm_loss``: an image shows them only
+        within the mean, the contrast and the size that they change.
+        """
+        values = {f"qsm_{name}_{side}": value for (name, side), value in self.chi.items()}
+        for side in SIDES:
+            rest = 1 - self.nigrosome[side]
+            mean = rest * (values[f"qsm_SN_{side}"] + self.chi_rise[side])
+            values[f"qsm_SN_{side}"] = mean + self.nigrosome[side] * numbers.NIGROSOME_CHI_PPB
+            values[f"qsm_gradient_{side}"] = self.chi_gradient[side]
+            values[f"nigrosome_{side}"] = self.nigrosome[side]
+            left = self.nm_contrast * (1 - self.nm_depletion[side])
+            values[f"neuromelanin_{side}"] = left
+        values |= {f"nm_{name}_{side}": value for (name, side), value in self.nm.items()}
+        return values
+
 
 def draw_traits(rng: np.random.Generator, *, effect: float) -> Traits:
     """Draw a subject's traits.

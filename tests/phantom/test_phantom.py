@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.phantom import cohort as phantom_cohort
-from mrn_components.phantom import make_cohort, make_subject
+from mrn_components.phantom import latent_values, make_cohort, make_subject
 from mrn_components.phantom.cohort import draw_label
 from mrn_components.phantom.numbers import GRIDS, NM_SHAPE, SHAPES
 
@@ -215,6 +215,43 @@ def test_sizes_and_places_tell_no_more_at_a_larger_effect():
         for name in ("NM_mask", "QSM_mask"):
             np.testing.assert_array_equal(published[name], strong[name])
         assert not np.array_equal(published["NM"], strong["NM"])
+
+
+def settings_of(folder, *, seed, effect, subjects, version=phantom_cohort._VERSION):
+    """A cohort's folder without its images."""
+    folder.mkdir()
+    settings = {"version": version, "seed": seed, "effect": effect}
+    (folder / "phantom.json").write_text(json.dumps(settings))
+    rows = [f"P{i},{draw_label(i, seed=seed)}\n" for i in range(subjects)]
+    (folder / "train_cases.csv").write_text("".join(rows))
+    return folder
+
+
+def test_latent_values_are_what_the_images_show(several, tmp_path):
+    latent = latent_values(settings_of(tmp_path / "c", seed=3, effect=1.0, subjects=6))
+    for side, number in (("right", 11), ("left", 12)):
+        shown = [p.volumes["QSM"][p.volumes["QSM_mask"] == number].mean() for p in several]
+        made = [values[f"qsm_SN_{side}"] for values in latent.values()]
+        assert np.corrcoef(shown, made)[0, 1] > 0.8
+        assert np.mean(shown) == pytest.approx(np.mean(made), rel=0.15)
+
+
+def test_latent_values_of_healthy_controls_know_no_effect(tmp_path):
+    folders = [
+        settings_of(tmp_path / f"{effect}", seed=1, effect=effect, subjects=8)
+        for effect in (0.0, 1.0)
+    ]
+    without, with_effect = map(latent_values, folders)
+    for index, (name, values) in enumerate(without.items()):
+        assert (values == with_effect[name]) == (draw_label(index) == 0)
+
+
+def test_latent_values_of_other_folders_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is not a phantom cohort: it has no phantom.json"):
+        latent_values(tmp_path)
+    old = settings_of(tmp_path / "old", seed=1, effect=1.0, subjects=1, version=1)
+    with pytest.raises(ValueError, match=r"phantoms of version 1, this is version \d+: what they"):
+        latent_values(old)
 
 
 def test_a_t1_comes_when_asked_for_and_changes_nothing_else(several):
