@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 # The register: what a config may write as mrn_components.NAME, and the module that has it.
 _REGISTER = {
+    "AttentionPool": "networks.attention_pool",
     "BalancedSampler": "data.sampler",
     "CategoryBank": "training.msupmoco",
     "CheckVolumesd": "regions.reading",
@@ -24,6 +25,7 @@ _REGISTER = {
     "FoldEnsemble": "networks.ensemble",
     "Image": "images.image",
     "InterruptHandler": "training.handlers.faults",
+    "LoRA": "networks.lora",
     "LoadVolumed": "regions.reading",
     "MRN": "networks.mrn",
     "MRNLoss": "training.losses",

@@ -295,6 +295,40 @@ def inference_config(train: Mapping[str, Any], bundle_root: Path) -> dict[str, A
     return inference
 
 
+def encoder_options(train: Mapping[str, Any]) -> dict[str, Any]:
+    """What predicting with a run's weights needs besides: the encoder that they do not hold.
+
+    Args:
+        train: the config that the run was trained with.
+
+    Returns:
+        ``encoder_weights`` of a frozen encoder from a file or a download, as an override.
+    """
+    weights = train.get("encoder_weights") or "none"
+    return {"encoder_weights": weights} if weights != "none" and _frozen_encoder(train) else {}
+
+
+def run_encoder(run: Path) -> dict[str, Any]:
+    """``encoder_options`` of the config that is kept in a run's folder."""
+    return encoder_options(ConfigParser.load_config_file(str(bundle_config(run, "train"))))
+
+
+def unfrozen_config(inference: Mapping[str, Any]) -> dict[str, Any]:
+    """An inference config for weights into which the adapters of an encoder were merged."""
+    config = deepcopy(dict(inference))
+    for key in _frozen_encoder(config):
+        del config["network_def"]["res"]["encoder"][key]
+    return config
+
+
+def _frozen_encoder(config: Mapping[str, Any]) -> list[str]:
+    """The arguments by which a config's encoder is frozen."""
+    part: Any = config
+    for name in ("network_def", "res", "encoder"):
+        part = part.get(name) if isinstance(part, Mapping) else None
+    return [key for key in ("frozen", "lora") if isinstance(part, Mapping) and part.get(key)]
+
+
 def bundle_config(bundle_root: Path, name: str) -> Path:
     """The bundle's config ``name``, in YAML or JSON."""
     for suffix in (".yaml", ".json"):

@@ -31,8 +31,9 @@ from monai.bundle import ConfigParser
 from packaging.requirements import Requirement
 from safetensors.torch import save_file
 
-from mrn_components.bundle import bundle_config, mark_run
-from mrn_components.data.ledger import read_record
+from mrn_components.app.merging import copy_weights
+from mrn_components.bundle import bundle_config, mark_run, unfrozen_config
+from mrn_components.data.ledger import RECORDS, read_record
 from mrn_components.system.files import replacing
 from mrn_components.system.hashes import LARGE_FILES, file_hash, write_hashes
 
@@ -71,6 +72,8 @@ def take_configs(run: Path, configs: Path) -> None:
     for name in ("train", "inference"):
         own = ConfigParser.load_config_file(str(configs / f"{name}.yaml"))
         config = ConfigParser.load_config_file(str(bundle_config(run, name)))
+        if name == "inference":
+            config = unfrozen_config(config)  # `take_weights` merges adapters
         for key, value in config.items():
             if _names_folder(value):
                 config[key] = own.get(key)
@@ -162,10 +165,10 @@ def take_weights(folder: Path, args: argparse.Namespace) -> None:
         if args.random_weights:
             torch.save(build_network(folder, overrides).state_dict(), target)
         elif (source / file).is_file():
-            shutil.copyfile(source / file, target)
+            copy_weights(source / file, target, args.run or folder)
             check_weights(target, build_network(folder, overrides), source / file)
     for path in [] if args.random_weights else source.glob("model_fold*.pt"):  # of an ensemble
-        shutil.copyfile(path, folder / "models" / path.name)
+        copy_weights(path, folder / "models" / path.name, args.run or folder)
     for path in sorted((folder / "models").glob("*.pt")):
         save_safetensors(path)
     entries = [
@@ -208,9 +211,9 @@ def save_safetensors(checkpoint: Path) -> None:
     """Write the tensors of a checkpoint beside it, with the records that it carries."""
     weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
     records = {
-        name: json.dumps(record)
-        for name in ("training_subjects", "kept_weights")
-        if (record := read_record(checkpoint, f"{name}.json")) is not None
+        name.removesuffix(".json"): json.dumps(record)
+        for name in RECORDS
+        if (record := read_record(checkpoint, name)) is not None
     }
     save_file(
         {name: tensor.contiguous().clone() for name, tensor in weights.items()},

@@ -25,6 +25,12 @@ ENCODER = {
     "embed_dim": 48,
     "num_heads": 2,
 }
+# The light overlay's own lines stay: arguments of its encoder change one by one.
+LIGHT = {
+    **{key: value for key, value in SMALL.items() if key != "pretrain_epochs"},
+    **{f"network_def#res#encoder#{k}": v for k, v in ENCODER.items() if k != "_target_"},
+    "network_def#res#encoder#init_values": 1.0,  # what adapters change shows
+}
 TINY = {
     "mrn": {
         **SMALL,

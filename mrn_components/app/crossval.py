@@ -22,7 +22,7 @@ from mrn_components.app.bundle_run import (
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.evaluate import evaluate
 from mrn_components.app.report.cohort import write_cohort_report
-from mrn_components.bundle import RunArguments
+from mrn_components.bundle import RunArguments, encoder_options, run_encoder
 from mrn_components.data import DataLeakageError, Subject
 from mrn_components.data.ledger import KEPT_WEIGHTS, read_record
 from mrn_components.data.predictions import read_predictions, write_predictions
@@ -121,7 +121,8 @@ def crossval(
         print(write_results(runs, subjects, output))
         print(f"The page of the cohort: {_write_report(output, Path(bundle).resolve().name)}")
         ensemble = save_ensemble([run.folder for run in runs], output / "ensemble")
-        print(f"The folds together predict by: mrn predict INPUT OUTPUT --bundle {ensemble}")
+        words = shlex.join(["--bundle", str(ensemble), *flags(run_encoder(runs[0].folder))])
+        print(f"The folds together predict by: mrn predict INPUT OUTPUT {words}")
     return output
 
 
@@ -145,7 +146,8 @@ def plan_folds(
         "num_folds": settings["num_folds"],
     }
     arguments = RunArguments(configs, overrides).typed()
-    overrides, parser = dict(arguments.overrides), ConfigParser(arguments.merged())
+    overrides, merged = dict(arguments.overrides), arguments.merged()
+    parser = ConfigParser(merged)
     _check_settings(settings, output / "settings.json")
     epochs = parser.get_parsed_content("epochs")
     folds = parser.get_parsed_content("folds")["folds"]
@@ -153,6 +155,7 @@ def plan_folds(
     subjects = parser.get_parsed_content("subjects")
     gpus = torch.cuda.device_count() if jobs > 1 else 0
     options = {key: overrides[key] for key in _PREDICT_KEYS if key in overrides}
+    options |= encoder_options(merged)
     options |= {"abstain": False, "trust_bundle": True}  # this command has trained it
     runs = []
     for number, members in enumerate(folds):

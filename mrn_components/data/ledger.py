@@ -27,6 +27,7 @@ from mrn_components.system.files import existing_file
 _logger = logging.getLogger(__name__)
 _RECORD = "training_subjects.json"
 KEPT_WEIGHTS = "kept_weights.json"  # how the weights of a run were chosen
+RECORDS = (_RECORD, KEPT_WEIGHTS)  # what a weight file carries besides
 
 _LIKE = 0.8  # slices of 0.8 times the thickness seen in training, or of 1 / 0.8, are like them
 _VOXELS = {  # fields of a ledger: how they are told, and the share of the least that is like them
@@ -97,6 +98,13 @@ def read_record(path: str | Path, name: str) -> dict[str, Any] | None:
     except zipfile.BadZipFile:  # another format than torch's; what loads it may object
         pass
     return None
+
+
+def copy_records(source: Path, target: Path) -> None:
+    """Append the records of one weight file to another."""
+    for name in RECORDS:
+        if (record := read_record(source, name)) is not None:
+            append_record(target, name, record)
 
 
 def read_ledger(path: str | Path) -> Ledger | None:

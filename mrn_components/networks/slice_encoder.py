@@ -2,13 +2,15 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import timm
 import torch
 from torch import Tensor, cat, nn
 from torch.nn.functional import conv2d, pad
 
+from mrn_components.networks.freezing import Freezable
+from mrn_components.networks.lora import LoRA
 from mrn_components.networks.packing import VolumeGrid
 from mrn_components.networks.volume_blocks import VolumeBlocks
 from mrn_components.networks.weights import read_weights
@@ -19,11 +21,13 @@ _WHAT_TO_TYPE = (
     "random weights with --encoder_weights none."
 )
 
+_NO_WEIGHTS = (None, "none")  # a word too, because MONAI ignores None as an override
+
 # Arguments of timm that lead to `torch.load` without `weights_only`.
 _SOURCES = {"cache_dir", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"}
 
 
-class SliceEncoder(nn.Module):
+class SliceEncoder(Freezable):
     """Encodes axial slices into slice and patch tokens with a vision transformer of timm.
 
     Slices have one channel in [0, 1]; the repeat to three channels and ImageNet's mean and standard
@@ -42,6 +46,9 @@ class SliceEncoder(nn.Module):
         attention: what a patch attends to in the blocks. Paper: "slices", its own slice; "planes",
             those of its slice and of the two orthogonal planes in turn; "volume", all. The two need
             no new parameter, and take the place of FFA (``VolumeBlocks`` says how).
+        frozen: keep the weights as they are, without dropped branches. Weights from "hub" or a path
+            then stay out of the network's files, which name them by their hash.
+        lora: adaptation of the attention, which alone is trained; the weights are frozen then.
         **model_args: further arguments of the timm model, e.g. depth, embed_dim, num_heads,
             init_values.
 
@@ -65,6 +72,8 @@ class SliceEncoder(nn.Module):
         drop_path_rate: float = 0.2,
         keep_registers: bool = False,
         attention: Literal["slices", "planes", "volume"] = "slices",
+        frozen: bool = False,
+        lora: LoRA | None = None,
         **model_args: Any,
     ) -> None:
         super().__init__()
@@ -99,6 +108,18 @@ class SliceEncoder(nn.Module):
         self.patch_size: int = self.vit.patch_embed.patch_size[0]
         self.prefix: int = self.vit.num_prefix_tokens if keep_registers else 1
         self.attention = attention
+        self.fixed = frozen and lora is None
+        if frozen or lora is not None:
+            self.freeze(found_elsewhere=weights not in _NO_WEIGHTS)
+            self.train()
+        if lora is not None:
+            lora.adapt(self.vit)
+
+    def train(self, mode: bool = True) -> Self:
+        """Choose training or evaluation; what is frozen as a whole drops no branch in either."""
+        super().train(mode)
+        self.vit.train(mode and not self.fixed)
+        return self
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of storing its activations."""
@@ -226,7 +247,7 @@ def _create(name: str, weights: str | None, args: dict[str, Any]) -> Any:
             f"SliceEncoder: name {name!r} is no model of timm."
             f"{did_you_mean(nearest(name, timm.list_models()))} timm.list_models() lists them."
         )
-    if weights in (None, "none"):  # a word too, because MONAI ignores None as an override
+    if weights in _NO_WEIGHTS:
         return timm.create_model(name, **args)
     overlay = {} if weights == "hub" else {"state_dict": _read(weights, name)}
     try:

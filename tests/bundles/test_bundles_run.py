@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_bundles import BUNDLES, SMALL, TINY, equal, train
+from tiny_bundles import BUNDLES, LIGHT, SMALL, TINY, equal, train
 from tiny_run import make_datalist, read_rows
 
 from mrn_components import VolumeViT
@@ -227,13 +227,24 @@ def test_predicting_refuses_a_misspelt_override(cohort, tmp_path):
         predict(str(cohort), str(tmp_path), bundle=str(BUNDLES / "mrn"), ckpt="x")
 
 
-def start(bundle, cohort, root, name, *options):
+STARTED = {  # configs, and overrides
+    **{
+        bundle: ([f"{bundle}/configs/train"], TINY[bundle] | {"pretrain_epochs": 2})
+        for bundle in TINY
+    },
+    "light": (["mrn/configs/train", "mrn/configs/light"], LIGHT),
+}
+
+
+def start(what, cohort, root, name, *options):
     """``python -m monai.bundle run`` in miniature, as a user starts it."""
-    overrides = {**TINY[bundle], "epochs": 4, "pretrain_epochs": 2, "dataset_dir": cohort}
+    configs, tiny = STARTED[what]
+    overrides = {**tiny, "epochs": 4, "dataset_dir": cohort}
     overrides |= {"output_dir": root / name, "cache_dir": root / "cache"}
     flags = [str(part) for key, value in overrides.items() for part in (f"--{key}", value)]
     command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run"]
-    command += ["--config_file", str(BUNDLES / bundle / "configs" / "train.yaml"), *flags, *options]
+    files = [str(BUNDLES / f"{config}.yaml") for config in configs]
+    command += ["--config_file", str(files), *flags, *options]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=root, env=env, stdout=subprocess.DEVNULL)
 
@@ -263,11 +274,11 @@ def test_three_processes_count_every_subject_once(cohort, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bundle", TINY)
-def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_end(bundle, cohort, tmp_path):
+@pytest.mark.parametrize("what", STARTED)
+def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_end(what, cohort, tmp_path):
     """SIGKILL after epoch 2, in epoch 3, which is the first with the full loss; then --resume."""
-    assert start(bundle, cohort, tmp_path, "whole").wait() == 0
-    process = start(bundle, cohort, tmp_path, "killed")
+    assert start(what, cohort, tmp_path, "whole").wait() == 0
+    process = start(what, cohort, tmp_path, "killed")
     second = tmp_path / "killed" / "models" / "checkpoints" / "epoch_0002.pt"
     while not second.exists():
         assert process.poll() is None
@@ -276,12 +287,12 @@ def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_end(bundle, cohort, tmp_p
     process.send_signal(signal.SIGKILL)
     process.wait()
 
-    again = start(bundle, cohort, tmp_path, "killed")
+    again = start(what, cohort, tmp_path, "killed")
     assert again.wait() != 0  # the folder holds a run: nothing is overwritten
-    assert start(bundle, cohort, tmp_path, "killed", "--resume", "True").wait() == 0
+    assert start(what, cohort, tmp_path, "killed", "--resume", "True").wait() == 0
     ends = [
         torch.load(tmp_path / run / "models/checkpoints/epoch_0004.pt", weights_only=True)
         for run in ("whole", "killed")
     ]
     assert equal(*ends)
-    assert {"msupmoco"} <= ends[0]["handlers"].keys()
+    assert ("msupmoco" in ends[0]["handlers"]) == (what != "light")

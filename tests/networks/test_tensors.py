@@ -8,7 +8,7 @@ import torch
 from monai.networks.utils import convert_to_onnx
 from torch import nn
 
-from mrn_components import MRN, FoldEnsemble, SERes10, VolumeViT
+from mrn_components import MRN, RES, AttentionPool, FoldEnsemble, LoRA, SERes10, VolumeViT
 
 ROIS = {
     "nm": SimpleNamespace(num_classes=2),
@@ -18,7 +18,10 @@ ROIS = {
 SIZES = {"nm": (3, 30, 56), "qsm1": (4, 42, 56), "mid": (2, 56, 20)}  # D, H, W
 
 
-@pytest.fixture(params=["mrn", "mrn without FFA and SFA", "mrn with registers", "seres10", "vit"])
+NETWORKS = ["mrn", "mrn without FFA and SFA", "mrn with registers", "light", "seres10", "vit"]
+
+
+@pytest.fixture(params=NETWORKS)
 def network(request, tiny_mrn, tiny_encoder):
     """A network in evaluation whose classifier shows every ROI."""
     if request.param == "seres10":
@@ -30,6 +33,12 @@ def network(request, tiny_mrn, tiny_encoder):
         made = MRN(rois=ROIS, encoder=encoder)
     elif request.param == "mrn":
         made = tiny_mrn(rois=ROIS)
+    elif request.param == "light":
+        res = RES(encoder=tiny_encoder(lora=LoRA()), sfa=AttentionPool(), slice_embedding="none")
+        made = MRN(rois=ROIS, res=res)
+        for name, parameter in made.named_parameters():
+            if "lora_b" in name or "query" in name:
+                nn.init.normal_(parameter)
     elif request.param == "mrn with registers":
         made = tiny_mrn(rois=ROIS, dpt=None, encoder=tiny_encoder(keep_registers=True))
     else:

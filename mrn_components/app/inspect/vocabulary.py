@@ -21,7 +21,7 @@ _FILE_ARGUMENTS = frozenset(["plan", "weights"])
 
 _OURS = (
     *("Image", "ROI", "Classes", "Score"),
-    *("MRN", "RES", "FFA", "SFA", "DPTHead", "SERes10", "VolumeViT"),
+    *("MRN", "RES", "FFA", "SFA", "AttentionPool", "DPTHead", "LoRA", "SERes10", "VolumeViT"),
     *("CheckVolumesd", "ScaleImagesd", "ROICropd", "MergeSidesd", "ROIMaskChannelsd"),
 )
 _MONAI = (
@@ -30,7 +30,8 @@ _MONAI = (
 )
 # Of timm's model, which takes others that download and unpickle.
 _SLICE_ENCODER = {
-    *("name", "weights", "drop_path_rate", "keep_registers", "depth", "embed_dim", "num_heads"),
+    *("name", "weights", "drop_path_rate", "keep_registers", "attention", "frozen", "lora"),
+    *("depth", "embed_dim", "num_heads"),
     *("mlp_ratio", "init_values", "weight_init", "img_size", "patch_size", "reg_tokens"),
     *("qkv_bias", "qk_norm", "drop_rate", "attn_drop_rate", "proj_drop_rate", "pos_drop_rate"),
 }

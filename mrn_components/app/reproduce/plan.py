@@ -14,7 +14,7 @@ from mrn_components.app.paper import Cohort, Row
 from mrn_components.app.predict import predict
 from mrn_components.app.predict.manifest import hash_content
 from mrn_components.app.states import state_name
-from mrn_components.bundle import RunArguments
+from mrn_components.bundle import RunArguments, encoder_options, run_encoder
 from mrn_components.data import Subject, load_subjects
 from mrn_components.data.predictions import read_predictions, read_rows
 from mrn_components.phantom import make_cohort
@@ -118,7 +118,8 @@ class Plan:
             folder = self.runs[0].folder.with_name(f"{self.runs[0].folder.name}-ensemble")
             bundle = save_ensemble([run.folder for run in self.runs], folder)
             test = str(self.data.test), str(folder / "test")
-            table = predict(*test, bundle=str(bundle), abstain=False, tta=True)
+            own = run_encoder(self.runs[0].folder)
+            table = predict(*test, bundle=str(bundle), abstain=False, tta=True, **own)
         return read_predictions(table)
 
 
@@ -166,7 +167,7 @@ class Planner:
         overrides |= {"output_dir": str(folder), "run_name": folder.name}
         results = folder / "test"
         options: dict[str, Any] = {"bundle": str(folder), "cache_dir": str(self.cache_dir)}
-        options["trust_bundle"] = True  # this command has trained it
+        options |= {"trust_bundle": True, **encoder_options(merged)}  # this command has trained it
         verb, table = "contributions", "states.csv"
         if row.masked_rois is None:
             verb, table = "predict", "predictions.csv"
