@@ -36,6 +36,7 @@ _REGISTER = {
     "NucleiLoss": "training.losses",
     "NucleiRegionInferer": "segmentation.inferer",
     "NucleiUNet": "segmentation.nuclei_unet",
+    "NucleusPool": "networks.nucleus_pool",
     "PatientContrastiveLoss": "training.losses",
     "PhaseValidationHandler": "training.handlers.schedule",
     "PredictionsHandler": "training.handlers.predictions",

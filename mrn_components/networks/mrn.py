@@ -30,7 +30,9 @@ class VolumeEncoder(Protocol):
     One encoder serves all ROIs. It creates its parameters in the constructor or in ``build``.
 
     Attributes:
-        channels: features C of an ROI.
+        channels: features C of an ROI; read after ``build``.
+        uses_masks: whether crops have the channels of ``ROIMaskChannelsd``. A part without this
+            attribute gets them.
     """
 
     channels: int
@@ -45,7 +47,7 @@ class VolumeEncoder(Protocol):
 
         Args:
             volumes: V crops (1 + K, D, H, W) in [0, 1]: the image, and the one-hot mask of
-                ``ROIMaskChannelsd``. RES gets the image alone, (1, D, H, W).
+                ``ROIMaskChannelsd``. Without ``uses_masks`` the image alone, (1, D, H, W).
             rois: name of each crop's ROI.
 
         Returns:
@@ -70,7 +72,8 @@ class MRN(nn.Module):
 
     Args:
         rois: the ROIs, by name; their order is the order of ROI tokens.
-        res: the shared RES, not yet built. It sees the image of a crop.
+        res: the shared RES, not yet built. It sees the image of a crop, and with a ``NucleusPool``
+            the mask.
         encoder: another part, not yet built, that sees a crop's image and one-hot mask: ``SERes10``
             (section 4.2), ``VolumeViT`` (M3D-CLIP, Table 9) or your own.
         target: what is predicted, such as ``Classes``; None has two outputs. Paper: HC and PD.
@@ -113,9 +116,8 @@ class MRN(nn.Module):
         self.precision = precision
         self.res, self.encoder = res, encoder  # the names of the weights; one is None
         num_classes = {name: roi.num_classes for name, roi in rois.items()}
-        self.in_channels = {
-            name: 1 if encoder is None else 1 + count for name, count in num_classes.items()
-        }
+        masked = getattr(self.roi_encoder, "uses_masks", True)
+        self.in_channels = {name: 1 + count if masked else 1 for name, count in num_classes.items()}
         self.roi_encoder.build(num_classes)
         channels = self.roi_encoder.channels
         self.patient_channels = len(rois) * channels
@@ -139,9 +141,9 @@ class MRN(nn.Module):
         """Diagnose a batch of B subjects (Eq. 4-7).
 
         Args:
-            image: B crops (1, D, H, W) in [0, 1] of each ROI, with ``encoder`` (1 + K, D, H, W);
-                or, for tools that know tensors by name, those of the first ROI as one tensor
-                (B, 1 or 1 + K, D, H, W).
+            image: B crops (1, D, H, W) in [0, 1] of each ROI, or (1 + K, D, H, W) for a part that
+                ``uses_masks``; or, for tools that know tensors by name, those of the first ROI as
+                one tensor (B, 1 or 1 + K, D, H, W).
             others: with a tensor ``image``, those of the other ROIs by name; one that is left out
                 or None is hidden.
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, cat
+from torch.nn.functional import pad
 
 
 class VolumeGrid(NamedTuple):
@@ -54,3 +55,9 @@ def merge_slices(volume: Tensor) -> Tensor:
 def repeat_slices(volume: Tensor, depth: int) -> Tensor:
     """Give each of the merged slices (..., D, n, C) to the two, or the one, that it was made of."""
     return volume.repeat_interleave(2, -3)[..., :depth, :, :]
+
+
+def whole_patches(slices: Tensor, patch_size: int) -> Tensor:
+    """Pad slices (..., H, W) by zeros on opposite sides to whole patches."""
+    rows, columns = -slices.shape[-2] % patch_size, -slices.shape[-1] % patch_size
+    return pad(slices, [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2])

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import List, Literal  # noqa: UP035  TorchScript knows List
 
-from torch import Tensor, nn, stack
+from torch import Tensor, cat, nn, stack
 
 from mrn_components.networks.dpt import NUM_LEVELS, SegmentationHead
 from mrn_components.networks.ffa import Fusion
-from mrn_components.networks.packing import slice_tokens
+from mrn_components.networks.nucleus_pool import NucleusPool, nuclei_shares
+from mrn_components.networks.packing import VolumeGrid, slice_tokens
 from mrn_components.networks.sfa import SlicePool
 from mrn_components.networks.slice_embedding import SliceEmbedding, slice_vectors
 from mrn_components.networks.slice_encoder import SliceEncoder
@@ -27,6 +28,8 @@ class RES(nn.Module):
         ffa: fusion across and within slices, ``FFA`` or another ``Fusion``; None leaves it out.
         sfa: slice tokens to ROI token, ``SFA`` or another ``SlicePool``; None averages them.
         dpt: ``DPTHead`` or another ``SegmentationHead``; None leaves it out.
+        nuclei_pool: ``NucleusPool`` pools the patch tokens over the nuclei, beside SFA or in its
+            place; None leaves it out, as the paper does.
         slice_embedding: kind of slice position embedding (Eq. 3); "none" leaves it out.
         slice_pos_std: standard deviation a learned slice embedding starts with. The paper is
             silent.
@@ -34,7 +37,7 @@ class RES(nn.Module):
             quarter more time for about a quarter of the memory.
 
     Attributes:
-        channels: width C of an ROI token, the encoder's.
+        channels: width of an ROI token: C, the encoder's, or 2 C with a pool beside SFA.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class RES(nn.Module):
         ffa: Fusion | None = None,
         sfa: SlicePool | None = None,
         dpt: SegmentationHead | None = None,
+        nuclei_pool: NucleusPool | None = None,
         slice_embedding: Literal["learned", "sincos", "none"] = "learned",
         slice_pos_std: float = 0.02,
         checkpointing: bool = False,
@@ -55,41 +59,49 @@ class RES(nn.Module):
                 f"got {slice_embedding!r}."
             )
         self.encoder = encoder
-        self.channels = encoder.channels
+        beside = nuclei_pool is not None and nuclei_pool.mode == "beside"
+        self.channels = (1 + beside) * encoder.channels
         self.slice_embedding = (
             SliceEmbedding(encoder.channels, kind=slice_embedding, std=slice_pos_std)
             if slice_embedding != "none"
             else None
         )
-        self.ffa, self.sfa, self.dpt = ffa, sfa, dpt
+        self.ffa, self.dpt, self.nuclei_pool = ffa, dpt, nuclei_pool
+        self.sfa = sfa if nuclei_pool is None or beside else None
         for part in (encoder, ffa, dpt):
             if checkpointing and part is not None:
                 part.set_grad_checkpointing()
+
+    @property
+    def uses_masks(self) -> bool:
+        """Whether crops come with the channels of ``ROIMaskChannelsd``."""
+        return self.nuclei_pool is not None
 
     def build(self, num_classes: Mapping[str, int]) -> None:
         """Create the parts' parameters, given the classes K of each ROI; MRN calls this once."""
         for part in (self.ffa, self.sfa):
             if part is not None:
-                part.build(self.channels, self.encoder.num_heads)
+                part.build(self.encoder.channels, self.encoder.num_heads)
         segmented = {roi: classes for roi, classes in num_classes.items() if classes > 1}
         if not segmented:
             self.dpt = None
         if self.dpt is not None:
-            self.dpt.build(self.channels, self.encoder.patch_size, segmented)
+            self.dpt.build(self.encoder.channels, self.encoder.patch_size, segmented)
 
     def forward(
         self, volumes: Sequence[Tensor], rois: Sequence[str]
     ) -> tuple[Tensor, Sequence[Tensor | None] | None]:
         """Map V volumes (1, D, H, W) in [0, 1], any sizes, and the ROI of each to tokens (Eq. 1).
 
+        With ``nuclei_pool`` they are (1 + K, D, H, W): the image, and the one-hot mask.
+
         Returns:
-            ROI tokens (V, C); and, in training with a DPT, logits (K, D, H, W) of each volume, None
-            where its ROI has no nuclei; otherwise None.
+            ROI tokens (V, channels); and, in training with a DPT, logits (K, D, H, W) of each
+            volume, None where its ROI has no nuclei; otherwise None.
         """
         dpt = self.dpt if self.training else None
-        volumes = [volume[0] for volume in volumes]
         tapped = self._tapped_blocks() if dpt is not None else ()
-        encoded, grids = self.encoder(volumes, tapped)  # Eq. 2
+        encoded, grids = self.encoder([volume[0] for volume in volumes], tapped)  # Eq. 2
         tokens, levels = encoded[-1], encoded
         if self.slice_embedding is not None:
             tokens = self.slice_embedding(tokens, grids)  # Eq. 3
@@ -97,20 +109,38 @@ class RES(nn.Module):
             slices = slice_tokens(tokens, grids)
         else:
             local = dpt is not None and dpt.features == "local"
-            slices, globals_, locals_ = self.ffa(tokens, grids, slices_only=not local)
+            patches_read = local or self.nuclei_pool is not None
+            slices, globals_, locals_ = self.ffa(tokens, grids, slices_only=not patches_read)
             levels = [*encoded, *globals_[:-1], locals_[-1] if local else globals_[-1]]
-        depths = [grid.depth for grid in grids]
-        if self.sfa is None:
-            roi_tokens = stack([volume.mean(0) for volume in slices.split(depths)])
-        else:
-            roi_tokens = self.sfa(slices, depths)
+            tokens = locals_[-1] if patches_read else tokens
+        roi_tokens = self._roi_tokens(slices, tokens, grids, volumes)
         if dpt is None:
             return roi_tokens, None
         sizes = [(volume.shape[-2], volume.shape[-1]) for volume in volumes]
         return roi_tokens, dpt(levels[-NUM_LEVELS:], grids, sizes, rois)
 
+    def _roi_tokens(
+        self,
+        slices: Tensor,
+        tokens: Tensor,
+        grids: Sequence[VolumeGrid],
+        volumes: Sequence[Tensor],
+    ) -> Tensor:
+        """ROI tokens (V, channels) of slice tokens (sum of D, C) and of all tokens (N, C)."""
+        pooled = []
+        if self.nuclei_pool is None or self.nuclei_pool.mode == "beside":
+            depths = [grid.depth for grid in grids]
+            if self.sfa is None:
+                pooled.append(stack([volume.mean(0) for volume in slices.split(depths)]))
+            else:
+                pooled.append(self.sfa(slices, depths))
+        if self.nuclei_pool is not None:
+            shares = [nuclei_shares(volume, self.encoder.patch_size) for volume in volumes]
+            pooled.append(self.nuclei_pool(tokens, grids, shares))
+        return cat(pooled, 1)
+
     def on_tensors(self, rois: Sequence[str]) -> nn.Module:  # noqa: ARG002  the Protocol's
-        """These parts without DPT, called with one tensor (B, 1, D, H, W) an ROI."""
+        """These parts without DPT, called with one tensor (B, 1 or 1 + K, D, H, W) an ROI."""
         return _TensorRES(self)
 
     def _tapped_blocks(self) -> list[int]:
@@ -125,7 +155,7 @@ class RES(nn.Module):
 
 
 class _TensorRES(nn.Module):
-    """RES on crops of one size, without DPT: tensors (B, 1, D, H, W) to ROI tokens (B, C)."""
+    """RES on crops of one size, without DPT: tensors (B, 1 or 1 + K, D, H, W) to (B, channels)."""
 
     def __init__(self, res: RES) -> None:
         super().__init__()
@@ -133,15 +163,22 @@ class _TensorRES(nn.Module):
         self.table = None if res.slice_embedding is None else res.slice_embedding.table
         self.ffa = None if res.ffa is None else tensor_form(res.ffa)
         self.sfa = None if res.sfa is None else tensor_form(res.sfa)
+        pool, size = res.nuclei_pool, (res.encoder.patch_size, res.encoder.prefix)
+        self.pool = None if pool is None else tensor_form(pool, *size)
+        self.pooled_alone = pool is not None and pool.mode == "instead"
 
     def forward(self, volumes: List[Tensor]) -> List[Tensor]:  # noqa: UP006
         return [self.encode(volume) for volume in volumes]
 
     def encode(self, volume: Tensor) -> Tensor:
-        tokens = self.encoder(volume)  # (B, D, n, C), Eq. 2
+        tokens = self.encoder(volume[:, :1])  # (B, D, n, C), Eq. 2
         if self.table is not None:
             tokens = tokens + slice_vectors(self.table, tokens.shape[1])[:, None]  # Eq. 3
         if self.ffa is not None:
             tokens = self.ffa(tokens)
         slices = tokens[:, :, 0]  # (B, D, C)
-        return slices.mean(1) if self.sfa is None else self.sfa(slices)
+        token = slices.mean(1) if self.sfa is None else self.sfa(slices)
+        if self.pool is None:
+            return token
+        pooled = self.pool(tokens, volume)
+        return pooled if self.pooled_alone else cat([token, pooled], 1)

@@ -7,11 +7,11 @@ from typing import Any, Literal, Self
 import timm
 import torch
 from torch import Tensor, cat, nn
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import conv2d
 
 from mrn_components.networks.freezing import Freezable
 from mrn_components.networks.lora import LoRA
-from mrn_components.networks.packing import VolumeGrid
+from mrn_components.networks.packing import VolumeGrid, whole_patches
 from mrn_components.networks.volume_blocks import VolumeBlocks
 from mrn_components.networks.weights import read_weights
 from mrn_components.system.values import did_you_mean, nearest
@@ -147,7 +147,7 @@ class SliceEncoder(Freezable):
             normalised by the final norm; and the layout of the volumes.
         """
         p = self.patch_size
-        padded = [_whole_patches(volume, p)[:, None] for volume in volumes]  # (D, 1, p * h, p * w)
+        padded = [whole_patches(volume, p)[:, None] for volume in volumes]  # (D, 1, p * h, p * w)
         groups: dict[torch.Size, list[int]] = {}  # slices, or whole volumes, of one size
         for i, volume in enumerate(padded):
             one = volume.shape[-2:] if self.attention == "slices" else volume.shape
@@ -197,7 +197,7 @@ class _TensorSliceEncoder(nn.Module):
         self.volume_blocks = VolumeBlocks(encoder.vit, encoder.attention) if beyond else None
 
     def forward(self, volume: Tensor) -> Tensor:
-        slices = _whole_patches(volume.transpose(1, 2).flatten(0, 1), self.patch_size)
+        slices = whole_patches(volume.transpose(1, 2).flatten(0, 1), self.patch_size)
         if self.volume_blocks is not None:  # of (B * D, 1, p * h, p * w)
             tokens = self.volume_blocks(slices, volume.shape[2], self.last)[0]
         else:
@@ -209,12 +209,6 @@ class _TensorSliceEncoder(nn.Module):
 def _without(tokens: Tensor, kept: int, prefix: int) -> Tensor:
     """Leave out of tokens (..., n, C) the prefix tokens from ``kept`` on, such as registers."""
     return cat([tokens[:, :kept], tokens[:, prefix:]], 1)
-
-
-def _whole_patches(slices: Tensor, patch_size: int) -> Tensor:
-    """Pad slices (..., H, W) by zeros on opposite sides to whole patches."""
-    rows, columns = -slices.shape[-2] % patch_size, -slices.shape[-1] % patch_size
-    return pad(slices, [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2])
 
 
 class _OneChannelConv2d(nn.Conv2d):

@@ -125,6 +125,19 @@ def test_the_strong_recipe_trains_on_fields_of_one_size_and_predicts(six, two, t
     assert sides == pytest.approx([38, 22, 22], abs=1)  # a fixed field
 
 
+def test_tokens_are_pooled_over_the_nuclei_by_two_lines(six, two, tmp_path):
+    run = tmp_path / "run"
+    lines = {
+        "network_def#res#nuclei_pool": {"_target_": "mrn_components.NucleusPool"},
+        "mask_channels": {"_target_": "mrn_components.ROIMaskChannelsd", "rois": "@rois"},
+    }
+    output = train(six, run, num_folds=2, **lines).state.output["pred"]
+    assert output["patient"].shape[1] == 4 * 2 * 48  # beside SFA's token
+    assert set(output["masks"]) == set(PAPER)
+    rows = read_rows(predict(two, str(tmp_path / "out"), bundle=str(run), num_workers=0))
+    assert [row["status"] for row in rows] == ["ok"] * 2
+
+
 @pytest.mark.parametrize("batch_size", [1, 2])  # 3 subjects: 2 leave a last batch of one
 def test_seres10_trains_on_a_batch_of_one(six, tmp_path, batch_size):
     trainer = train(six, tmp_path / "run", "seres10", num_folds=2, batch_size=batch_size)

@@ -21,7 +21,8 @@ _FILE_ARGUMENTS = frozenset(["plan", "weights"])
 
 _OURS = (
     *("Image", "ROI", "Classes", "Score"),
-    *("MRN", "RES", "FFA", "SFA", "AttentionPool", "DPTHead", "LoRA", "SERes10", "VolumeViT"),
+    *("MRN", "RES", "FFA", "SFA", "AttentionPool", "NucleusPool", "DPTHead", "LoRA"),
+    *("SERes10", "VolumeViT"),
     *("CheckVolumesd", "ScaleImagesd", "ROICropd", "MergeSidesd", "ROIMaskChannelsd"),
 )
 _MONAI = (
