@@ -16,7 +16,7 @@ from mrn_components.bundle import RunArguments
 from mrn_components.networks.inferers import masked_states
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
-ROWS = [(number, row) for number in TABLES for row in load_table(number).rows if row.ours]
+TRAINED = [(number, row) for number in TABLES for row in load_table(number).rows if row.ours]
 TINY = {"image_size": 28, "encoder_weights": "none"}
 TINY_OF = {
     "mrn": {"network_def#res#encoder#depth": 2},
@@ -62,7 +62,9 @@ def stepped():
 
 
 @pytest.mark.parametrize(
-    ("number", "row"), ROWS, ids=[f"table {number}: {row.name}" for number, row in ROWS]
+    ("number", "row"),
+    [item for item in TRAINED if item[1].scale != "paper"],
+    ids=lambda value: getattr(value, "name", f"table {value}"),
 )
 def test_a_row_takes_a_training_step(number, row, stepped):
     config = config_of(row, "small", **TINY)
@@ -72,7 +74,8 @@ def test_a_row_takes_a_training_step(number, row, stepped):
     torch.manual_seed(0)
     network, batch = config.get_parsed_content("network"), batch_for(config)
     loss = config.get_parsed_content("loss")
-    before = {name: value.clone() for name, value in network.named_parameters()}
+    trained = [(name, value) for name, value in network.named_parameters() if value.requires_grad]
+    before = {name: value.clone() for name, value in trained}
     contrasts = not config["handlers#msupmoco"].get("_disabled_", False)
     handlers = [config.get_parsed_content("handlers#msupmoco")] if contrasts else []
     trainer = SupervisedTrainer(
@@ -88,20 +91,23 @@ def test_a_row_takes_a_training_step(number, row, stepped):
     )
     trainer.run()
     assert math.isfinite(trainer.state.output["loss"].item())
-    still = [name for name, value in network.named_parameters() if value.equal(before[name])]
+    still = [name for name, value in trained if value.equal(before[name])]
     assert still == []
     assert ("contrastive" in trainer.state.output) == contrasts
     stepped[key] = number
 
 
-@pytest.mark.parametrize(("number", "row"), ROWS, ids=[f"{n}: {row.name}" for n, row in ROWS])
+@pytest.mark.parametrize(
+    ("number", "row"), TRAINED, ids=lambda value: getattr(value, "name", f"table {value}")
+)
 def test_a_row_at_the_papers_scale_is_the_papers_configuration(number, row):
-    """But for what the row states."""
+    """But for what the row and its overlays state."""
     arguments = planner("paper").arguments(row)
     config = ConfigParser(arguments.merged())
-    assert config["image_size"] == 224
-    assert config["batch_size"] == 4
-    assert config["epochs"] == 600
+    if "light.yaml" not in row.configs:
+        assert config["image_size"] == 224
+        assert config["batch_size"] == 4
+        assert config["epochs"] == 600
     for key, value in row.overrides.items():
         if not key.endswith("_disabled_"):
             assert config[key] == value
@@ -132,7 +138,7 @@ def test_table_4_masks_every_subset_in_the_papers_order():
 
 def test_rows_that_stand_in_several_tables_have_the_same_numbers():
     numbers = {}
-    for _, row in (item for item in ROWS if isinstance(item[0], int)):
+    for _, row in (item for item in TRAINED if item[0] != "losses"):
         key = str((row.bundle, row.configs, sorted(row.overrides.items()), row.masked_rois))
         if row.cohort == "true" and not row.ensemble and row.masked_rois is None:
             known = numbers.setdefault(key, row.paper)
@@ -140,7 +146,7 @@ def test_rows_that_stand_in_several_tables_have_the_same_numbers():
 
 
 def test_another_number_is_no_table():
-    with pytest.raises(ValueError, match="table must be 1 to 9 or losses, got 10"):
+    with pytest.raises(ValueError, match="table must be 1 to 9 or losses, peers, future, got 10"):
         load_table(10)
 
 
@@ -149,6 +155,19 @@ def test_the_table_of_losses_has_what_is_to_be_run_first_on_real_data():
     names = {"segmentation 0.2", "segmentation 1", "contrast 0.02", "contrast 0.1", "contrast 1"}
     assert {*names, "mean over voxels", "Dice", table.reference} <= {row.name for row in table.rows}
     assert all(value is None for row in table.rows for value in row.paper)
+
+
+def test_the_table_of_peers_has_the_overlays_and_the_controls():
+    table = load_table("peers")
+    assert {row.cohort for row in table.rows} == {"true", "shuffled", "null"}
+    assert {"light.yaml", "strong.yaml"} <= {c for r in table.rows for c in r.configs}
+
+
+def test_the_table_of_future_work_says_the_licence_of_dinov3():
+    rows = load_table("future").rows
+    names = [str(row.overrides.get("network_def#res#encoder#name")) for row in rows]
+    assert [bool(row.note) for row in rows] == ["dinov3" in name for name in names]
+    assert sum("dinov3" in name for name in names) == 3
 
 
 def test_a_number_may_be_typed():

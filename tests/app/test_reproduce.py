@@ -2,15 +2,20 @@
 
 import csv
 import io
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny_run
+from monai.bundle import ConfigParser
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from mrn_components.app.paper import METRICS, load_table
 from mrn_components.app.reproduce import run as module
-from mrn_components.app.reproduce.plan import make_data
+from mrn_components.app.reproduce.cohorts import make_data
+from mrn_components.app.reproduce.cost import Cost, cost_of
 from mrn_components.app.reproduce.report import Report, score_rows
 from mrn_components.app.reproduce.run import reproduce
 from mrn_components.data import load_subjects
@@ -132,6 +137,74 @@ def test_the_csv_holds_every_row_and_metric():
     assert rows[3]["ours"] == f"{100 * accuracy_score(LABELS, probabilities(1.0)[0] > 0.5):.2f}"
     assert rows[0]["ours"] == ""
     assert rows[0]["paper"] == "81.0"
+
+
+def test_costs_and_notes_stand_in_the_tables_that_ask_for_them():
+    table = load_table("peers")
+    cost = Cost(trained=0.5, total=86.25, tflop=0.0123, peak_gib=None, seconds=1.5)
+    shown = Report(
+        table=table,
+        rows=table.rows,
+        scores=score_rows({"MRN": probabilities(1.0)}, LABELS),
+        setting="phantoms",
+        seeds=[1],
+        unscored={},
+        costs={"MRN": cost},
+    )
+    lines = {
+        line.split("|")[1].strip(): line for line in shown.markdown().splitlines() if "|" in line
+    }
+    assert lines["MRN"].endswith("| – | 0.5 of 86.2 | 0.0123 | – | 1.50 |")
+    assert lines["SERes10"].endswith("| – | – | – | – |")
+    assert len({line.count("|") for line in lines.values()}) == 1
+    note = (
+        "light.yaml, NM; light.yaml, NM and QSM: at the small scale the frozen encoder has random"
+    )
+    assert note in shown.markdown()
+    assert shown.costs_csv().splitlines() == [
+        "row,trained,total,tflop,peak_gib,seconds",
+        "MRN,0.5,86.25,0.0123,,1.5",
+    ]
+    assert "TFLOP" not in report().markdown()
+
+
+# ---- costs
+
+
+def test_costs_are_counted_of_one_subject(cohort, tmp_path):
+    """Of an encoder of one block and a classifier, by the operations of their layers."""
+    parts = {f"network_def#res#{part}#_disabled_": True for part in ("ffa", "sfa")}
+    more = {"train": {"network_def#res#dpt#_disabled_": True}, "inference": {}}
+    (tmp_path / "configs").mkdir()
+    for name, own in more.items():
+        parser = ConfigParser()
+        parser.read_config(f"{BUNDLES}/mrn/configs/{name}.yaml")
+        parser.update({**tiny_run.TINY, **parts, **own})
+        content = {key: value for key, value in parser.get().items() if key != "_meta_"}
+        (tmp_path / "configs" / f"{name}.json").write_text(json.dumps(content))
+    run = SimpleNamespace(folder=tmp_path, predictions=tmp_path / "test" / "predictions.csv")
+    subject = load_subjects(cohort)[0]
+
+    cost = cost_of(run, subject)
+    network = parser.get_parsed_content("network")
+    count = sum(parameter.numel() for parameter in network.parameters())
+    assert cost.total == cost.trained == pytest.approx(count / 1e6)
+    crops = parser.get_parsed_content("preprocessing")(dict(subject))
+    flop = 2 * (4 * 32 * 32 + 32 * 2)  # of the classifier, four tokens of 32
+    for roi in network.rois:
+        slices, (rows, columns) = crops[roi].shape[1], crops[roi].shape[2:]
+        scale = 28 / max(rows, columns)
+        patches = -(-round(rows * scale) // 14) * -(-round(columns * scale) // 14)
+        tokens = patches + 5
+        block = 2 * tokens * 12 * 32 * 32 + 4 * tokens**2 * 32
+        flop += slices * (2 * patches * 14 * 14 * 32 + block)
+    assert cost.tflop == pytest.approx(flop / 1e12)
+    assert (cost.peak_gib, cost.seconds) == (None, None)
+    run.predictions.parent.mkdir()
+    timings = {"timings_s": {"read": {"mean": 0.5}, "classify": {"mean": 0.25}}}
+    run.predictions.with_name("manifest.json").write_text(json.dumps(timings))
+    (tmp_path / "configs" / "train.json").unlink()  # what was counted stays
+    assert cost_of(run, subject).seconds == 0.75
 
 
 # ---- cohorts

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 
 METRICS = ("accuracy", "roc_auc", "f1_macro")  # order of the paper's columns
-TABLES: tuple[int | str, ...] = (*range(1, 10), "losses")  # the paper's, then our own
+TABLES: tuple[int | str, ...] = (*range(1, 10), "losses", "peers", "future")  # then our own
 
 # Two negative controls: shuffled labels, and a cohort without any effect of the disease.
 Cohort = Literal["true", "shuffled", "null"]
@@ -24,6 +24,8 @@ class Row:
     overrides: Mapping[str, Any] = field(default_factory=dict)  # of the config, that make this row
     small: Mapping[str, Any] = field(default_factory=dict)  # further, for the small scale's network
     cohort: Cohort = "true"
+    scale: Literal["small", "paper"] | None = None  # the only one that has the row; None has both
+    note: str = ""  # what the table says of it
     ensemble: bool = False  # train all folds, average them and their mirrored views
     masked_rois: Sequence[str] | None = None  # while evaluating; None where nothing is masked
     # The paper's accuracy, ROC AUC and macro F1 in percent; None where it gives none.
@@ -40,6 +42,7 @@ class Table:
     paper_setting: str  # data that the paper's numbers rest on, or that there are none
     paper_subjects: int  # how many subjects the paper evaluated
     reference: str  # name of the row that the others are compared with
+    cost: bool = False  # show what each row costs
     rows: tuple[Row, ...]  # in the paper's order; controls last
 
     def selected(self, names: Sequence[str] | None) -> tuple[Row, ...]:
@@ -54,10 +57,11 @@ class Table:
 
 
 def load_table(name: int | str) -> Table:
-    """Read a table: 1 to 9, as a number or as typed, or "losses"; a ValueError refuses others."""
+    """Read one of ``TABLES``, 1 to 9 as a number or as typed; a ValueError refuses others."""
     name = int(name) if str(name).isdigit() else name
     if name not in TABLES:
-        raise ValueError(f"table must be 1 to 9 or losses, got {name!r}.")
+        words = [table for table in TABLES if isinstance(table, str)]
+        raise ValueError(f"table must be 1 to 9 or {', '.join(words)}, got {name!r}.")
     path = Path(__file__).parent / f"table{name}.yaml"
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     bundle = content.pop("bundle")

@@ -1,102 +1,25 @@
 """The runs of a row: what is trained, on which data, where, and by which commands."""
 
-import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from monai.bundle import ConfigParser
 
 from mrn_components.app.bundle_run import BundleRun, find_config, mrn_command, train_command
 from mrn_components.app.ensemble import save_ensemble
-from mrn_components.app.paper import Cohort, Row
+from mrn_components.app.paper import Row
 from mrn_components.app.predict import predict
 from mrn_components.app.predict.manifest import hash_content
+from mrn_components.app.reproduce.cohorts import Data, Scale
 from mrn_components.app.states import state_name
 from mrn_components.bundle import RunArguments, encoder_options, run_encoder
-from mrn_components.data import Subject, load_subjects
 from mrn_components.data.predictions import read_predictions, read_rows
-from mrn_components.phantom import make_cohort
-from mrn_components.system.files import write_text
-
-Scale = Literal["small", "paper"]
 
 _NUM_FOLDS = 5
-_NUM_SUBJECTS = {"training": 96, "test": 80}  # synthetic ones, at the small scale
 # Keys of a config that a run gets from its row, its seed and the data.
 _OWN_KEYS = ("cache_dir", "fold", "labels", "num_folds", "output_dir", "run_name", "seed")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """The subjects of a row."""
-
-    training: Path  # data set to train on
-    test: Path  # data set to score on
-    labels: Path | None = None  # csv of the labels to train with, where the data set's are others
-    test_labels: Path | None = None  # the same to score with
-
-    def test_subjects(self) -> list[Subject]:
-        """The subjects to score on, with labels."""
-        return load_subjects(self.test, self.test_labels)
-
-
-def make_data(
-    scale: Scale,
-    folder: Path,
-    cohorts: Iterable[Cohort],
-    given: tuple[str | None, str | None],
-    effect: float,
-) -> dict[Cohort, Data]:
-    """Make phantoms to train and to score on; at the scale "paper" take the data sets given.
-
-    The ``folder`` gets the phantoms, of which those that are there stay, and shuffled labels. Of
-    patients there is no cohort without an effect.
-    """
-    if scale == "small":
-        return {cohort: _synthetic(cohort, folder, effect) for cohort in sorted(set(cohorts))}
-    if scale != "paper":
-        raise ValueError(f"scale must be 'small' or 'paper', got {scale!r}.")
-    training, test = given
-    if training is None or test is None:
-        raise ValueError(
-            "scale 'paper' trains on your data: name the subjects to train on by --dataset_dir DIR "
-            "and those to score on by --test_dir DIR."
-        )
-    return {
-        cohort: _with_labels(cohort, folder, Path(training), Path(test))
-        for cohort in sorted(set(cohorts) - {"null"})
-    }
-
-
-def _synthetic(cohort: Cohort, folder: Path, effect: float) -> Data:
-    size = 0.0 if cohort == "null" else effect
-    training, test = (
-        make_cohort(
-            folder / f"{part}-effect{size:g}",
-            subjects=subjects,
-            seed=seed,
-            effect=size,
-            view="midbrain",
-        )
-        for seed, (part, subjects) in enumerate(_NUM_SUBJECTS.items(), start=1)
-    )
-    return _with_labels(cohort, folder, training, test)
-
-
-def _with_labels(cohort: Cohort, folder: Path, training: Path, test: Path) -> Data:
-    if cohort != "shuffled":
-        return Data(training=training, test=test)
-    # Both are shuffled: a network trained on noise may still rank the largest difference there is.
-    tables = [(folder / f"{part}-shuffled.csv").absolute() for part in _NUM_SUBJECTS]
-    for dataset, table in zip((training, test), tables, strict=True):
-        subjects = load_subjects(dataset)
-        labels = [subject["label"] for subject in subjects]
-        random.Random(1).shuffle(labels)  # the same order at each call
-        rows = zip(subjects, labels, strict=True)
-        write_text(table, "".join(f"{subject['subject']},{label}\n" for subject, label in rows))
-    return Data(training=training, test=test, labels=tables[0], test_labels=tables[1])
 
 
 @dataclass(frozen=True)

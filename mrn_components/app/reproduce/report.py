@@ -1,13 +1,14 @@
 """How the rows of a table score, and the table as Markdown and CSV beside the paper's numbers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from mrn_components.app.paper import METRICS, Row, Table
+from mrn_components.app.reproduce.cost import Cost
 from mrn_components.metrics import CONFIDENCE, NUM_RESAMPLES, RESAMPLED, wilson_interval
 from mrn_components.system.files import csv_text
 from mrn_components.system.texts import fill_template
@@ -88,6 +89,7 @@ class Report:
     setting: str  # data and scale of our numbers
     seeds: Sequence[int]  # of the training
     unscored: Mapping[str, str]  # why a row has no score, by its name
+    costs: Mapping[str, Cost] = field(default_factory=dict)  # of the rows that have a network
 
     def markdown(self) -> str:
         """The table for people: paper, ours, interval, and the difference to the reference row."""
@@ -119,6 +121,21 @@ class Report:
                 percent["separable"] = int(_excludes_zero(*numbers[1:]))
                 rows.append({"row": one, "other": other, "metric": metric, **percent})
         return csv_text(rows, ["row", "other", "metric", *_DIFFERENCE, "separable"], floats=".2f")
+
+    def costs_csv(self) -> str:
+        """One line a row: parameters in millions, TFLOP, GiB and seconds of a subject."""
+        columns = [item.name for item in fields(Cost)]
+        rows = [{"row": name, **asdict(cost)} for name, cost in self.costs.items()]
+        return csv_text(rows, ["row", *columns], floats=".4g")
+
+    @property
+    def notes(self) -> dict[str, list[str]]:
+        """What is said of rows, and the names of those rows."""
+        notes: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row.note:
+                notes.setdefault(row.note, []).append(row.name)
+        return notes
 
     @property
     def pairs(self) -> list[tuple[str, str]]:

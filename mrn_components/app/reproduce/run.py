@@ -11,7 +11,9 @@ import torch
 
 from mrn_components.app.bundle_run import BundleRun, run_here
 from mrn_components.app.paper import Cohort, Row, load_table
-from mrn_components.app.reproduce.plan import Data, Plan, Planner, Scale, make_data
+from mrn_components.app.reproduce.cohorts import Data, Scale, make_data
+from mrn_components.app.reproduce.cost import Cost, cost_of
+from mrn_components.app.reproduce.plan import Plan, Planner
 from mrn_components.app.reproduce.report import Report, Score, score_rows
 from mrn_components.data import load_subjects
 from mrn_components.system.files import write_text
@@ -35,11 +37,13 @@ def reproduce(
 
     A second call goes on where the first stopped. Every run has a folder of its own in
     ``output/runs``, which rows and tables that train the same share. The table is
-    ``output/tableN-SCALE.md`` (N is what ``--table`` names); ``.csv`` holds its numbers and
-    ``-pairs.csv`` the difference of every two rows.
+    ``output/tableN-SCALE.md`` (N is what ``--table`` names); ``.csv`` holds its numbers,
+    ``-pairs.csv`` the difference of every two rows, and ``-costs.csv``, of peers and future, what
+    each row costs.
 
     Args:
-        table: number of the table, 1 to 9; or losses, what the paper leaves open of them.
+        table: number of the table, 1 to 9; or losses, what the paper leaves open of them; peers,
+            what a user would pick instead; future, what the paper leaves to future work.
         scale: small trains the ``small.yaml`` of the bundles on phantoms; paper trains the
             paper's configuration on your data.
         output: folder of the tables and the runs; finished runs are not repeated.
@@ -65,7 +69,7 @@ def reproduce(
         raise ValueError(f"seeds must name at least one and jobs be >= 1, got {seeds} and {jobs}.")
     content = load_table(table)
     chosen = content.selected(rows)
-    ours = [row for row in chosen if row.ours]
+    ours = [row for row in chosen if row.ours and row.scale in (None, scale)]
     output = Path(output).resolve()
     planner = Planner(
         bundles=Path(bundles),
@@ -99,12 +103,16 @@ def reproduce(
         unscored={
             row.name: "a run failed" if row.cohort in data else "made of phantoms only"
             for row in ours
-        },
+        }
+        | {row.name: f"at the scale {row.scale} only" for row in chosen if row not in ours},
+        costs=_costs(plans) if content.cost else {},
     )
     path = output / f"table{content.name}-{scale}.md"
     write_text(path, report.markdown())
     write_text(path.with_suffix(".csv"), report.csv())
     write_text(path.with_name(f"{path.stem}-pairs.csv"), report.pairs_csv())
+    if content.cost:
+        write_text(path.with_name(f"{path.stem}-costs.csv"), report.costs_csv())
     print(report.markdown())
     if failures:
         raise RuntimeError(
@@ -130,6 +138,16 @@ def _score(rows: Sequence[Row], plans: dict[str, list[Plan]]) -> dict[str, dict[
             prob_pd[name] = np.array([[prob[subject] for subject in names] for prob in of_seeds])
         scores |= score_rows(prob_pd, np.array([subject["label"] for subject in subjects]))
     return scores
+
+
+def _costs(plans: dict[str, list[Plan]]) -> dict[str, Cost]:
+    """What the network of each row costs whose first run is done."""
+    costs = {}
+    for name, (plan, *_) in plans.items():
+        run = plan.runs[0]
+        if run.state() == "done":
+            costs[name] = cost_of(run, plan.data.test_subjects()[0])
+    return costs
 
 
 def _is_done(plan: Plan) -> bool:
