@@ -59,9 +59,9 @@ def train_light(data, run, **overrides):
 
 @pytest.fixture(scope="module")
 def run(nm, encoder, tmp_path_factory):
-    """A run of two epochs, and its config."""
+    """A run of two epochs with a moving average, which shares what is frozen, and its config."""
     folder = tmp_path_factory.mktemp("light") / "run"
-    options = {"encoder_weights": str(encoder)}
+    options = {"encoder_weights": str(encoder), "keep": "teacher"}
     train_light(nm, folder, **options)
     configs = [BUNDLES / "mrn" / "configs" / f"{name}.yaml" for name in ("train", "light")]
     config = RunArguments(tuple(configs), LIGHT | options).merged()
@@ -114,7 +114,7 @@ def stopped(run, folder):
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(run, nm, encoder, tmp_path):
     again = stopped(run, tmp_path / "run")
-    train_light(nm, again, encoder_weights=str(encoder), resume=True)
+    train_light(nm, again, encoder_weights=str(encoder), keep="teacher", resume=True)
     end = Path("models", "checkpoints", "epoch_0002.pt")
     ends = [torch.load(folder / end, weights_only=True) for folder in (run, again)]
     assert equal(*ends)
@@ -126,7 +126,7 @@ def test_a_run_does_not_go_on_with_another_encoder(run, nm, encoder, tmp_path):
     changed = torch.load(encoder)
     changed["norm.bias"][0] += 1
     torch.save(changed, tmp_path / "other.pth")
-    options = {"encoder_weights": str(tmp_path / "other.pth"), "resume": True}
+    options = {"encoder_weights": str(tmp_path / "other.pth"), "keep": "teacher", "resume": True}
     with pytest.raises(RuntimeError) as caught:
         train_light(nm, stopped(run, tmp_path / "run"), **options)
     message = "does not fit this run (the weights need the frozen encoder of SHA-256"
