@@ -16,6 +16,7 @@ from tiny_cohort import make_subject, read_biomarkers, write_nifti
 from tiny_run import make_run, read_rows
 from tiny_segmentation import make_segmentation_bundle
 
+from mrn_components.app.baseline import baseline
 from mrn_components.app.biomarkers import measure_subjects
 from mrn_components.app.challenge import challenge
 from mrn_components.app.check import check
@@ -256,6 +257,13 @@ def run_crossval(data, out, bundles):
     return [subject["subject"] for subject in subjects]
 
 
+def run_baseline(data, out, bundles):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mrn_components.app.evaluate.write_figures", lambda *_: None)
+        folder = baseline(data.path, out, num_folds=2, **options_of(data))
+    return [row["subject"] for row in read_rows(folder / "out_of_fold.csv")]
+
+
 VERBS = [
     run_check,
     run_predict,
@@ -265,6 +273,7 @@ VERBS = [
     run_challenge,
     run_train,
     run_crossval,
+    run_baseline,
 ]
 NO_MASK, NO_LABEL = "no (NM|QSM) mask", "no label"
 # What a verb says where a layout lacks what it needs.
@@ -281,6 +290,10 @@ LACKING = {
     (run_crossval, datalist_without_masks): NO_MASK,
     (run_crossval, without_labels): NO_LABEL,
     (run_crossval, one_subject): "label 0.*fewer folds",
+    (run_baseline, without_masks): NO_MASK,
+    (run_baseline, datalist_without_masks): NO_MASK,
+    (run_baseline, without_labels): NO_LABEL,
+    (run_baseline, one_subject): "label 0.*fewer folds",
 }
 
 

@@ -1,23 +1,12 @@
 """``mrn biomarkers``: measure the nuclei of every subject in a folder."""
 
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from mrn_components.app.check import parts_of
+from mrn_components.app.measuring import measure_each, raise_failed
 from mrn_components.biomarkers import measure_nuclei, write_biomarkers
-from mrn_components.data import Subject
 from mrn_components.data.layouts import WORK, Need, filters_of, find_subjects
 from mrn_components.data.nuclei import drawn_by
-from mrn_components.data.tables import files_of
-from mrn_components.images.finding import FaultyFileError, Finding
-from mrn_components.images.image import Image, factor_of
-from mrn_components.images.masks import check_mask
-from mrn_components.images.volume import Volume
-from mrn_components.regions.drawn import read_file
-from mrn_components.regions.plausible import plausible_findings
-from mrn_components.regions.reference import take_out_references
-from mrn_components.system.errors import FailedSubjectsError
 
 
 def measure_subjects(
@@ -71,39 +60,9 @@ def measure_subjects(
     )
     found.require_some()
     found.refuse_output(output)
-    measured, errors = {}, {}
-    for subject in found.subjects:
-        name = subject["subject"]
-        try:
-            if name in found.problems:
-                raise ValueError(found.problems[name])
-            measured[name] = measure_nuclei(_read(subject, images), images)
-        except (ValueError, OSError) as error:
-            errors[name] = str(error)
+    measured, errors = measure_each(
+        found, images, lambda read: measure_nuclei(read.volumes, images)
+    )
     table = write_biomarkers(output, measured, errors, images)
-    if errors:
-        lines = "\n".join(f"  {subject}: {error}" for subject, error in errors.items())
-        raise FailedSubjectsError(
-            f"{len(errors)} of {len(errors) + len(measured)} subjects failed; the others are in "
-            f"{table}.\n{lines}"
-        )
+    raise_failed(errors, len(measured), table)
     return table
-
-
-def _read(subject: Subject, images: Mapping[str, Image]) -> dict[str, Volume]:
-    """Read a subject's volumes, refuse values that no brain has, and print what is doubtful."""
-    volumes: dict[str, Volume] = {}
-    findings: list[Finding] = []
-    for key, path in files_of(subject).items():
-        factor = factor_of(subject, key)
-        volumes[key], noted = read_file(key, path, images, factor=factor)
-        findings += noted
-    for name, image in images.items():
-        if image.mask_name in volumes:
-            check_mask(volumes[image.mask_name], image, volumes.get(name))
-    volumes, _ = take_out_references(volumes, images)
-    for found in (*findings, *plausible_findings(volumes, images)):
-        if found.severity == "error":
-            raise FaultyFileError(found)
-        print(replace(found, subject=subject["subject"]))
-    return volumes

@@ -25,6 +25,7 @@ COMMANDS = {
     "biomarkers": ("app.biomarkers:measure_subjects", "biomarkers (research use only)", ""),
     "evaluate_masks": ("app.evaluate_masks:evaluate_masks", "scores of the masks", "masks.md"),
     "crossval": ("app.crossval:crossval", "cross-validation (research use only)", ""),
+    "baseline": ("app.baseline.run:baseline", "baseline (research use only)", ""),
     "reproduce": ("app.reproduce.run:reproduce", "table", ""),
     "challenge": ("app.challenge:challenge", "answers", ""),
     "inspect": ("app.inspect.bundle:inspect", "", ""),

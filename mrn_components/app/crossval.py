@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
@@ -20,15 +19,13 @@ from mrn_components.app.bundle_run import (
     train_command,
 )
 from mrn_components.app.ensemble import save_ensemble
-from mrn_components.app.evaluate import evaluate
-from mrn_components.app.report.cohort import write_cohort_report
+from mrn_components.app.out_of_fold import write_out_of_fold, write_page
 from mrn_components.bundle import RunArguments, encoder_options, run_encoder
 from mrn_components.data import DataLeakageError, Subject
 from mrn_components.data.ledger import KEPT_WEIGHTS, read_record
-from mrn_components.data.predictions import read_predictions, write_predictions
+from mrn_components.data.predictions import read_predictions
 from mrn_components.data.tables import files_of, read_rows
 from mrn_components.data.target import read_target
-from mrn_components.metrics import Metric
 from mrn_components.system.files import write_json, write_text
 
 # Keys of a config that differ between folds or have an argument of their own.
@@ -119,7 +116,7 @@ def crossval(
         print(f"  {_command(settings, output)}")
     else:
         print(write_results(runs, subjects, output))
-        print(f"The page of the cohort: {_write_report(output, Path(bundle).resolve().name)}")
+        print(f"The page of the cohort: {write_page(output, Path(bundle).resolve().name)}")
         ensemble = save_ensemble([run.folder for run in runs], output / "ensemble")
         words = shlex.join(["--bundle", str(ensemble), *flags(run_encoder(runs[0].folder))])
         print(f"The folds together predict by: mrn predict INPUT OUTPUT {words}")
@@ -229,52 +226,10 @@ def write_results(runs: Sequence[BundleRun], subjects: Sequence[Subject], output
             cells = {column: row[column] for column in kept if column in row}
             label = target.shown(labels[name])
             rows.append({**cells, "fold": fold, "label": label, "value": predicted[name]})
-    rows.sort(key=lambda row: row["subject"])
-    write_predictions(output / "out_of_fold.csv", rows, target)
-
-    def score(members: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
-        truth = [labels[row["subject"]] for row in members]
-        return target.metrics(np.array([row["value"] for row in members]), truth)
-
-    by_fold = [score([row for row in rows if row["fold"] == fold]) for fold in range(len(runs))]
-    summary = {
-        name: _summary([metrics[name]["value"] for metrics in by_fold]) for name in by_fold[0]
-    }
-    content = {"num_subjects": len(rows), "folds": by_fold, "summary": summary}
-    content["overall"] = score(rows)
     weights = [read_record(run.folder / "models" / "model.pt", KEPT_WEIGHTS) for run in runs]
     chosen = any(record is None or record["chosen_on_validation"] for record in weights)
-    content |= {"kept_weights": weights, "note": _CHOSEN if chosen else _NOT_CHOSEN}
-    write_json(output / "crossval.json", content)
-    return f"{_table(content, target.main_metrics)}\n{content['note']}"
-
-
-def _summary(folds: Sequence[float | None]) -> dict[str, float | None]:
-    """Mean and deviation over the folds; None where a fold has no value."""
-    if None in folds:
-        return {"mean": None, "sd": None}
-    values = np.array(folds, float)
-    return {"mean": float(values.mean()), "sd": float(values.std(ddof=1))}
-
-
-def _table(content: Mapping[str, Any], names: Sequence[str]) -> str:
-    """The metrics of some names as text."""
-
-    def cells(metrics: Mapping[str, Metric]) -> list[str]:
-        return [_shown(metrics[name]["value"]) for name in names]
-
-    means = [content["summary"][name] for name in names]
-    lines = [
-        ["fold", *names],
-        *([str(number), *cells(metrics)] for number, metrics in enumerate(content["folds"])),
-        ["mean (sd)", *(f"{_shown(mean['mean'])} ({_shown(mean['sd'])})" for mean in means)],
-        ["all subjects", *cells(content["overall"])],
-    ]
-    return "\n".join("  ".join(f"{cell:<13}" for cell in line).rstrip() for line in lines)
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    further = {"kept_weights": weights, "note": _CHOSEN if chosen else _NOT_CHOSEN}
+    return write_out_of_fold(output, rows, labels, target, further)
 
 
 def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
@@ -292,14 +247,6 @@ def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
             f"{path.parent} holds a cross-validation with other settings "
             f"({'; '.join(differences)}); repeat them to go on, or name another output folder."
         )
-
-
-def _write_report(output: Path, name: str) -> Path:
-    """Evaluate the out-of-fold predictions in ``evaluation``, and show the folds on its page."""
-    table = output / "out_of_fold.csv"
-    evaluation = evaluate(table, table, output=output / "evaluation", names=[name])
-    folds = json.loads((output / "crossval.json").read_text(encoding="utf-8"))
-    return write_cohort_report(evaluation, crossval=folds)
 
 
 def _command(settings: Mapping[str, Any], output: Path) -> str:

@@ -36,8 +36,12 @@ class Biomarker:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns, right before left."""
+        return tuple(column for nucleus in self.nuclei for column in self.columns_for(nucleus))
+
+    def columns_for(self, nucleus: str) -> tuple[str, ...]:
+        """Return the names of a nucleus' columns, right before left."""
         sides = SIDES if "{side}" in self.pattern else ("",)
-        return tuple(self.column(nucleus, side) for nucleus in self.nuclei for side in sides)
+        return tuple(self.column(nucleus, side) for side in sides)
 
 
 @dataclass(frozen=True)

@@ -133,17 +133,20 @@ def geometry_baseline(
     whole = [index for index, own in enumerate(boxes) if own and own.keys() == rois]
     if not whole:
         return None
-    fields = [dict(_geometry(boxes[index])) for index in whole]
+    fields = [geometry_fields(boxes[index]) for index in whole]
     found = confound_baseline(fields, [labels[index] for index in whole])
     left_out = len(boxes) - len(whole)
     return replace(found, reason=found.reason + f"; {left_out} left out" * bool(left_out))
 
 
-def _geometry(boxes: Mapping[str, Corners]) -> Iterator[tuple[str, float]]:
+def geometry_fields(boxes: Mapping[str, Corners]) -> dict[str, float]:
+    """Return the size and the place of each ROI's crop along each axis, in voxels."""
+    fields = {}
     for roi, (start, stop) in boxes.items():
         for axis, first, last in zip("xyz", start, stop, strict=True):
-            yield f"{roi} size {axis}", float(last - first)
-            yield f"{roi} place {axis}", (first + last) / 2
+            fields[f"{roi} size {axis}"] = float(last - first)
+            fields[f"{roi} place {axis}"] = (first + last) / 2
+    return fields
 
 
 def _alone(truth: np.ndarray, column: np.ndarray) -> float:

@@ -33,11 +33,15 @@ def identify_subjects(
     memo_dir = None if cache_dir is None else Path(cache_dir) / "digests"
     identities = {}
     for subject in tqdm(subjects, desc="Identities", unit="subject", delay=2, leave=False):
-        ids = {f"id {subject['subject']}", f"id {subject.get('person', subject['subject'])}"}
-        keys = files_of(subject, masks=False)
-        images = {f"image {_voxel_hash(subject[key], memo_dir)}" for key in keys}
-        identities[subject["subject"]] = frozenset(ids | images)
+        identities[subject["subject"]] = marks_of(subject, memo_dir)
     return identities
+
+
+def marks_of(subject: Subject, memo_dir: Path | None = None) -> frozenset[str]:
+    """Collect the marks of one subject; the folder ``memo_dir`` remembers the hashes of files."""
+    ids = {f"id {subject['subject']}", f"id {subject.get('person', subject['subject'])}"}
+    keys = files_of(subject, masks=False)
+    return frozenset(ids | {f"image {_voxel_hash(subject[key], memo_dir)}" for key in keys})
 
 
 def check_disjoint(folds: Sequence[Sequence[str]], identities: Identities, path: Path) -> None:

@@ -279,7 +279,15 @@ def test_ppb_in_a_chimap_is_refused_with_what_to_do(study, tmp_path):
         assert fault.expected == "ppb or ppm"
 
 
-VERBS = ["predict", "check", "biomarkers", "contributions", "challenge", "evaluate_masks"]
+VERBS = [
+    "predict",
+    "check",
+    "biomarkers",
+    "contributions",
+    "challenge",
+    "evaluate_masks",
+    "baseline",
+]
 
 
 @pytest.mark.parametrize("verb", VERBS)

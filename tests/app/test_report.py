@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from tiny_run import write_predictions
 
-from mrn_components.app import cli, crossval
+from mrn_components.app import cli
 from mrn_components.app.evaluate import evaluate
+from mrn_components.app.out_of_fold import write_page
 from mrn_components.app.report import index
 from mrn_components.app.report.cohort import write_cohort_report
 from mrn_components.app.report.pages import environment
@@ -429,7 +430,7 @@ def write_cross_validation(folder: Path) -> Path:
     content = {"folds": folds, "summary": summary, "overall": diagnosis_metrics(prob, truth)}
     content["note"] = ""
     (folder / "crossval.json").write_text(json.dumps(content))
-    return crossval._write_report(folder, "mrn")
+    return write_page(folder, "mrn")
 
 
 def test_a_cross_validation_gets_its_page(tmp_path):

@@ -1,0 +1,230 @@
+"""The verb: find, measure, split as ``crossval`` does, fit inside each training part, score."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from mrn_components.app.baseline.features import (
+    TITLES,
+    FeatureKind,
+    Features,
+    Measured,
+    measure,
+    roi_by_column,
+)
+from mrn_components.app.baseline.models import ModelKind, Recipe
+from mrn_components.app.baseline.nested import fit_folds
+from mrn_components.app.baseline.results import write_results
+from mrn_components.app.check import parts_of
+from mrn_components.app.measuring import Read, measure_each, raise_failed
+from mrn_components.app.out_of_fold import OUT_OF_FOLD, write_page
+from mrn_components.data import Subject
+from mrn_components.data.folds import split_folds
+from mrn_components.data.identities import Identities, marks_of
+from mrn_components.data.layouts import WORK, Found, Need, filters_of, find_subjects
+from mrn_components.data.nuclei import drawn_by
+from mrn_components.data.target import Target
+from mrn_components.images.image import Image
+from mrn_components.regions.roi import ROI
+from mrn_components.system.files import write_json
+from mrn_components.system.versions import versions_with
+
+ROIChoice = Literal["all", "choose"]
+
+FOLDS = "folds.json"
+_NUM_FOLDS, _SEED = 5, 1  # of `mrn crossval`
+_PACKAGES = ("numpy", "scipy", "scikit-learn")
+
+
+def baseline(
+    data: str | Path,
+    output: str | Path,
+    *,
+    features: FeatureKind = "biomarkers",
+    model: ModelKind = "logistic",
+    rois: ROIChoice = "all",
+    components: int = 0,
+    folds: str | Path | None = None,
+    num_folds: int | None = None,
+    seed: int | None = None,
+    against: str | Path | None = None,
+    labels: str | Path | None = None,
+    masks: str | Path | None = None,
+    bundle: str | None = None,
+    nuclei: str | Path | None = None,
+    nm_filter: str | None = None,
+    qsm_filter: str | None = None,
+    nm_series: str | None = None,
+    qsm_series: str | None = None,
+) -> Path:
+    """Cross-validate a regression on biomarkers, on the folds of ``mrn crossval``: no network.
+
+    What a network must beat (research use only). The settings of the model are chosen by a second
+    cross-validation inside each training part. ``output`` gets the files of ``mrn crossval``:
+    ``out_of_fold.csv``, a row a subject; ``crossval.json``, metrics by fold and of all subjects,
+    and what was chosen; ``folds.json``; and the folder ``evaluation`` with intervals and figures.
+    ``coefficients.csv`` has a logistic regression's, of each fold. Numbers that a subject lacks are
+    imputed by its training part's medians, and its row says so. Subjects that cannot be measured
+    are named, and the others go on.
+
+    Args:
+        data: folder of subjects in the challenge's layout, a JSON datalist or a BIDS directory,
+            with labels and masks.
+        output: folder of the results.
+        features: what the model sees: all biomarkers; of them the means of the nuclei alone; or
+            the sizes and places of the crops, a control and not a marker.
+        model: of a score, logistic is a ridge regression; xgboost needs the extra of that name.
+        rois: choose lets the inner cross-validation take one ROI's columns, or those of all.
+        components: take this many principal components of each ROI's columns; 0 the columns.
+        folds: folds.json of a cross-validation, or its folder, instead of new folds.
+        num_folds: number of the folds; None for 5, or as many as ``folds`` has.
+        seed: of the folds; None for 1, as of ``mrn crossval``, or that of ``folds``.
+        against: out_of_fold.csv of a cross-validation, or its folder, to compare with in pairs.
+        labels: csv or JSON datalist of the labels, as typed or relative to ``data``.
+        masks: folder of the masks, where they do not lie beside the images.
+        bundle: take the images, ROIs and labels of this bundle instead of the challenge's.
+        nuclei: csv of the ids in the masks, ``image,nucleus,right,left``, if they are not usual.
+        nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*"; with a slash, of paths.
+        qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
+        nm_series: the NM series of DICOM studies, by number or glob of the description.
+        qsm_series: the same of QSM.
+
+    Returns:
+        The folder of the results.
+
+    Raises:
+        ValueError: for faults of tables, too few subjects of a class, or a folder of other results.
+        DataLeakageError: if two folds share a person, by name or by the voxels of an image.
+        FailedSubjectsError: at the end, if subjects failed; names them and the reasons.
+    """
+    output = Path(output)
+    choices = {"features": FeatureKind, "model": ModelKind, "rois": ROIChoice}
+    _check(choices, {"features": features, "model": model, "rois": rois}, components)
+    other = _other_table(against)
+    images, regions, target = parts_of(bundle)
+    images, regions = drawn_by(nuclei, images, regions)
+    found = find_subjects(
+        data,
+        images,
+        need=Need(images="given", masks="some", labels="all"),
+        labels=labels,
+        target=target,
+        masks=masks,
+        filters=filters_of(images, nm_filter, qsm_filter),
+        series=filters_of(images, nm_series, qsm_series),
+        work=output / WORK,
+    )
+    found.refuse_output(output)
+    _refuse(found, output)
+    recipe = Recipe(kind=model, target=target, choose_rois=rois == "choose", components=components)
+    table, identities, errors = _measure(found, features, images, regions)
+    subjects = [s for s in found.subjects if s["subject"] not in found.problems]
+    split = _split(subjects, identities, target, folds=folds, num_folds=num_folds, seed=seed)
+    fitted = fit_folds(table, subjects, split, recipe)
+
+    named = {"data": data, "bundle": bundle, "labels": labels, "masks": masks, "nuclei": nuclei}
+    settings = {
+        **{key: None if value is None else str(value) for key, value in named.items()},
+        "features": features,
+        "model": model,
+        "rois": rois,
+        "components": components,
+        "versions": versions_with(_PACKAGES),
+    }
+    write_json(output / "settings.json", settings)
+    write_json(output / FOLDS, split, indent=1)
+    labels_of = {subject["subject"]: subject["label"] for subject in subjects}
+    title = f"{recipe.title} on {TITLES[features]}"
+    print(write_results(output, fitted, table, labels_of, recipe=recipe, title=title))
+    name = f"{model} on {features}" + " (a control)" * (features == "geometry")
+    print(f"The page of the cohort: {_write_page(output, name, other, partial=bool(errors))}")
+    raise_failed(errors, len(table.subjects), output / OUT_OF_FOLD)
+    return output
+
+
+def _check(choices: Mapping[str, Any], chosen: Mapping[str, str], components: int) -> None:
+    for name, value in chosen.items():
+        if value not in get_args(choices[name]):
+            options = list(get_args(choices[name]))
+            raise ValueError(f"{name} must be one of {options}, got {value!r}.")
+    if components < 0:
+        raise ValueError(f"components must be >= 0, got {components}.")
+
+
+def _refuse(found: Found, output: Path) -> None:
+    """Refuse what no subject can be blamed for, and a folder of other results."""
+    found.require_some()
+    if any(one.severity == "error" and not one.subject for one in found.findings):
+        found.require_all()
+    settings = output / "settings.json"
+    if settings.is_file() and "features" not in json.loads(settings.read_text(encoding="utf-8")):
+        raise ValueError(f"{output} holds a cross-validation of a network; name another folder.")
+
+
+def _measure(
+    found: Found, kind: FeatureKind, images: Mapping[str, Image], rois: Mapping[str, ROI]
+) -> tuple[Features, Identities, dict[str, str]]:
+    """Return a table of what is seen of the subjects, their marks, and why others failed."""
+
+    def look(read: Read) -> tuple[Measured, frozenset[str]]:
+        return measure(kind, read.volumes, images, rois), marks_of(read.subject)
+
+    looked, errors = measure_each(found, images, look)
+    numbers = {name: own for name, (own, _) in looked.items()}
+    table = Features.of(numbers, roi_by_column(kind, images, rois))
+    if not table.columns:
+        lines = [f"  {name}: {error}" for name, error in errors.items()]
+        raise ValueError("\n".join([f"no subject of {found.root} has any {kind}.", *lines]))
+    return table, {name: marks for name, (_, marks) in looked.items()}, errors
+
+
+def _split(
+    subjects: Sequence[Subject],
+    identities: Identities,
+    target: Target,
+    *,
+    folds: str | Path | None,
+    num_folds: int | None,
+    seed: int | None,
+) -> dict[str, Any]:
+    """Split subjects as ``mrn crossval`` does, or as a file of its says."""
+    known: dict[str, Any] = {"folds": [()] * _NUM_FOLDS, "seed": _SEED}
+    path = None
+    if folds is not None:
+        path = Path(folds) / FOLDS if Path(folds).is_dir() else Path(folds)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"--folds: {path} is not there; name the {FOLDS} of a cross-validation, or a "
+                "number of folds by --num_folds."
+            )
+        known = json.loads(path.read_text(encoding="utf-8"))
+    return split_folds(
+        subjects,
+        len(known["folds"]) if num_folds is None else num_folds,
+        known["seed"] if seed is None else seed,
+        path,
+        identities,
+        target=target,
+    )
+
+
+def _other_table(against: str | Path | None) -> Path | None:
+    """Find the predictions to compare with, before any work."""
+    if against is None:
+        return None
+    path = Path(against) / OUT_OF_FOLD if Path(against).is_dir() else Path(against)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"--against: {path} is not there; name the {OUT_OF_FOLD} of a cross-validation, or its "
+            "folder."
+        )
+    return path
+
+
+def _write_page(output: Path, name: str, other: Path | None, *, partial: bool) -> Path:
+    """Evaluate the predictions, against those of another model if it is named."""
+    if other is None:
+        return write_page(output, name)
+    names = [name, other.resolve().parent.name]
+    return write_page(output, name, against=other, names=names, partial=partial)
