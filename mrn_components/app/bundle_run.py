@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TextIO
+from typing import Any, BinaryIO, Literal, Protocol, TextIO
 
 from fire.parser import DefaultParseValue
 
@@ -22,6 +22,28 @@ from mrn_components.data.tables import read_rows
 from mrn_components.system.files import lock
 
 _PYTHON = [sys.executable, "-W", "ignore", "-m"]
+
+
+class Run(Protocol):
+    """What fills a folder of its own, to be called as often as it takes."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it puts what it makes."""
+
+    @property
+    def predictions(self) -> Path:
+        """Table of the predicted subjects."""
+
+    def state(self) -> str:
+        """What is to be done next; "done" for nothing."""
+
+    def run(self, show: bool = False) -> None:
+        """Do what is left, and print what processes say if ``show``."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +119,7 @@ def _has_failures(table: Path) -> bool:
     return False
 
 
-def run_here(runs: Sequence[BundleRun], jobs: int) -> list[str]:
+def run_here(runs: Sequence[Run], jobs: int) -> list[str]:
     """Run on this machine, ``jobs`` at a time; the messages of those that fail."""
     with ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(attempt, run, partial(run.run, show=jobs == 1)) for run in runs]
@@ -108,7 +130,7 @@ def run_here(runs: Sequence[BundleRun], jobs: int) -> list[str]:
             raise
 
 
-def attempt(run: BundleRun, call: Callable[[], Any]) -> str | None:
+def attempt(run: Run, call: Callable[[], Any]) -> str | None:
     """Call what runs or waits for a run, and say how it ended; the message if it failed."""
     try:
         call()

@@ -11,14 +11,20 @@ import pytest
 import tiny_run
 from monai.bundle import ConfigParser
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+from tiny_cohort import make_subject
 
 from mrn_components.app.paper import METRICS, load_table
 from mrn_components.app.reproduce import run as module
-from mrn_components.app.reproduce.cohorts import make_data
+from mrn_components.app.reproduce.cohorts import Data, make_data
 from mrn_components.app.reproduce.cost import Cost, cost_of
+from mrn_components.app.reproduce.regression import RegressionRun
 from mrn_components.app.reproduce.report import Report, score_rows
 from mrn_components.app.reproduce.run import reproduce
 from mrn_components.data import load_subjects
+from mrn_components.data.identities import DataLeakageError
+from mrn_components.data.predictions import read_predictions
+from mrn_components.phantom import cohort as cohort_module
+from mrn_components.phantom.cohort import draw_label
 from mrn_components.system.files import write_text
 
 LABELS = np.array([0, 1] * 30)
@@ -157,10 +163,9 @@ def test_costs_and_notes_stand_in_the_tables_that_ask_for_them():
     assert lines["MRN"].endswith("| – | 0.5 of 86.2 | 0.0123 | – | 1.50 |")
     assert lines["SERes10"].endswith("| – | – | – | – |")
     assert len({line.count("|") for line in lines.values()}) == 1
-    note = (
-        "light.yaml, NM; light.yaml, NM and QSM: at the small scale the frozen encoder has random"
+    assert "logistic, geometry: sizes and places of the crops, a control, not a marker." in (
+        shown.markdown()
     )
-    assert note in shown.markdown()
     assert shown.costs_csv().splitlines() == [
         "row,trained,total,tflop,peak_gib,seconds",
         "MRN,0.5,86.25,0.0123,,1.5",
@@ -205,6 +210,62 @@ def test_costs_are_counted_of_one_subject(cohort, tmp_path):
     run.predictions.with_name("manifest.json").write_text(json.dumps(timings))
     (tmp_path / "configs" / "train.json").unlink()  # what was counted stays
     assert cost_of(run, subject).seconds == 0.75
+
+
+# ---- regressions
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """Six subjects that are not in the cohort."""
+    root = tmp_path_factory.mktemp("others")
+    for number in range(6):
+        make_subject(root / f"TEST_{number:03d}", label=number % 2, seed=100 + number)
+    rows = [f"TEST_{number:03d},{number % 2}" for number in range(6)]
+    (root / "train_cases.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def regression(folder, training, test, **more):
+    kind = {"features": "biomarkers", "model": "logistic", "seed": 1, "num_folds": 5, **more}
+    data = Data(training=training, test=test)
+    return RegressionRun(name="row", folder=folder, data=data, cache_dir=folder / "cache", **kind)
+
+
+def test_a_regression_predicts_the_test_subjects_from_the_training_part(cohort, others, tmp_path):
+    run = regression(tmp_path, cohort, others)
+    assert run.state() == "start"
+    run.run()
+    assert run.state() == "done"
+    prob = read_predictions(run.predictions)
+    assert list(prob) == [f"TEST_{number:03d}" for number in range(6)]
+    assert min(list(prob.values())[1::2]) > max(list(prob.values())[::2])  # it is easy
+    written = run.predictions.read_bytes()
+    run.run()
+    assert run.predictions.read_bytes() == written
+
+
+def test_a_regression_is_not_scored_on_whom_it_was_fitted_to(cohort, tmp_path):
+    with pytest.raises(DataLeakageError):
+        regression(tmp_path, cohort, cohort).run()
+    assert regression(tmp_path, cohort, cohort).state() == "start"
+
+
+def test_what_phantoms_were_made_of_tells_their_disease_without_their_images(tmp_path):
+    for seed in (1, 2):
+        rows = []
+        for index in range(20):
+            name, label = f"PHAN{seed}_{index:03d}", draw_label(index, seed=seed)
+            make_subject(tmp_path / f"{seed}" / name, label=0, seed=100 * seed + index)
+            rows.append(f"{name},{label}")
+        (tmp_path / f"{seed}" / "train_cases.csv").write_text("\n".join(rows) + "\n")
+        settings = {"version": cohort_module._VERSION, "seed": seed, "effect": 4.0}
+        (tmp_path / f"{seed}" / "phantom.json").write_text(json.dumps(settings))
+    run = regression(tmp_path / "run", tmp_path / "1", tmp_path / "2", features="latent")
+    run.run()
+    prob = read_predictions(run.predictions)
+    truth = [subject["label"] for subject in run.data.test_subjects()]
+    assert roc_auc_score(truth, list(prob.values())) > 0.9
 
 
 # ---- cohorts

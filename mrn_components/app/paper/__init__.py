@@ -24,6 +24,9 @@ class Row:
     overrides: Mapping[str, Any] = field(default_factory=dict)  # of the config, that make this row
     small: Mapping[str, Any] = field(default_factory=dict)  # further, for the small scale's network
     cohort: Cohort = "true"
+    # In place of a training: features and model of ``mrn baseline``, or features "latent", what
+    # phantoms were made of.
+    regression: Mapping[str, Any] | None = None
     scale: Literal["small", "paper"] | None = None  # the only one that has the row; None has both
     note: str = ""  # what the table says of it
     ensemble: bool = False  # train all folds, average them and their mirrored views

@@ -7,12 +7,13 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from mrn_components.app.bundle_run import BundleRun, find_config, mrn_command, train_command
+from mrn_components.app.bundle_run import BundleRun, Run, find_config, mrn_command, train_command
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.paper import Row
 from mrn_components.app.predict import predict
 from mrn_components.app.predict.manifest import hash_content
 from mrn_components.app.reproduce.cohorts import Data, Scale
+from mrn_components.app.reproduce.regression import RegressionRun
 from mrn_components.app.states import state_name
 from mrn_components.bundle import RunArguments, encoder_options, run_encoder
 from mrn_components.data.predictions import read_predictions, read_rows
@@ -27,7 +28,7 @@ class Plan:
     """The runs of a row with one seed, one a fold for an ensemble, and the subjects to score on."""
 
     row: Row
-    runs: tuple[BundleRun, ...]
+    runs: tuple[Run, ...]
     data: Data
 
     def prob_pd(self) -> dict[str, float]:
@@ -58,6 +59,8 @@ class Planner:
 
     def plan(self, row: Row, seed: int, data: Data) -> Plan:
         """The runs of a row with one seed."""
+        if row.regression is not None:
+            return Plan(row, (self._regression(row, seed, data),), data)
         folds = range(_NUM_FOLDS) if row.ensemble else [0]
         return Plan(row, tuple(self._run(row, seed, fold, data) for fold in folds), data)
 
@@ -102,4 +105,17 @@ class Planner:
             train=train_command(arguments.config_files, overrides),
             predict=mrn_command(verb, str(data.test.absolute()), str(results), **options),
             predictions=results / table,
+        )
+
+    def _regression(self, row: Row, seed: int, data: Data) -> RegressionRun:
+        kind = dict(row.regression or {})
+        digest = hash_content([kind, data, _NUM_FOLDS])[:8]
+        return RegressionRun(
+            name=f"{row.name}, seed {seed}",
+            folder=self.folder / f"{'-'.join(kind.values())}-{digest}-seed{seed}-fold0",
+            data=data,
+            seed=seed,
+            num_folds=_NUM_FOLDS,
+            cache_dir=self.cache_dir,
+            **kind,
         )

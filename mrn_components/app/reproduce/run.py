@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mrn_components.app.bundle_run import BundleRun, run_here
+from mrn_components.app.bundle_run import BundleRun, Run, run_here
 from mrn_components.app.paper import Cohort, Row, load_table
 from mrn_components.app.reproduce.cohorts import Data, Scale, make_data
 from mrn_components.app.reproduce.cost import Cost, cost_of
@@ -79,7 +79,8 @@ def reproduce(
         overrides=overrides,
     )
     for row in ours:
-        planner.arguments(row)  # a key that the bundle does not know ends here, before any work
+        if row.regression is None:
+            planner.arguments(row)  # a key that the bundle does not know ends here, before any work
     cohorts: list[Cohort] = ["true", *(row.cohort for row in ours)]
     data = make_data(scale, output / "data", cohorts, (dataset_dir, test_dir), effect)
     plans = {
@@ -87,7 +88,7 @@ def reproduce(
         for row in ours
         if row.cohort in data
     }
-    runs: dict[Path, BundleRun] = {}  # a run that several rows share has the first one's name
+    runs: dict[Path, Run] = {}  # a run that several rows share has the first one's name
     for run in (run for plan in chain.from_iterable(plans.values()) for run in plan.runs):
         runs.setdefault(run.folder, run)
     print(f"Table {content.name}: {len(runs)} runs in {output / 'runs'}", flush=True)
@@ -145,7 +146,7 @@ def _costs(plans: dict[str, list[Plan]]) -> dict[str, Cost]:
     costs = {}
     for name, (plan, *_) in plans.items():
         run = plan.runs[0]
-        if run.state() == "done":
+        if isinstance(run, BundleRun) and run.state() == "done":
             costs[name] = cost_of(run, plan.data.test_subjects()[0])
     return costs
 
