@@ -58,11 +58,15 @@ class ROIDataset(PersistentDataset):
         rows = self._reading.view(-1, 2).tolist()
         return next((self.data[index]["subject"] for of, index in rows if of == pid), None)
 
-    def _transform(self, index: int) -> Subject:
+    def note_reading(self, index: int) -> None:
+        """Note which subject this worker of a data loader reads."""
         worker = get_worker_info()
         if worker is not None:
             row = worker.id % _MAX_WORKERS
             self._reading.view(-1, 2)[row] = torch.tensor([os.getpid(), index])
+
+    def _transform(self, index: int) -> Subject:
+        self.note_reading(index)
         return super()._transform(index)
 
     def set_data(self, data: Sequence[Subject]) -> None:
@@ -86,14 +90,14 @@ class ROIDataset(PersistentDataset):
         return super()._cachecheck(item_transformed)
 
     def _pre_transform(self, item_transformed: Subject) -> Subject:
-        with _naming(item_transformed):
+        with naming(item_transformed):
             return super()._pre_transform(item_transformed)
 
     def _post_transform(self, item_transformed: Subject) -> Subject:
         tracked = get_track_meta()
         set_track_meta(False)
         try:
-            with _naming(item_transformed):
+            with naming(item_transformed):
                 return super()._post_transform(item_transformed)
         finally:
             set_track_meta(tracked)
@@ -113,7 +117,7 @@ def collate_subjects(batch: Sequence[Subject]) -> dict[str, Any]:
 
 
 @contextmanager
-def _naming(subject: Subject) -> Iterator[None]:
+def naming(subject: Subject) -> Iterator[None]:
     """Put the subject before errors of MONAI, which name the transform only."""
     try:
         yield
@@ -122,11 +126,16 @@ def _naming(subject: Subject) -> Iterator[None]:
         raise RuntimeError(f"subject {subject['subject']}: {cause}") from cause
 
 
-def _hash_transforms(transforms: Sequence[Any]) -> bytes:
-    """Hash the transforms' state and the source files of their classes and of what these use."""
+def sources_of(transforms: Sequence[Any]) -> list[bytes]:
+    """Return the source files of the transforms' classes and of what these use."""
     modules = _with_imports({type(transform).__module__ for transform in transforms})
     files = sorted(file for name in modules if (file := getattr(sys.modules[name], "__file__", "")))
-    return pickle_hashing([list(transforms), *(Path(file).read_bytes() for file in files)])
+    return [Path(file).read_bytes() for file in files]
+
+
+def _hash_transforms(transforms: Sequence[Any]) -> bytes:
+    """Hash the transforms' state and the source files of their classes and of what these use."""
+    return pickle_hashing([list(transforms), *sources_of(transforms)])
 
 
 def _with_imports(modules: set[str]) -> set[str]:

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, Self
 from torch import Tensor, nn
 
 from mrn_components.networks.masking import MaskMode, check_mask_mode, mask_images, mask_tokens
+from mrn_components.networks.packing import EncodedVolume
 from mrn_components.networks.precision import PRECISIONS, autocast
 from mrn_components.networks.res import RES
 from mrn_components.networks.tensors import TensorNetwork, tensor_class
@@ -230,6 +231,8 @@ def _gather(
         raise ValueError(f"images must hold the same subjects for every ROI, got {counts}.")
     for roi, expected in channels.items():
         for image in images[roi]:
+            if isinstance(image, EncodedVolume):
+                continue
             if image.ndim != 4 or len(image) != expected:
                 hint = " ROIMaskChannelsd adds the mask's channels." if expected > 1 else ""
                 raise ValueError(

@@ -9,7 +9,7 @@ its slice token (and registers, if kept), then its patch tokens. Volumes follow 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from torch import Tensor, cat
+from torch import Tensor, cat, device
 from torch.nn.functional import pad
 
 
@@ -30,6 +30,19 @@ class VolumeGrid(NamedTuple):
     def total(self) -> int:
         """Tokens of the volume."""
         return self.depth * self.per_slice
+
+
+class EncodedVolume(NamedTuple):
+    """What a frozen encoder makes of a crop: RES takes it in the crop's place in training."""
+
+    tokens: Tensor  # of the encoder's last block, (D * n, C)
+    grid: VolumeGrid
+    shares: Tensor  # share of each patch that is nucleus, (D, h * w)
+
+    @property
+    def device(self) -> device:
+        """Where the tensors are."""
+        return self.tokens.device
 
 
 def unpack(tokens: Tensor, grids: Sequence[VolumeGrid]) -> list[Tensor]:

@@ -1,14 +1,14 @@
 """RES: ROI feature extraction and segmentation (section 3.2, Figure 2)."""
 
 from collections.abc import Mapping, Sequence
-from typing import List, Literal  # noqa: UP035  TorchScript knows List
+from typing import Any, List, Literal  # noqa: UP035  TorchScript knows List
 
 from torch import Tensor, cat, nn, stack
 
 from mrn_components.networks.dpt import NUM_LEVELS, SegmentationHead
 from mrn_components.networks.ffa import Fusion
 from mrn_components.networks.nucleus_pool import NucleusPool, nuclei_shares
-from mrn_components.networks.packing import VolumeGrid, slice_tokens
+from mrn_components.networks.packing import EncodedVolume, VolumeGrid, slice_tokens
 from mrn_components.networks.sfa import SlicePool
 from mrn_components.networks.slice_embedding import SliceEmbedding, slice_vectors
 from mrn_components.networks.slice_encoder import SliceEncoder
@@ -88,12 +88,20 @@ class RES(nn.Module):
         if self.dpt is not None:
             self.dpt.build(self.encoder.channels, self.encoder.patch_size, segmented)
 
+    def encode(self, volumes: Sequence[Tensor]) -> list[EncodedVolume]:
+        """Encode crops (1 or 1 + K, D, H, W) once for many epochs with a frozen encoder (Eq. 2)."""
+        levels, grids = self.encoder([volume[0] for volume in volumes])
+        tokens = levels[-1].split([grid.total for grid in grids])
+        shares = [nuclei_shares(volume, self.encoder.patch_size) for volume in volumes]
+        return [EncodedVolume(*parts) for parts in zip(tokens, grids, shares, strict=True)]
+
     def forward(
-        self, volumes: Sequence[Tensor], rois: Sequence[str]
+        self, volumes: Sequence[Tensor | EncodedVolume], rois: Sequence[str]
     ) -> tuple[Tensor, Sequence[Tensor | None] | None]:
         """Map V volumes (1, D, H, W) in [0, 1], any sizes, and the ROI of each to tokens (Eq. 1).
 
-        With ``nuclei_pool`` they are (1 + K, D, H, W): the image, and the one-hot mask.
+        With ``nuclei_pool`` they are (1 + K, D, H, W): the image, and the one-hot mask. Without a
+        DPT they may be what ``encode`` made of them.
 
         Returns:
             ROI tokens (V, channels); and, in training with a DPT, logits (K, D, H, W) of each
@@ -101,7 +109,7 @@ class RES(nn.Module):
         """
         dpt = self.dpt if self.training else None
         tapped = self._tapped_blocks() if dpt is not None else ()
-        encoded, grids = self.encoder([volume[0] for volume in volumes], tapped)  # Eq. 2
+        encoded, grids, shares = self._encoded(volumes, tapped)  # Eq. 2
         tokens, levels = encoded[-1], encoded
         if self.slice_embedding is not None:
             tokens = self.slice_embedding(tokens, grids)  # Eq. 3
@@ -113,18 +121,34 @@ class RES(nn.Module):
             slices, globals_, locals_ = self.ffa(tokens, grids, slices_only=not patches_read)
             levels = [*encoded, *globals_[:-1], locals_[-1] if local else globals_[-1]]
             tokens = locals_[-1] if patches_read else tokens
-        roi_tokens = self._roi_tokens(slices, tokens, grids, volumes)
+        roi_tokens = self._roi_tokens(slices, tokens, grids, shares)
         if dpt is None:
             return roi_tokens, None
-        sizes = [(volume.shape[-2], volume.shape[-1]) for volume in volumes]
+        sizes = [(v.shape[-2], v.shape[-1]) for v in volumes if isinstance(v, Tensor)]
         return roi_tokens, dpt(levels[-NUM_LEVELS:], grids, sizes, rois)
+
+    def _encoded(
+        self, volumes: Sequence[Any], blocks: Sequence[int]
+    ) -> tuple[list[Tensor], list[VolumeGrid], list[Tensor]]:
+        """Tokens of ``blocks`` and the last block; each volume's layout, and shares to pool by."""
+        if isinstance(volumes[0], EncodedVolume):
+            if self.dpt is not None:
+                raise ValueError(
+                    "volumes that were encoded once have no pixels for DPT to segment; switch it "
+                    "off by --network_def#res#dpt#_disabled_ True."
+                )
+            tokens, grids, shares = zip(*volumes, strict=True)
+            return [cat(tokens)], list(grids), list(shares)
+        levels, grids = self.encoder([volume[0] for volume in volumes], blocks)
+        pooled = volumes if self.nuclei_pool is not None else []
+        return levels, grids, [nuclei_shares(v, self.encoder.patch_size) for v in pooled]
 
     def _roi_tokens(
         self,
         slices: Tensor,
         tokens: Tensor,
         grids: Sequence[VolumeGrid],
-        volumes: Sequence[Tensor],
+        shares: Sequence[Tensor],
     ) -> Tensor:
         """ROI tokens (V, channels) of slice tokens (sum of D, C) and of all tokens (N, C)."""
         pooled = []
@@ -135,7 +159,6 @@ class RES(nn.Module):
             else:
                 pooled.append(self.sfa(slices, depths))
         if self.nuclei_pool is not None:
-            shares = [nuclei_shares(volume, self.encoder.patch_size) for volume in volumes]
             pooled.append(self.nuclei_pool(tokens, grids, shares))
         return cat(pooled, 1)
 

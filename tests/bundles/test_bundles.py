@@ -22,6 +22,7 @@ COMPLETE = sorted(BUNDLES.glob("*/configs/train.yaml")) + sorted(
 )
 OVERLAYS = {
     "small": "train",
+    "frozen": "train",
     "light": "train",
     "strong": "train",
     "multi_gpu_train": "train",
@@ -113,7 +114,7 @@ def test_no_key_stands_twice(path):
 def test_every_bundle_has_the_same_files(bundle):
     mrn = BUNDLES / "mrn"
     files = {p.relative_to(mrn) for part in ("configs", "docs") for p in (mrn / part).iterdir()}
-    for recipe in ("light", "strong"):  # for MRN's network alone
+    for recipe in ("frozen", "light", "strong"):  # for MRN's network alone
         files.remove(Path("configs", f"{recipe}.yaml"))
     if bundle.name == "segmentation":  # nnU-Net has its own folds, ensembles and processes
         files = {file for file in files if file.name[:5] not in ("ensem", "evalu", "multi")}
