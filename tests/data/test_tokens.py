@@ -252,7 +252,7 @@ def test_the_handler_encodes_before_the_first_epoch_alone(make):
     [
         ({"network": lambda: make_network(frozen=False)}, "freeze it by.*encoder#frozen True"),
         (
-            {"network": lambda: MRN(rois=ROIS, encoder=SERes10(widths=[8] * 4))},
+            {"network": lambda: MRN(rois=ROIS, encoder=SERes10(widths=[16] * 4))},
             "RES has a frozen encoder",
         ),
         (
