@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from mrn_components.app.predict.workflow import inference_workflow
 from mrn_components.data import Subject
@@ -65,7 +66,7 @@ def token_features(
     dataset = TokenDataset(data=[], transform=chain, cache_dir=cache_dir, **own)
     measured: dict[str, dict[str, float]] = {}
     errors: dict[str, str] = {}
-    for subject in subjects:
+    for subject in tqdm(subjects, desc="Tokens", unit="subject"):
         dataset.set_data([subject])
         try:
             measured[subject["subject"]] = _numbers(dataset[0], tuple(rois), pooled)

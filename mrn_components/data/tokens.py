@@ -214,7 +214,7 @@ def _hash_settings(transforms: Sequence[Any]) -> str:
 
 def _check(network: Any, cache_dir: str | Path | None, num_views: int, stored: str) -> None:
     """Refuse what cannot be trained on tokens."""
-    res = getattr(network, "res", None)
+    res: Any = getattr(network, "res", None)
     encoder: nn.Module | None = getattr(res, "encoder", None)
     if encoder is None or any(parameter.requires_grad for parameter in encoder.parameters()):
         raise ValueError(

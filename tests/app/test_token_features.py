@@ -1,16 +1,19 @@
 """Numbers of a frozen encoder, against what is computed from crops step by step."""
 
+import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from tiny_run import make_run
+from tiny_run import make_run, read_rows
 
 from mrn_components import RES, PrepareROIBatch, load_subjects
+from mrn_components.app.baseline import baseline
 from mrn_components.app.predict.workflow import inference_workflow
 from mrn_components.app.token_features import token_features
 from mrn_components.data.dataset import collate_subjects
+from mrn_components.system.errors import UnknownKeyError
 
 ROIS = ["nm", "qsm1", "qsm2", "qsm3"]
 
@@ -93,6 +96,25 @@ def test_a_subject_without_nm_lacks_its_columns_and_a_damaged_one_is_named(
     assert {roi_of[column] for column in measured["SUBJ_000"]} == {"qsm1", "qsm2", "qsm3"}
     assert list(errors) == ["SUBJ_001"]
     assert "QSM.nii.gz" in errors["SUBJ_001"]
+
+
+def test_a_baseline_sees_them(features, run, cohort, tmp_path):
+    options = {"bundle": run, "encoder_weights": "none", "num_folds": 2, "components": 3}
+    out = baseline(cohort, tmp_path / "out", features="tokens", rois="choose", **options)
+    numbers, *_ = features(load_subjects(cohort))
+    rows = {row["subject"]: row for row in read_rows(out / "out_of_fold.csv")}
+    assert list(rows) == list(numbers)
+    record = json.loads((out / "crossval.json").read_text())
+    assert record["model"].endswith(
+        "tokens of a frozen encoder, pooled over the nuclei of each ROI"
+    )
+    assert record["features"] == 4 * 32
+    assert {len(fold["picked"]) for fold in record["chosen"]} <= {1, 4}
+
+
+def test_config_keys_are_for_tokens_alone(cohort, tmp_path):
+    with pytest.raises(UnknownKeyError, match=r"config keys \['image_size'\] are for .*tokens"):
+        baseline(cohort, tmp_path / "out", image_size=56)
 
 
 def test_another_pooling_is_refused(features):

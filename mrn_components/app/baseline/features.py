@@ -14,13 +14,14 @@ from mrn_components.images.volume import Volume
 from mrn_components.regions.nuclei import Nuclei
 from mrn_components.regions.roi import ROI
 
-FeatureKind = Literal["biomarkers", "means", "geometry"]
+FeatureKind = Literal["biomarkers", "means", "geometry", "tokens"]
 Measured = Mapping[str, float | None]
 
 TITLES = {
     "biomarkers": "biomarkers",
     "means": "means of the nuclei: susceptibility, contrast of neuromelanin",
     "geometry": "geometry only: sizes and places of crops, a control, not a marker",
+    "tokens": "tokens of a frozen encoder, pooled over the nuclei of each ROI",
 }
 _MEANS = ("mean", "contrast")  # kinds of biomarkers
 

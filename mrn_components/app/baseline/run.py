@@ -21,12 +21,13 @@ from mrn_components.app.measuring import Read, measure_each, raise_failed
 from mrn_components.app.out_of_fold import OUT_OF_FOLD, write_page
 from mrn_components.data import Subject
 from mrn_components.data.folds import split_folds
-from mrn_components.data.identities import Identities, marks_of
+from mrn_components.data.identities import Identities, identify_subjects, marks_of
 from mrn_components.data.layouts import WORK, Found, Need, filters_of, find_subjects
-from mrn_components.data.nuclei import drawn_by
+from mrn_components.data.nuclei import drawn_by, nuclei_overrides
 from mrn_components.data.target import Target
 from mrn_components.images.image import Image
 from mrn_components.regions.roi import ROI
+from mrn_components.system.errors import UnknownKeyError
 from mrn_components.system.files import write_json
 from mrn_components.system.versions import versions_with
 
@@ -35,6 +36,7 @@ ROIChoice = Literal["all", "choose"]
 FOLDS = "folds.json"
 _NUM_FOLDS, _SEED = 5, 1  # of `mrn crossval`
 _PACKAGES = ("numpy", "scipy", "scikit-learn")
+_BUNDLE = "bundles/mrn"  # whose encoder gives tokens
 
 
 def baseline(
@@ -52,11 +54,13 @@ def baseline(
     labels: str | Path | None = None,
     masks: str | Path | None = None,
     bundle: str | None = None,
+    encoder_weights: str = "hub",
     nuclei: str | Path | None = None,
     nm_filter: str | None = None,
     qsm_filter: str | None = None,
     nm_series: str | None = None,
     qsm_series: str | None = None,
+    **overrides: Any,
 ) -> Path:
     """Cross-validate a regression on biomarkers, on the folds of ``mrn crossval``: no network.
 
@@ -72,8 +76,9 @@ def baseline(
         data: folder of subjects in the challenge's layout, a JSON datalist or a BIDS directory,
             with labels and masks.
         output: folder of the results.
-        features: what the model sees: all biomarkers; of them the means of the nuclei alone; or
-            the sizes and places of the crops, a control and not a marker.
+        features: what the model sees: all biomarkers; of them the means of the nuclei alone;
+            tokens of a bundle's encoder as it was pretrained, pooled over the nuclei of each ROI;
+            or the sizes and places of the crops, a control and not a marker.
         model: of a score, logistic is a ridge regression; xgboost needs the extra of that name.
         rois: choose lets the inner cross-validation take one ROI's columns, or those of all.
         components: take this many principal components of each ROI's columns; 0 the columns.
@@ -83,12 +88,15 @@ def baseline(
         against: out_of_fold.csv of a cross-validation, or its folder, to compare with in pairs.
         labels: csv or JSON datalist of the labels, as typed or relative to ``data``.
         masks: folder of the masks, where they do not lie beside the images.
-        bundle: take the images, ROIs and labels of this bundle instead of the challenge's.
+        bundle: take the images, ROIs and labels of this bundle instead of the challenge's; for
+            tokens also its encoder, and None is bundles/mrn.
+        encoder_weights: for tokens: hub, a file, or none for random weights, a control.
         nuclei: csv of the ids in the masks, ``image,nucleus,right,left``, if they are not usual.
         nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*"; with a slash, of paths.
         qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
         nm_series: the NM series of DICOM studies, by number or glob of the description.
         qsm_series: the same of QSM.
+        overrides: for tokens: config keys and their values, e.g. --image_size 112.
 
     Returns:
         The folder of the results.
@@ -101,6 +109,11 @@ def baseline(
     output = Path(output)
     choices = {"features": FeatureKind, "model": ModelKind, "rois": ROIChoice}
     _check(choices, {"features": features, "model": model, "rois": rois}, components)
+    if features == "tokens":
+        bundle = bundle or _BUNDLE
+    elif overrides:
+        text = f"config keys {sorted(overrides)} are for --features tokens, which have a network."
+        raise UnknownKeyError(text, key=min(overrides), near=())
     other = _other_table(against)
     images, regions, target = parts_of(bundle)
     images, regions = drawn_by(nuclei, images, regions)
@@ -118,7 +131,17 @@ def baseline(
     found.refuse_output(output)
     _refuse(found, output)
     recipe = Recipe(kind=model, target=target, choose_rois=rois == "choose", components=components)
-    table, identities, errors = _measure(found, features, images, regions)
+    if features == "tokens":
+        table, identities, errors = _encode(
+            found,
+            output / "cache",
+            bundle=bundle,
+            encoder_weights=encoder_weights,
+            **nuclei_overrides(nuclei),
+            **overrides,
+        )
+    else:
+        table, identities, errors = _measure(found, features, images, regions)
     subjects = [s for s in found.subjects if s["subject"] not in found.problems]
     split = _split(subjects, identities, target, folds=folds, num_folds=num_folds, seed=seed)
     fitted = fit_folds(table, subjects, split, recipe)
@@ -126,6 +149,7 @@ def baseline(
     named = {"data": data, "bundle": bundle, "labels": labels, "masks": masks, "nuclei": nuclei}
     settings = {
         **{key: None if value is None else str(value) for key, value in named.items()},
+        **({"encoder_weights": encoder_weights, **overrides} if features == "tokens" else {}),
         "features": features,
         "model": model,
         "rois": rois,
@@ -172,11 +196,37 @@ def _measure(
 
     looked, errors = measure_each(found, images, look)
     numbers = {name: own for name, (own, _) in looked.items()}
-    table = Features.of(numbers, roi_by_column(kind, images, rois))
+    table = _table(found, kind, numbers, roi_by_column(kind, images, rois), errors)
+    return table, {name: marks for name, (_, marks) in looked.items()}, errors
+
+
+def _encode(
+    found: Found, cache_dir: Path, **options: Any
+) -> tuple[Features, Identities, dict[str, str]]:
+    """Do what ``_measure`` does, with the tokens of an encoder as numbers."""
+    from mrn_components.app.token_features import token_features  # wait for torch
+
+    subjects = [one for one in found.subjects if one["subject"] not in found.problems]
+    numbers, roi_of, failed = token_features(subjects, cache_dir=cache_dir, **options)
+    errors = {**found.problems, **failed}
+    table = _table(found, "tokens", numbers, roi_of, errors)
+    known = [subject for subject in subjects if subject["subject"] in numbers]
+    return table, identify_subjects(known, cache_dir), errors
+
+
+def _table(
+    found: Found,
+    kind: FeatureKind,
+    numbers: Mapping[str, Measured],
+    roi_of: Mapping[str, str],
+    errors: Mapping[str, str],
+) -> Features:
+    """Make the table, or say why it would be empty."""
+    table = Features.of(numbers, roi_of)
     if not table.columns:
         lines = [f"  {name}: {error}" for name, error in errors.items()]
         raise ValueError("\n".join([f"no subject of {found.root} has any {kind}.", *lines]))
-    return table, {name: marks for name, (_, marks) in looked.items()}, errors
+    return table
 
 
 def _split(

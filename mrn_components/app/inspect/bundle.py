@@ -112,7 +112,9 @@ def _untrusted(root: Path, found: list[Difference]) -> UntrustedBundleError:
 def _closest(theirs: Mapping[str, Any], file: str) -> tuple[Path, dict[str, Any], Comparison]:
     """Compare a config with the installed one that it differs least from."""
     compared = [(path, ours, compare(theirs, ours, file)) for path, ours in counterparts(theirs)]
-    return min(compared, key=lambda each: sum(e == "refused" for *_, e in each[2].found))
+    refused = [sum(effect == "refused" for *_, effect in each[2].found) for each in compared]
+    counts = [(count, len(each[2].found)) for count, each in zip(refused, compared, strict=True)]
+    return compared[counts.index(min(counts))]
 
 
 def _typed_differences(
