@@ -112,8 +112,11 @@ def _untrusted(root: Path, found: list[Difference]) -> UntrustedBundleError:
 def _closest(theirs: Mapping[str, Any], file: str) -> tuple[Path, dict[str, Any], Comparison]:
     """Compare a config with the installed one that it differs least from."""
     compared = [(path, ours, compare(theirs, ours, file)) for path, ours in counterparts(theirs)]
-    refused = [sum(effect == "refused" for *_, effect in each[2].found) for each in compared]
-    counts = [(count, len(each[2].found)) for count, each in zip(refused, compared, strict=True)]
+    # Of bundles that could both be meant, that of which least is replaced.
+    counts = [
+        (sum(effect == "refused" for *_, effect in found), len(found), len(settings))
+        for *_, (settings, found) in compared
+    ]
     return compared[counts.index(min(counts))]
 
 
