@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import ndimage
 
 from mrn_components.biomarkers.catalogue import NIGROSOME_BELOW_PPB, Kind, biomarkers_of
-from mrn_components.images.boxes import nonzero_box
 from mrn_components.images.image import CHALLENGE_IMAGES, SIDES, Image
 from mrn_components.images.masks import check_mask
 from mrn_components.images.volume import Volume
@@ -40,7 +38,7 @@ def measure_nuclei(
     nuclei: dict[tuple[str, str, str], _Nucleus] = {}
     for image in images.values():
         if image.mask_name in turned:
-            check_mask(turned[image.mask_name], image, turned.get(image.name))
+            check_mask(volumes[image.mask_name], image, volumes.get(image.name))
             nuclei |= _nuclei(image, images, turned)
     values: Measured = {}
     for biomarker in biomarkers_of(images):
@@ -103,12 +101,8 @@ def _nuclei(
     """Find the nuclei that an image's mask has: {(image, nucleus, side): it}."""
     mask = volumes[image.mask_name]
     others = [other.mask_name for other in images.values() if other != image]
-    region = nonzero_box(mask.ids)
-    boxes = ndimage.find_objects(mask.ids[region]) if mask.ids[region].size else []
     nuclei = {}
-    for number, inner in enumerate(boxes, start=1):
-        if inner is None:
-            continue
+    for number, box in mask.parts.items():
         name, side = image.ids[number]
         nuclei[image.name, name, side] = _Nucleus(
             number=number,
@@ -116,10 +110,7 @@ def _nuclei(
             volume=volumes.get(image.name),
             mask=mask,
             others=[volumes[key] for key in others if key in volumes],
-            box=tuple(
-                slice(outer.start + axis.start, outer.start + axis.stop)
-                for outer, axis in zip(region, inner, strict=True)
-            ),
+            box=box,
         )
     return nuclei
 

@@ -65,14 +65,14 @@ def _angle_degrees(affine: np.ndarray, other: np.ndarray) -> float:
 
 def voxel_findings(image: Volume, regions: Mapping[str, tuple[slice, ...]]) -> Iterator[Finding]:
     """Check that an image has finite voxels that differ, also in the box of each ROI."""
-    finite = np.isfinite(image.voxels)
-    bad = finite.size - int(finite.sum())
-    seen = image.voxels[finite] if bad else image.voxels
-    if not seen.size or seen.min() == seen.max():
-        value = f"{seen.flat[0]:g}" if seen.size else "no number"
+    seen = image.voxels if image.is_finite else image.voxels[np.isfinite(image.voxels)]
+    bad = image.voxels.size - seen.size
+    low, high = (float(seen.min()), float(seen.max())) if bad and seen.size else image.ends
+    if not seen.size or low == high:
+        value = f"{low:g}" if seen.size else "no number"
         yield finding("constant-image", image.path, f"{value} in every voxel")
         return
-    inside = {name: int((~finite[box]).sum()) for name, box in regions.items()}
+    inside = {n: int((~np.isfinite(image.voxels[box])).sum()) for n, box in regions.items()}
     if any(inside.values()):
         where = ", ".join(f"{count} in ROI {name}" for name, count in inside.items() if count)
         yield finding("non-finite", image.path, f"voxels that are NaN or infinite: {where}")
@@ -97,7 +97,7 @@ def unit_findings(
     too, if ``deep``: for one whose nuclei are known to be plausible that says nothing.
     """
     facts = image.facts
-    values = volume.voxels.ravel()[:: max(volume.voxels.size // _SAMPLE, 1)]
+    values = volume.voxels.flat[:: max(volume.voxels.size // _SAMPLE, 1)]
     values = values[np.isfinite(values) & (values != 0)]  # maps are 0 outside the brain
     if not values.size:
         return

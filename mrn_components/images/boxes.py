@@ -3,7 +3,8 @@
 An oblique file's axes count as the nearest axes of the world.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -48,7 +49,12 @@ class BoxMm(NamedTuple):
 
 def world_axes(affine: np.ndarray) -> np.ndarray:
     """The axis of the world (right, anterior, superior) nearest to each axis of a file."""
-    return io_orientation(affine)[:, 0].astype(int)
+    return np.array(_world_axes(tuple(np.ravel(affine).tolist())))
+
+
+@lru_cache  # an image's affine is asked again and again
+def _world_axes(affine: tuple[float, ...]) -> tuple[int, ...]:
+    return tuple(int(axis) for axis, _ in io_orientation(np.reshape(affine, (4, 4))))
 
 
 def spacing_mm(affine: np.ndarray) -> tuple[float, float]:
@@ -76,17 +82,44 @@ def nonzero_box(ids: np.ndarray) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def label_boxes(ids: np.ndarray) -> dict[int, Box]:
-    """Return the box of the largest 26-connected component of every id in a mask (X, Y, Z)."""
+def part_boxes(
+    ids: np.ndarray, region: tuple[slice, ...] | None = None
+) -> dict[int, tuple[slice, ...]]:
+    """Return the smallest part of a mask (X, Y, Z) that holds each id, as an index.
+
+    Args:
+        ids: the mask.
+        region: part of it that holds all ids, if ``nonzero_box`` was asked already.
+    """
+    region = nonzero_box(ids) if region is None else region
+    inside = ids[region]
+    found = enumerate(ndimage.find_objects(inside) if inside.size else (), start=1)
+    return {
+        number: tuple(
+            slice(outer.start + axis.start, outer.start + axis.stop)
+            for outer, axis in zip(region, box, strict=True)
+        )
+        for number, box in found
+        if box is not None
+    }
+
+
+def label_boxes(
+    ids: np.ndarray, parts: Mapping[int, tuple[slice, ...]] | None = None
+) -> dict[int, Box]:
+    """Return the box of the largest 26-connected component of every id in a mask (X, Y, Z).
+
+    Args:
+        ids: the mask.
+        parts: where each id is, if ``part_boxes`` was asked already.
+    """
     boxes = {}
-    region = nonzero_box(ids)
-    ids = ids[region]
-    for label, outer in enumerate(ndimage.find_objects(ids) if ids.size else (), start=1):
-        if outer is not None:
-            components, count = ndimage.label(ids[outer] == label, structure=np.ones((3, 3, 3)))
-            largest = np.bincount(components.ravel(), minlength=count + 1)[1:].argmax()
-            inner = ndimage.find_objects(components)[largest]
-            offset = np.array([a.start + b.start for a, b in zip(region, outer, strict=True)])
-            start, stop = np.array([(axis.start, axis.stop) for axis in inner]).T
-            boxes[label] = Box(offset + start, offset + stop)
+    for number, part in (part_boxes(ids) if parts is None else parts).items():
+        inside = ids[part] == number
+        components, count = ndimage.label(inside, structure=np.ones((3, 3, 3)))
+        largest = np.bincount(components.ravel(), minlength=count + 1)[1:].argmax()
+        inner = ndimage.find_objects(components)[largest]
+        offset = np.array([axis.start for axis in part])
+        start, stop = np.array([(axis.start, axis.stop) for axis in inner]).T
+        boxes[number] = Box(offset + start, offset + stop)
     return boxes

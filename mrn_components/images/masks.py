@@ -24,14 +24,13 @@ def check_mask(mask: Volume, image: Image, volume: Volume | None = None) -> None
 
 def value_findings(mask: Volume, image: Image) -> Iterator[Finding]:
     """Check that a mask holds ids of its image's nuclei and nothing else."""
-    values = mask.mask_values.ravel(order="K")
-    wrong = image.unknown_values(values)
+    wrong = image.unknown_values(mask.numbers)
     if wrong:
         fractional = any(value != round(value) for value in wrong if np.isfinite(value))
         kind = "fractional-labels" if fractional else "unknown-labels"
         found = f"the values {', '.join(f'{value:.6g}' for value in wrong[:5])}"
         ids = {number: nucleus for number, (nucleus, _) in image.ids.items()}
-        fix = _probabilities(wrong) if fractional else _other_table(values, image)
+        fix = _probabilities(wrong) if fractional else _other_table(mask.numbers, image)
         yield finding(kind, mask.path, found, image=image.name, ids=ids, fix=fix)
 
 
@@ -42,9 +41,9 @@ def _probabilities(wrong: Sequence[float]) -> str | None:
     return None
 
 
-def _other_table(values: np.ndarray, image: Image) -> str | None:
+def _other_table(numbers: np.ndarray, image: Image) -> str | None:
     """How to say that a mask has the ids of a known table; None if it has those of none."""
-    found = set(np.unique(values[values != 0]).tolist())
+    found = set(numbers.tolist())
     tables = {
         name: [(n, *pair) for n, pair in table.items() if n in image.nuclei and {*pair} <= found]
         for name, table in _tables().items()

@@ -20,6 +20,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
+from mrn_components.images.boxes import Box, label_boxes, nonzero_box, part_boxes
 from mrn_components.images.finding import FaultyFileError, fault
 from mrn_components.images.stream import advice, is_nifti, looks_like, read_content, reading
 
@@ -74,9 +75,26 @@ class Volume:
 
     @cached_property
     def voxels(self) -> np.ndarray:
-        """Voxels (X, Y, Z) in single precision, contiguous, as MONAI's ``LoadImage`` gives them."""
-        stored = np.ascontiguousarray(self.stored)
-        return apply_read_scaling(stored, *self._scale).astype(np.float32)
+        """Voxels (X, Y, Z) in single precision, as MONAI's ``LoadImage`` gives them.
+
+        They lie in memory as the file has them, since turning a whole volume takes long.
+        """
+        return self.values().astype(np.float32)
+
+    @cached_property
+    def ends(self) -> tuple[float, float]:
+        """Lowest and highest voxel in single precision; NaN where one is no number."""
+        if self.stored.dtype.kind in "iu":  # a line maps the ends to the ends
+            ends = np.array([self.stored.min(), self.stored.max()])
+            ends = apply_read_scaling(ends, *self._scale).astype(np.float32)
+        else:
+            ends = self.voxels
+        return float(ends.min()), float(ends.max())
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no voxel is NaN or infinite."""
+        return math.isfinite(self.ends[0]) and math.isfinite(self.ends[1])
 
     @property
     def _scale(self) -> tuple[float, float]:
@@ -93,6 +111,35 @@ class Volume:
         """Voxels (X, Y, Z) of a mask as ids (uint8); other values are cut off."""
         return self.mask_values.astype(np.uint8, copy=False)
 
+    @cached_property
+    def labelled(self) -> tuple[slice, ...]:
+        """The smallest part of a mask that holds all that is not 0, as an index."""
+        return nonzero_box(self.mask_values)
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """Values of a mask other than 0, each once, in rising order."""
+        inside = self.mask_values[self.labelled]
+        return np.unique(inside[inside != 0])
+
+    @cached_property
+    def places(self) -> dict[int, np.ndarray]:
+        """Voxels (N, 3) of each id of a mask."""
+        return {
+            number: np.argwhere(self.ids[box] == number) + [axis.start for axis in box]
+            for number, box in self.parts.items()
+        }
+
+    @cached_property
+    def parts(self) -> dict[int, tuple[slice, ...]]:
+        """The smallest part of a mask that holds each id, as an index."""
+        return part_boxes(self.ids, self.labelled)
+
+    @cached_property
+    def boxes(self) -> dict[int, Box]:
+        """Box of the largest component of each id of a mask."""
+        return label_boxes(self.ids, self.parts)
+
     def values(self, where: Any = ...) -> np.ndarray:
         """Return voxels by an index into (X, Y, Z) as nibabel does: double, if they are scaled."""
         return apply_read_scaling(self.stored[where], *self._scale)
@@ -105,8 +152,10 @@ class Volume:
         """
         if self.factor != 1.0:
             return replace(self, factor=1.0).voxel_hash
-        turned = apply_orientation(self.voxels, io_orientation(self.affine))
-        return hashlib.sha256(repr(turned.shape).encode() + turned.tobytes()).hexdigest()
+        digest = hashlib.sha256(repr(self.canonical.shape).encode())
+        stored = np.ascontiguousarray(self.canonical.stored)  # smaller than what is hashed
+        digest.update(apply_read_scaling(stored, *self._scale).astype(np.float32).data)
+        return digest.hexdigest()
 
     @cached_property
     def canonical(self) -> "Volume":

@@ -64,18 +64,15 @@ def mend_mask(mask: Volume, image: Image) -> tuple[Volume, list[Finding]]:
         FaultyFileError: for two ids of a nucleus that both lie on both sides.
     """
     mask = _translated(_unscaled(mask), image)
-    values = mask.mask_values
-    region = nonzero_box(values)
-    inside = values[region]
-    found = set(np.unique(inside[inside != 0]).tolist()) if inside.size else set()
+    found = set(mask.numbers.tolist())
     if len(image.nuclei) == 1 and len(found) == 1 and max(found) == int(np.nan_to_num(max(found))):
         return _split_binary(mask, image, found.pop())
-    if image.unknown_values(inside):
+    if image.unknown_values(mask.numbers):
         return mask, []  # no table of ours: the checks say so
     findings = []
     for nucleus, (right, left) in image.nuclei.items():
         if {right, left} <= found:
-            _refuse_middle(mask, inside, nucleus, right, left)
+            _refuse_middle(mask, nucleus, right, left)
         elif single := {right, left} & found:
             drawn = single.pop()
             split = _sides(mask, image, nucleus, drawn)
@@ -172,12 +169,9 @@ def _one_label(mask: Volume, image: Image, nucleus: str, drawn: float) -> list[F
     return [finding("one-label", mask.path, found, right=right, left=left)]
 
 
-def _refuse_middle(mask: Volume, inside: np.ndarray, nucleus: str, right: int, left: int) -> None:
-    """Refuse two ids of which neither lies on one side: they are of another table.
-
-    ``inside`` is the part of the mask that holds all ids.
-    """
-    sides = [np.argwhere(inside == number) @ mask.affine[0, :3] for number in (right, left)]
+def _refuse_middle(mask: Volume, nucleus: str, right: int, left: int) -> None:
+    """Refuse two ids of which neither lies on one side: they are of another table."""
+    sides = [mask.places[number] @ mask.affine[0, :3] for number in (right, left)]
     width_mm = np.ptp(np.concatenate(sides)) + mask.spacing_mm.min()
     if abs(sides[0].mean() - sides[1].mean()) < _MIN_OFF * width_mm:
         found = f"the labels {right} and {left} of {nucleus} in the middle, neither on one side"

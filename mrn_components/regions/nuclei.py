@@ -1,13 +1,11 @@
 """The nuclei of a mask: which there are, and where they lie."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from nibabel.affines import apply_affine
-from scipy import ndimage
 
-from mrn_components.images.boxes import Box, enclosing_box, label_boxes, nonzero_box
+from mrn_components.images.boxes import Box, enclosing_box
 from mrn_components.images.image import Image
 from mrn_components.images.volume import Volume
 from mrn_components.regions.roi import ROI
@@ -20,23 +18,15 @@ class Nuclei:
     mask: Volume
     image: Image
 
-    @cached_property
+    @property
     def boxes(self) -> dict[int, Box]:
         """Box of each id's largest component."""
-        return label_boxes(self.mask.ids)
+        return self.mask.boxes
 
-    @cached_property
+    @property
     def places(self) -> dict[int, np.ndarray]:
         """Voxels (N, 3) of each id."""
-        region = nonzero_box(self.mask.ids)
-        inside = self.mask.ids[region]
-        start = np.array([axis.start for axis in region])
-        found = enumerate(ndimage.find_objects(inside) if inside.size else (), start=1)
-        return {
-            number: np.argwhere(inside[box] == number) + [axis.start for axis in box] + start
-            for number, box in found
-            if box is not None
-        }
+        return self.mask.places
 
     def has(self, nucleus: str) -> bool:
         """Whether the mask has a nucleus on both sides."""

@@ -158,11 +158,10 @@ def _neuromelanin(seen: _Seen, others: Sequence[Volume]) -> Iterator[Finding]:
 def _extreme(seen: _Seen) -> Iterator[Finding]:
     """Look for values that a type too small has cut."""
     most = _table()["any"]["extreme"]["likely"][1]
-    voxels = seen.volume.voxels
     rows = _table().get(seen.image.quantity, {})
     names = [n for n in rows.get("iron", seen.image.nuclei) if seen.nuclei.where(n).size]
     inside = seen.nuclei.values(seen.volume, *names)
-    ends = (float(voxels.min()), float(voxels.max()))
+    ends = seen.volume.ends
     if not inside.size or ends[0] == ends[1]:
         return
     if seen.image.quantity == "susceptibility" and ends in _BYTES:

@@ -94,7 +94,7 @@ class ReadVolumesd(Transform):
         self._note(d, findings)
         d |= {key: _to_tensor(volume)[None] for key, volume in volumes.items()}
         for name in self.images:
-            if name in d and not bool(torch.isfinite(d[name]).all()):
+            if name in d and not volumes[name].is_finite:
                 self._fill_outside(d, name)
         return d
 
@@ -147,7 +147,7 @@ class LoadVolumed(LoadImaged):
         """Read; raise FaultyFileError for a file that is no whole NIfTI volume."""
         d = dict(data)
         for key in self.key_iterator(d):
-            tensor = _to_tensor(_as_volume(str(key), d, {})[0])
+            tensor = _to_tensor(_as_volume(str(key), d, {})[0]).contiguous()
             d[key] = tensor[None] if self.ensure_channel_first else tensor
         return d
 
@@ -172,7 +172,7 @@ def _as_volume(
 
 
 def _to_tensor(volume: Volume) -> MetaTensor:
-    """Copy the voxels into a tensor (X, Y, Z): transforms may change it in place."""
+    """Copy the voxels into a tensor (X, Y, Z), as they lie: transforms may change it in place."""
     meta = {
         "filename_or_obj": str(volume.path),
         "original_affine": volume.affine.copy(),
@@ -180,4 +180,5 @@ def _to_tensor(volume: Volume) -> MetaTensor:
         "space": "RAS",
         "original_channel_dim": float("nan"),
     }
-    return MetaTensor(torch.tensor(volume.voxels), affine=torch.tensor(volume.affine), meta=meta)
+    voxels = torch.from_numpy(volume.voxels.copy(order="K"))
+    return MetaTensor(voxels, affine=torch.tensor(volume.affine), meta=meta)

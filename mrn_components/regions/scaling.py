@@ -1,10 +1,12 @@
 """Intensities of images as the network takes them (section 3.3)."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from monai.transforms import ScaleIntensityRange, ScaleIntensityRangePercentiles, Transform
+from monai.transforms import ScaleIntensityRange, Transform
+from monai.transforms.utils_pytorch_numpy_unification import percentile
 
 from mrn_components.images.image import Image
 from mrn_components.regions.roi import ROI, images_of
@@ -29,7 +31,9 @@ class ScaleImagesd(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Scale the images."""
         d = dict(data)
-        return d | {name: scale(d[name]) for name, scale in self.scalers.items() if name in d}
+        return d | {
+            name: scale(d[name]).float() for name, scale in self.scalers.items() if name in d
+        }
 
 
 def scale_crop(crop: torch.Tensor, mask: torch.Tensor, image: Image) -> torch.Tensor:
@@ -44,10 +48,23 @@ def scale_crop(crop: torch.Tensor, mask: torch.Tensor, image: Image) -> torch.Te
     tissue = crop[(mask == 0) & (crop > 0)]  # not padding, nor what a skull strip has taken
     unit = float(tissue.float().median()) if tissue.numel() else 1.0
     low, high = (end * unit for end in image.relative_window)
-    return ((crop - low) / (high - low)).clamp(0, 1)
+    return _into_window(crop, low, high)
 
 
-def _scaler(image: Image) -> Transform:
+def _scaler(image: Image) -> Callable[[torch.Tensor], torch.Tensor]:
     if image.window is not None:
-        return ScaleIntensityRange(*image.window, 0.0, 1.0, clip=True)
-    return ScaleIntensityRangePercentiles(*image.percentiles, 0.0, 1.0, clip=True)
+        low, high = image.window
+        return partial(_into_window, low=low, high=high)
+    return partial(_between_percentiles, percentiles=image.percentiles)
+
+
+def _into_window(values: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """Do what MONAI's ``ScaleIntensityRange`` to [0, 1] does, and copy a volume once."""
+    return (values - low).div_(high - low).clamp_(0, 1)
+
+
+def _between_percentiles(values: torch.Tensor, percentiles: Sequence[float]) -> torch.Tensor:
+    """Do what MONAI's ``ScaleIntensityRangePercentiles`` does, and sort a volume once."""
+    ends: Any = percentile(values, percentiles)
+    scale: Any = ScaleIntensityRange(*ends, 0.0, 1.0, clip=True)
+    return scale(values)

@@ -7,11 +7,15 @@ import logging
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.networks import one_hot
-from monai.transforms import CropForeground, Orientation, Spacing, Transform
+from monai.transforms import Spacing, Transform
+from nibabel.affines import from_matvec
+from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mrn_components.images.boxes import Box
 from mrn_components.images.image import SIDES, Image
@@ -20,6 +24,7 @@ from mrn_components.regions.roi import ROI
 from mrn_components.regions.scaling import scale_crop
 
 _logger = logging.getLogger(__name__)
+_SLICES = axcodes2ornt("SPL")  # (X, Y, Z) -> (D, H, W)
 _MIN_CONTRAST = 1e-3  # standard deviation in an ROI, of intensities scaled to [0, 1]
 
 
@@ -59,8 +64,6 @@ class ROICropd(Transform):
     def __init__(self, *, rois: Mapping[str, ROI], missing: Missing = "error") -> None:
         self.rois = dict(rois)
         self.placer = ROIPlacer(rois=rois, missing=missing)
-        self.crop = CropForeground(allow_smaller=False)
-        self.to_slices = Orientation(axcodes="SPL", labels=None)  # (X, Y, Z) -> (D, H, W)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Crop the ROIs."""
@@ -92,21 +95,12 @@ class ROICropd(Transform):
     def _crops(self, data: Mapping[Hashable, Any], roi: ROI, box: Box) -> tuple[Tensor, Tensor]:
         """An ROI of an image and of its mask, which may be absent: all background then."""
         volume = data[roi.image.name]
-        crop = self._crop(volume, box, fill=float(volume.min()))
+        crop = _crop(volume, box)
         if not roi.nuclei or roi.image.mask_name not in data:
             mask = torch.zeros_like(crop)
         else:
-            mask = self._crop(data[roi.image.mask_name], box, fill=0.0, mode="nearest")
+            mask = _crop(data[roi.image.mask_name], box, fill=0.0, mode="nearest")
         return scale_crop(crop, mask, roi.image), mask
-
-    def _crop(self, volume: MetaTensor, box: Box, fill: float, mode: str = "bilinear") -> Tensor:
-        crop: Any = self.to_slices(self.crop.crop_pad(volume, *box, value=fill))
-        thickness, *pixel = crop.pixdim.tolist()
-        if max(pixel) > 1.01 * min(pixel):
-            spacing = (thickness, min(pixel), min(pixel))
-            crop = Spacing(spacing, mode=mode, padding_mode="border", scale_extent=True)(crop)
-        # A copy: saving a view into the cache would save the whole volume.
-        return crop.clone(memory_format=torch.contiguous_format)
 
 
 class MergeSidesd(Transform):
@@ -155,6 +149,34 @@ class ROIMaskChannelsd(Transform):
                 channels = torch.zeros_like(channels)
             d[name] = torch.cat([d[name], channels])
         return d
+
+
+def _crop(
+    volume: MetaTensor, box: Box, fill: float | None = None, mode: str = "bilinear"
+) -> Tensor:
+    """A box of a volume as slices with square pixels; beyond it is ``fill``, or its minimum."""
+    voxels, affine = volume.as_tensor(), volume.affine.numpy()
+    start, shape = np.maximum(box.start, 0), np.array(voxels.shape[1:])
+    crop = voxels[(slice(None), *box.inside)]
+    affine = affine @ from_matvec(np.eye(3), start)
+    before, after = start - box.start, np.maximum(box.stop - shape, 0)
+    if before.any() or after.any():
+        edges = [int(edge) for pair in zip(before[::-1], after[::-1], strict=True) for edge in pair]
+        crop = pad(crop, edges, value=float(voxels.min()) if fill is None else fill)
+        affine = affine @ from_matvec(np.eye(3), -before)
+    turn = ornt_transform(io_orientation(affine), _SLICES)
+    affine = affine @ inv_ornt_aff(turn, crop.shape[1:])
+    crop = crop.flip([axis + 1 for axis, way in enumerate(turn[:, 1]) if way < 0])
+    crop = crop.permute(0, *(int(axis) + 1 for axis in np.argsort(turn[:, 0])))
+    # A copy: saving a view into the cache would save the whole volume.
+    crop = crop.clone(memory_format=torch.contiguous_format)
+    found: Any = MetaTensor(crop, affine=torch.from_numpy(affine))
+    thickness, *pixel = found.pixdim.tolist()
+    if max(pixel) > 1.01 * min(pixel):
+        spacing = (thickness, min(pixel), min(pixel))
+        found = Spacing(spacing, mode=mode, padding_mode="border", scale_extent=True)(found)
+        found = found.clone(memory_format=torch.contiguous_format)
+    return found
 
 
 def _fault(volume: MetaTensor, box: Box, image: Image) -> str | None:

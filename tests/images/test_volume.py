@@ -247,3 +247,43 @@ def test_the_box_of_what_is_not_zero(order):
     ids[2, 1:4, 6] = 3
     assert nonzero_box(ids) == np.s_[2:3, 1:4, 6:7]
     assert nonzero_box(ids[::-1].transpose(2, 0, 1)) == np.s_[6:7, 2:3, 1:4]
+
+
+@pytest.mark.parametrize("dtype", [">i2", "u1", "f4", "f8"])
+@pytest.mark.parametrize(("slope", "inter"), [(1.0, 0.0), (0.1, 3.0), (-2.0, 0.5)])
+def test_the_ends_are_those_of_the_voxels(dtype, slope, inter):
+    stored = np.random.default_rng(0).uniform(0, 200, (5, 6, 7)).astype(dtype)
+    found = Volume(path=Path("memory"), stored=stored, affine=AFFINE, slope=slope, inter=inter)
+    assert found.ends == (found.voxels.min(), found.voxels.max())
+    assert found.is_finite
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_one_bad_voxel_is_seen(bad):
+    stored = np.ones((5, 6, 7), np.float32)
+    stored[2, 3, 4] = bad
+    assert not volume(stored).is_finite
+    ints = Volume(path=Path("memory"), stored=np.ones((2, 2, 2), "i4"), affine=AFFINE, slope=1e39)
+    assert not ints.is_finite  # beyond single precision
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_what_is_kept_of_a_mask_is_what_it_holds(order):
+    array = np.asarray(make_mask("qsm"), order=order)
+    mask = volume(array)
+    assert mask.numbers.tolist() == [n for n in np.unique(array).tolist() if n]
+    for number in mask.numbers.tolist():
+        voxels = np.argwhere(array == number)
+        assert np.array_equal(mask.places[number], voxels)
+        corners = [(axis.start, axis.stop - 1) for axis in mask.parts[number]]
+        assert corners == list(zip(voxels.min(0), voxels.max(0), strict=True))
+    assert mask.places.keys() == mask.parts.keys() == set(mask.numbers.tolist())
+    nothing = volume(np.zeros((2, 3, 4), np.uint8))
+    assert not nothing.numbers.size
+    assert not nothing.places
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_voxels_lie_in_memory_as_those_of_the_file(order):
+    found = volume(np.asarray(np.ones((2, 3, 4), np.int16), order=order))
+    assert found.voxels.flags[f"{order}_CONTIGUOUS"]

@@ -43,7 +43,6 @@ def volumes(folder):
 def assert_same(ours, monais):
     assert torch.equal(ours.as_tensor(), monais.as_tensor())
     assert ours.dtype == monais.dtype
-    assert ours.stride() == monais.stride()
     assert torch.equal(ours.affine, monais.affine)
     for key in ("filename_or_obj", "original_affine", "spatial_shape", "space"):
         assert np.array_equal(ours.meta[key], monais.meta[key])
@@ -64,6 +63,7 @@ def test_the_tensor_is_monais(tmp_path, kind, dtype, slope):
         for source in (str(path), path, read_volume(path)):
             ours = LoadVolumed("image", ensure_channel_first=channel)({"image": source})["image"]
             assert_same(ours, monais)
+            assert ours.stride() == monais.stride()  # sums over voxels depend on their order
 
 
 def test_a_subject_is_read_as_monai_reads_it(subject_dir, rois):
