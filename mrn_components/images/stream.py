@@ -1,14 +1,19 @@
 """Content of files, read once from the first byte to the last; gzip is decompressed and checked."""
 
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from mrn_components.images.finding import fault
 
+try:
+    from isal import isal_zlib as zlib  # reads gzip at twice the speed, and checks it as zlib does
+except ImportError:  # on a machine for which it is not built
+    import zlib  # type: ignore[no-redef]
+
+_Damaged: Any = zlib.error  # the types of isal take it for an object
 _CHUNK_BYTES = 1 << 18
 _GZIP = b"\x1f\x8b"
 
@@ -18,7 +23,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turn what zlib and the operating system say of a file into a finding."""
     try:
         yield
-    except zlib.error as cause:
+    except _Damaged as cause:
         raise fault("damaged", path, f"a gzip stream that is damaged ({cause})") from cause
     except EOFError as cause:
         found = f"a gzip stream that stops before its end, at byte {path.stat().st_size:,}"
