@@ -76,9 +76,12 @@ def test_commands_without_a_network_do_not_wait_for_torch():
     """One process imports them one after another, and says which brings what."""
     code = (
         "import sys, importlib\n"
-        "for part in ('data.predictions', 'app.biomarkers', 'app.check'):\n"
+        "for part in sys.argv[1:]:\n"
         "    importlib.import_module(f'mrn_components.{part}')\n"
-        "    print(part, sorted({'torch', 'monai'} & {*sys.modules}))"
+        "    print(part, sorted({'torch', 'monai', 'statsmodels'} & {*sys.modules}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["data.predictions []", "app.biomarkers []", "app.check []"]
+    parts = ["data.predictions", "phantom.cohort", "app.biomarkers", "app.check", "app.evaluate"]
+    parts += ["app.evaluate_masks", "app.report.reports"]
+    command = [sys.executable, "-c", code, *parts]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{part} []" for part in parts]

@@ -18,7 +18,7 @@ from mrn_components.app.states import StateScores, leakage, state_metrics, state
 from mrn_components.checks.cohort import Confounds
 from mrn_components.data.layouts import Found
 from mrn_components.data.target import HC_PD, Score
-from mrn_components.networks.inferers import masked_states
+from mrn_components.metrics.shapley import masked_states
 from mrn_components.networks.masking import MaskMode, check_mask_mode
 from mrn_components.system.files import csv_text, write_json, write_text
 from mrn_components.system.texts import fill_template

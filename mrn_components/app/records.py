@@ -19,6 +19,7 @@ RECORD = "prediction.json"
 EXPLANATION = "explanation.json"
 PAGE = "report.html"
 THUMBNAILS = "thumbnails.json"  # of the index
+UNEXPLAINED = "no explanation"  # how the flag begins of a subject that cannot be explained
 
 
 def empty_record(subject: str, target: Target = HC_PD) -> Record:

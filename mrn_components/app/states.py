@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from mrn_components.app.paper import METRICS, load_table
 from mrn_components.metrics import ZERO_VARIANCE, diagnosis_metrics
-from mrn_components.networks.inferers import masked_states
+from mrn_components.metrics.shapley import masked_states
 
 
 class StateScores(NamedTuple):

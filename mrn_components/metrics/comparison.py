@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.contingency_tables import mcnemar
 
 from mrn_components.metrics.correlation import mean_error, pearson
 from mrn_components.metrics.intervals import (
@@ -138,6 +137,8 @@ def _bootstrap(
 
 
 def _mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> dict[str, Any]:
+    from statsmodels.stats.contingency_tables import mcnemar  # slow to import, seldom needed
+
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     test: dict[str, Any] = {
         "difference": (only_a - only_b) / len(right_a),

@@ -24,3 +24,8 @@ def shapley_values(
             for joined in combinations(others, size)
         )
     return result
+
+
+def masked_states(rois: Sequence[str]) -> list[tuple[str, ...]]:
+    """The subsets of ROIs to mask, in the order of Table 4: none, one, two, ..., all."""
+    return [masked for count in range(len(rois) + 1) for masked in combinations(rois, count)]

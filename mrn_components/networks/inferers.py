@@ -1,13 +1,13 @@
 """How a network is asked: once, or several times with the answers averaged (section 4.1.2)."""
 
-from collections.abc import Callable, Sequence
-from itertools import combinations
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from monai.inferers import Inferer
 from torch import Tensor
 
+from mrn_components.metrics.shapley import masked_states
 from mrn_components.networks.ensemble import merge_logits
 from mrn_components.networks.masking import (
     MaskMode,
@@ -108,8 +108,3 @@ class MaskedStatesInferer(Inferer):
         masks = (token_blocks(shown, rois, masked) for masked in masked_states(rois))
         mixed = (torch.where(mask, hidden, shown) for mask in masks)
         return torch.stack([network.classify(patient) for patient in mixed], dim=1)
-
-
-def masked_states(rois: Sequence[str]) -> list[tuple[str, ...]]:
-    """The subsets of ROIs to mask, in the order of Table 4: none, one, two, ..., all."""
-    return [masked for count in range(len(rois) + 1) for masked in combinations(rois, count)]

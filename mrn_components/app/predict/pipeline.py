@@ -13,13 +13,13 @@ from mrn_components.app.align import BRIDGE, Mode, align_images, moved_volumes, 
 from mrn_components.app.predict.classifier import Classifier
 from mrn_components.app.records import (
     EXPLANATION,
+    UNEXPLAINED,
     Record,
     empty_record,
     mask_file,
     subject_folder,
     unpredicted,
 )
-from mrn_components.app.report.explanation import UNEXPLAINED
 from mrn_components.app.report.images import Shown, draw_images
 from mrn_components.app.segment import Segmenters, find_near, save_mask
 from mrn_components.biomarkers import measure_nuclei

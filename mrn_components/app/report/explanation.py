@@ -10,14 +10,13 @@ from torch import Tensor, nn
 
 from mrn_components.data.predictions import check_finite
 from mrn_components.data.target import HC_PD, Target
-from mrn_components.metrics.shapley import shapley_values
+from mrn_components.metrics.shapley import masked_states, shapley_values
 from mrn_components.networks.ensemble import merge_logits
-from mrn_components.networks.inferers import MaskedStatesInferer, masked_states
+from mrn_components.networks.inferers import MaskedStatesInferer
 from mrn_components.networks.masking import MaskMode, token_blocks
 
 # Cells along the longer side of a crop: of SN about 8 mm, the size of a nucleus's side.
 NUM_CELLS = 5
-UNEXPLAINED = "no explanation"  # how the flag begins of a subject that cannot be explained
 
 # What moved a subject's P(PD), as ``subjects/ID/explanation.json`` holds it:
 # - the target's leading column, such as "prob_pd": with all ROIs visible, without mirrored views;

@@ -11,11 +11,11 @@ from mrn_components.app.records import (
     PAGE,
     RECORD,
     THUMBNAILS,
+    UNEXPLAINED,
     Record,
     empty_record,
     subject_folder,
 )
-from mrn_components.app.report.explanation import UNEXPLAINED
 from mrn_components.app.report.images import draw_images
 from mrn_components.app.report.index import write_index
 from mrn_components.app.report.pages import read_json

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mrn_components.app.records import EXPLANATION, PAGE, THUMBNAILS, Record
-from mrn_components.app.report.explanation import UNEXPLAINED
+from mrn_components.app.records import EXPLANATION, PAGE, THUMBNAILS, UNEXPLAINED, Record
 from mrn_components.app.report.images import Shown
 from mrn_components.app.report.pages import decision, read_json, write_page
 from mrn_components.app.report.strips import biomarker_rows
