@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from timm.layers import apply_rot_embed_cat
 from timm.models.vision_transformer import Block
 from torch import Tensor, cat, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -49,25 +50,11 @@ class PackedBlock(Block):
         Returns:
             The new tokens, (N, C), or (sum of count * first, C).
         """
-        attended = self._attend(self.norm1(x), sequences, first)
+        attended = attend(self.attn, self.norm1(x), sequences, first=first)
         if first is not None:
             x = cat([group[:, :first].flatten(0, 1) for group in _groups(x, sequences)])
         x = x + self.ls1(attended)
         return x + self.ls2(self.mlp(self.norm2(x)))
-
-    def _attend(self, x: Tensor, sequences: Sequences, first: int | None) -> Tensor:
-        attn = self.attn
-        qkv = attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1))  # (N, 3, heads, C / heads)
-        q, k, v = qkv.unbind(1)
-        # Attention on CPUs is a quarter faster with a contiguous v; norms make q and k so.
-        parts = attn.q_norm(q), attn.k_norm(k), v.contiguous()
-        attended = [
-            scaled_dot_product_attention(
-                q[:, :first].transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-            ).transpose(1, 2)  # (count, length, heads, C / heads)
-            for q, k, v in zip(*(_groups(part, sequences) for part in parts), strict=True)
-        ]
-        return attn.proj(cat([group.flatten(0, 1) for group in attended]).flatten(1))
 
 
 class SequenceBlock(nn.Module):
@@ -82,6 +69,58 @@ class SequenceBlock(nn.Module):
         """Attend within each sequence."""
         x = x + self.ls1(self.attn(self.norm1(x)))
         return x + self.ls2(self.mlp(self.norm2(x)))
+
+
+def attend(
+    attn: Any,
+    x: Tensor,
+    sequences: Sequences,
+    *,
+    first: int | None = None,
+    rope: Tensor | None = None,
+) -> Tensor:
+    """Attend within each of several sequences, packed one after the other.
+
+    Args:
+        attn: ``Attention``, ``EvaAttention`` or ``AttentionRope`` of timm.
+        x: packed tokens (N, C).
+        sequences: (count, length) of consecutive groups of equally long sequences; the products
+            add up to N.
+        first: compute only the first so many tokens of every sequence (they still attend to all of
+            theirs); None computes all.
+        rope: sines and cosines (N, 1, 2 * C / heads) by which queries and keys are turned.
+
+    Returns:
+        (N, C), or (sum of count * first, C).
+    """
+    q, k, v = _project(attn, x)
+    q, k = attn.q_norm(q), attn.k_norm(k)
+    if rope is not None:
+        half = getattr(attn, "rotate_half", False)
+        q, k = (apply_rot_embed_cat(part, rope, half=half).type_as(v) for part in (q, k))
+    dropout = attn.attn_drop.p if attn.training else 0.0
+    # Attention on CPUs is a quarter faster with a contiguous v; norms make q and k so.
+    attended = [
+        scaled_dot_product_attention(
+            q[:, :first].transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), dropout_p=dropout
+        ).transpose(1, 2)  # (count, length, heads, C / heads)
+        for q, k, v in zip(*(_groups(part, sequences) for part in (q, k, v)), strict=True)
+    ]
+    joined = cat([group.flatten(0, 1) for group in attended]).flatten(1)
+    return attn.proj_drop(attn.proj(attn.norm(joined)))
+
+
+def _project(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values (N, heads, C / heads) of the tokens (N, C)."""
+    if attn.qkv is None:  # three layers in place of one
+        parts = attn.q_proj(x), attn.k_proj(x), attn.v_proj(x)
+        q, k, v = (part.unflatten(-1, (attn.num_heads, -1)) for part in parts)
+        return q, k, v
+    qkv = attn.qkv(x)
+    if getattr(attn, "q_bias", None) is not None:  # EvaAttention has no bias of keys
+        qkv = qkv + cat([attn.q_bias, attn.k_bias, attn.v_bias])
+    q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).unbind(1)
+    return q, k, v.contiguous()
 
 
 def _groups(x: Tensor, sequences: Sequences) -> list[Tensor]:

@@ -12,6 +12,7 @@ from torch.nn.functional import conv2d
 from mrn_components.networks.freezing import Freezable
 from mrn_components.networks.lora import LoRA
 from mrn_components.networks.packing import VolumeGrid, whole_patches
+from mrn_components.networks.slice_blocks import check_blocks, encode_slices
 from mrn_components.networks.volume_blocks import VolumeBlocks
 from mrn_components.networks.weights import read_weights
 from mrn_components.system.values import did_you_mean, nearest
@@ -32,8 +33,8 @@ class SliceEncoder(Freezable):
 
     Slices have one channel in [0, 1]; the repeat to three channels and ImageNet's mean and standard
     deviation are folded into the patch convolution, whose weight keeps its shape (C, 3, p, p).
-    Slices are padded with zeros to a multiple of the patch size, symmetrically; slices of one size
-    share a call, whichever volume they come from.
+    Slices are padded with zeros to a multiple of the patch size, symmetrically; slices of all sizes
+    share a call, whichever volume they come from, and none is padded to another's size.
 
     Args:
         name: model in timm: DINOv2 with registers, or DINOv3. Paper: ViT-B/14 with four registers
@@ -98,6 +99,7 @@ class SliceEncoder(Freezable):
         # Any other (img_size=224) would resample the table twice.
         args = {"num_classes": 0, "dynamic_img_size": True, "drop_path_rate": drop_path_rate}
         self.vit: Any = _create(name, weights, {**args, **model_args})
+        check_blocks(self.vit, name)
         cfg = self.vit.pretrained_cfg
         self.vit.patch_embed.proj = _OneChannelConv2d(
             self.vit.patch_embed.proj, cfg["mean"], cfg["std"]
@@ -152,38 +154,43 @@ class SliceEncoder(Freezable):
         for i, volume in enumerate(padded):
             one = volume.shape[-2:] if self.attention == "slices" else volume.shape
             groups.setdefault(one, []).append(i)
-        encoded: dict[int, tuple[Tensor, ...]] = {}
-        for members in groups.values():
-            depths = [len(padded[i]) for i in members]
-            levels = self._encode(cat([padded[i] for i in members]), depths[0], blocks)
-            parts = zip(*(level.split(depths) for level in levels), strict=True)
-            encoded.update(zip(members, parts, strict=True))
-        ordered = zip(*(encoded[i] for i in range(len(volumes))), strict=True)
-        tokens = [cat([volume.flatten(0, 1) for volume in level]) for level in ordered]
+        members, wanted = list(groups.values()), [*blocks, self.depth - 1]
+        slices = [cat([padded[i] for i in group]) for group in members]
+        depths = [len(padded[group[0]]) for group in members]
+        levels = {
+            block: self._by_volume(tokens, padded, members)
+            for block, tokens in self._encode(slices, depths, sorted(set(wanted))).items()
+        }
         shapes = [(len(volume), *volume.shape[-2:]) for volume in padded]
-        return tokens, [VolumeGrid(d, h // p, w // p, self.prefix) for d, h, w in shapes]
+        grids = [VolumeGrid(d, h // p, w // p, self.prefix) for d, h, w in shapes]
+        return [levels[block] for block in wanted], grids
 
     def on_tensors(self) -> nn.Module:
         """Itself on crops of one size: (B, 1, D, H, W) to the last block's tokens (B, D, n, C)."""
         return _TensorSliceEncoder(self)
 
-    def _encode(self, slices: Tensor, depth: int, blocks: Sequence[int]) -> list[Tensor]:
-        """Tokens (S, n, C) of ``blocks`` and of the last block for slices (S, 1, H, W).
+    def _encode(
+        self, groups: Sequence[Tensor], depths: Sequence[int], indices: list[int]
+    ) -> dict[int, list[Tensor]]:
+        """Tokens (S, n, C) behind each block of ``indices``, of each group of slices (S, 1, H, W).
 
-        Where blocks attend beyond the slice, S is a multiple of the volumes' ``depth``.
+        Where blocks attend beyond the slice, S is a multiple of the ``depths`` of volumes.
         """
-        wanted = [*blocks, self.depth - 1]
-        indices = sorted(set(wanted))
         if self.attention == "slices":
-            form = {"norm": True, "return_prefix_tokens": True, "output_fmt": "NLC"}
-            found = self.vit.forward_intermediates(
-                slices, indices=indices, intermediates_only=True, **form
-            )
-            tokens = [cat([prefix[:, : self.prefix], patches], 1) for patches, prefix in found]
-        else:
-            found = VolumeBlocks(self.vit, self.attention)(slices, depth, indices)
-            tokens = [_without(level, self.prefix, self.vit.num_prefix_tokens) for level in found]
-        return [tokens[indices.index(block)] for block in wanted]
+            return encode_slices(self.vit, groups, indices)
+        beyond = VolumeBlocks(self.vit, self.attention)
+        found = [beyond(slices, d, indices) for slices, d in zip(groups, depths, strict=True)]
+        return dict(zip(indices, map(list, zip(*found, strict=True)), strict=True))
+
+    def _by_volume(
+        self, groups: Sequence[Tensor], volumes: Sequence[Tensor], members: Sequence[Sequence[int]]
+    ) -> Tensor:
+        """Pack what is kept of tokens (S, n, C) of each group, volume by volume."""
+        encoded: dict[int, Tensor] = {}
+        for tokens, group in zip(groups, members, strict=True):
+            kept = _without(tokens, self.prefix, self.vit.num_prefix_tokens)
+            encoded.update(zip(group, kept.split([len(volumes[i]) for i in group]), strict=True))
+        return cat([encoded[i].flatten(0, 1) for i in range(len(volumes))])
 
 
 class _TensorSliceEncoder(nn.Module):
