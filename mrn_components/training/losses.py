@@ -57,7 +57,8 @@ class NucleiLoss(nn.Module):
 
     def _of_crop(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Loss of one crop: logits (K, D, H, W), mask (D, H, W)."""
-        counts = torch.bincount(mask.flatten(), minlength=len(logits)).float()  # (K,)
+        classes = torch.arange(len(logits), device=mask.device)[:, None]
+        counts = (mask.flatten() == classes).sum(1).float()  # (K,); bincount would wait for a GPU
         weight = 1 - counts / mask.numel()
         scores, truth = logits[None].float(), mask[None]
         loss = functional.cross_entropy(scores, truth, weight, reduction="sum")
@@ -114,24 +115,28 @@ class PatientContrastiveLoss(nn.Module):
             queries: anchors of the student (B, d), unit length.
             labels: their classes (B,).
             keys: embeddings of the teacher (N, d), unit length, no gradient.
-            key_labels: their classes (N,).
+            key_labels: their classes (N,); -1 for a key that is none.
             own_keys: the teacher's keys (B, d) of the anchors; a key equal to an anchor's own is
                 not its positive.
         """
         positive = labels[:, None] == key_labels  # (B, N)
-        negative = ~positive
+        negative = ~positive & (key_labels >= 0)
         if own_keys is not None:
             positive = positive & (own_keys[:, None] != keys).any(dim=-1)
-        usable = positive.any(dim=1) & negative.any(dim=1)
-        positive, negative = positive[usable], negative[usable]
+        # Sums of zeros, not a choice of rows: how many there are only a GPU would know.
+        usable = (positive.any(dim=1) & negative.any(dim=1))[:, None]  # (B, 1)
+        positive = positive & usable
 
         with torch.autocast(queries.device.type, enabled=False):  # 16 bits blur the similarities
-            similarity = (queries @ keys.T / self.temperature)[usable]
+            similarity = queries @ keys.T / self.temperature
+            others = negative if self.denominator == "negatives" else positive | negative
+            # Of no key at all the gradient would be NaN, also where it is multiplied by zero.
+            total = _masked_logsumexp(similarity, others | ~usable)
             if self.denominator == "negatives":
-                pull = functional.softplus(_masked_logsumexp(similarity, negative) - similarity)
+                pull = functional.softplus(total - similarity)
             else:
-                pull = _masked_logsumexp(similarity, positive | negative) - similarity
-            per_anchor = pull.masked_fill(~positive, 0).sum(dim=1) / positive.sum(dim=1)
+                pull = total - similarity
+            per_anchor = pull.masked_fill(~positive, 0).sum(dim=1) / positive.sum(1).clamp(min=1)
             return per_anchor.sum() / len(queries)
 
 

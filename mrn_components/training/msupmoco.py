@@ -77,23 +77,32 @@ class CategoryBank(nn.Module):
         A ValueError refuses a label outside the bank's classes.
         """
         num_classes = len(self.written)
-        if ((labels < 0) | (labels >= num_classes)).any():
+        # A GPU stops at a label outside by itself; to ask it here would be to wait for it.
+        if labels.device.type == "cpu" and ((labels < 0) | (labels >= num_classes)).any():
             raise ValueError(
                 f"labels must be in [0, {num_classes}), got {labels.tolist()}; "
                 "give the bank as many classes as the data has."
             )
-        for label in range(num_classes):
-            new = keys[labels == label]
-            slots = (self.written[label] + torch.arange(len(new), device=keys.device)) % self.size
-            # Of more keys than slots only the last survive; two writes to a slot have no order.
-            self.keys[label, slots[-self.size :]] = new[-self.size :].to(self.keys.dtype)
-            self.written[label] += len(new)
+        # Of more keys than slots only the last survive; two writes to a slot have no order.
+        for part, part_labels in zip(keys.split(self.size), labels.split(self.size), strict=True):
+            self._write(part, part_labels)
 
     def contents(self) -> tuple[Tensor, Tensor]:
-        """Return copies of the keys (N, d) in the filled slots, and their labels (N,)."""
+        """Return the keys (N, d) in all slots, and their labels, -1 where a slot is empty."""
         slots = torch.arange(self.size, device=self.keys.device)
-        filled = slots < self.counts[:, None]  # (classes, K)
-        return self.keys[filled], filled.nonzero()[:, 0]
+        classes = torch.arange(len(self.keys), device=self.keys.device)[:, None]
+        labels = torch.where(slots < self.counts[:, None], classes, -1)  # (classes, K)
+        return self.keys.flatten(0, 1).clone(), labels.flatten()
+
+    def _write(self, keys: Tensor, labels: Tensor) -> None:
+        """Write at most as many keys as a class has slots."""
+        own = labels[:, None] == torch.arange(len(self.written), device=labels.device)
+        before = (own.cumsum(0) - 1).gather(1, labels[:, None])[
+            :, 0
+        ]  # keys of its class in the batch
+        slots = (self.written[labels] + before) % self.size
+        self.keys[labels, slots] = keys.to(self.keys.dtype)
+        self.written += own.sum(0)
 
 
 class MSupMoCoHandler:
@@ -209,9 +218,9 @@ class MSupMoCoHandler:
             evenly_divisible_all_gather(labels, concat=True),
         )
         keys, key_labels = self.bank.contents()
-        counts = self.bank.counts
-        if counts[counts > 0].min() < self.min_fill:  # a score's third may have no subject at all
-            keys, key_labels = keys[:0], key_labels[:0]
+        counts = self.bank.counts  # a score's third may have no subject at all
+        ready = ((counts == 0) | (counts >= self.min_fill)).all()
+        key_labels = key_labels.where(ready, -1)
         queries = self.projector(output["pred"]["patient"].float())
         loss = self.loss(queries, labels, keys, key_labels, own_keys if self.exclude_own else None)
         output["loss"] = output["loss"] + self.weight * self._ramp(engine.state.epoch) * loss

@@ -144,26 +144,21 @@ class FiniteLossHandler:
 
     def attach(self, engine: Engine) -> None:
         """Subscribe to the trainer."""
-        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.check_loss)
-        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.check_gradients)
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.check)
 
-    def check_loss(self, engine: Any) -> None:
-        """Check the total loss of the batch."""
-        _check_finite(engine, "the loss is", engine.state.output["loss"])
-
-    def check_gradients(self, engine: Any) -> None:
-        """Check the gradients: a finite loss may have others, and one step spoils all weights."""
-        if engine.amp:  # float16 has infinite gradients now and then, and its scaler skips the step
+    def check(self, engine: Any) -> None:
+        """Check the loss and the gradients: a finite loss may have others that are not."""
+        values = {"the loss is": engine.state.output["loss"].detach()}
+        if not engine.amp:  # float16 has infinite gradients now and then; its scaler skips the step
+            groups = engine.optimizer.param_groups
+            trained = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+            values["the norm of the gradients is"] = torch.nn.utils.get_total_norm(trained)
+        # The one time in a step that a GPU is waited for: a step on NaN would spoil all weights.
+        if torch.stack([value.isfinite() for value in values.values()]).all():
             return
-        trained = [p for group in engine.optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.get_total_norm(p.grad for p in trained if p.grad is not None)
-        _check_finite(engine, "the norm of the gradients is", norm)
-
-
-def _check_finite(engine: Any, what: str, value: torch.Tensor) -> None:
-    if not value.isfinite():
+        what, found = next((what, v) for what, v in values.items() if not v.isfinite())
         raise FloatingPointError(
-            f"{what} {value.item()} in epoch {engine.state.epoch}, iteration "
+            f"{what} {found.item()} in epoch {engine.state.epoch}, iteration "
             f"{engine.state.iteration}, for the subjects {engine.state.batch.get('subject')}; no "
             "step was made. Check these images for NaN voxels, or lower the learning rates."
         )

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from ignite.utils import manual_seed
@@ -81,7 +82,9 @@ class PretrainPhaseHandler:
         """
         groups, states = engine.optimizer.param_groups, engine.optimizer.state
         trained = [p for group in groups for p in group["params"] if p.grad is not None]
-        empty = [p for p in trained if p not in states and not p.grad.any()]
+        fresh = [p for p in trained if p not in states]
+        used = torch.stack([p.grad.any() for p in fresh]).tolist() if fresh else []  # asked once
+        empty = [p for p, has_gradient in zip(fresh, used, strict=True) if not has_gradient]
         if engine.amp and len(empty) == len(trained):
             return  # the scaler of float16 refuses a step without any gradient
         for parameter in empty:

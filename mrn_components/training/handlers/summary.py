@@ -47,8 +47,9 @@ class EpochSummaryHandler:
         """Take in the terms of the batch."""
         for name, value in {**engine.state.output, **self.loss.terms}.items():
             if isinstance(value, torch.Tensor) and value.ndim == 0:
-                # MONAI keys the loss by an enum.
-                self.averages.setdefault(str(name), Average()).update(value.detach())
+                # MONAI keys the loss by an enum. On the device: to fetch it is to wait for it.
+                average = self.averages.setdefault(str(name), Average(device=value.device))
+                average.update(value.detach())
 
     def summarise(self, engine: Any) -> None:
         """Publish the averages, over all ranks, and the learning rates; log the epoch."""
