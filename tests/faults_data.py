@@ -758,6 +758,45 @@ def one_image_turned_under_two_ids(root: Path) -> None:
     )
 
 
+def _atlas(root: Path) -> Path:
+    """An atlas beside the data set, of its first subject."""
+    folder = root.parent / "atlas"
+    folder.mkdir()
+    shutil.copyfile(path(root), folder / "QSM.nii.gz")
+    shutil.copyfile(path(root, "QSM_mask"), folder / "labels.nii.gz")
+    ids = CHALLENGE_IMAGES["qsm"].ids.items()
+    rows = [f"{number},{nucleus},{side}\n" for number, (nucleus, side) in ids]
+    (folder / "nuclei.csv").write_text("".join(["id,nucleus,side\n", *rows]))
+    return folder
+
+
+def atlas_without_a_table(root: Path) -> None:
+    (_atlas(root) / "nuclei.csv").unlink()
+
+
+def atlas_without_a_label(root: Path) -> None:
+    with (_atlas(root) / "nuclei.csv").open("a") as table:
+        table.write("21,GP,both\n")
+
+
+def atlas_with_an_id_twice(root: Path) -> None:
+    with (_atlas(root) / "nuclei.csv").open("a") as table:
+        table.write("5,PUT,right\n")
+
+
+def atlas_of_another_quantity(root: Path) -> None:
+    shutil.copyfile(path(root, "NM"), _atlas(root) / "QSM.nii.gz")
+
+
+def atlas_that_was_cut(root: Path) -> None:
+    labels = _atlas(root) / "labels.nii.gz"
+    labels.write_bytes(labels.read_bytes()[:200])
+
+
+def atlas_on_two_grids(root: Path) -> None:
+    write_nifti(_atlas(root) / "labels.nii.gz", make_mask("qsm")[:-1])
+
+
 def two_scans_of_a_person(root: Path) -> None:
     one_file_under_two_ids(root)
     _table(root, "SUBJ_000,0,anna", "SUBJ_001,1,anna")

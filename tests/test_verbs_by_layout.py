@@ -23,6 +23,7 @@ from mrn_components.app.check import check
 from mrn_components.app.contributions import contributions
 from mrn_components.app.crossval import plan_folds
 from mrn_components.app.evaluate_masks import evaluate_masks
+from mrn_components.app.masks import segment
 from mrn_components.app.predict import predict
 from mrn_components.bundle import RunArguments
 from mrn_components.system.errors import install_messages
@@ -198,6 +199,17 @@ def run_predict(data, out, bundles):
     return [row["subject"] for row in rows]
 
 
+def run_segment(data, out, bundles):
+    # Masks of a network with random weights.
+    segment(data.path, out, segmentation=bundles["segmentation"], implausible="flag")
+    rows = read_rows(out / "segmentation.csv")
+    assert {row["status"] for row in rows} == {"ok"}
+    for row in rows:
+        assert {row["mask_qsm"], row["mask_nm"]} == {"segmented"}
+        assert len(list((out / "subjects" / row["subject"]).glob("*_mask.nii.gz"))) == 2
+    return [row["subject"] for row in rows]
+
+
 def run_challenge(data, out, bundles):
     challenge(data.path, out, masks=data.masks, **bundles)
     for path in out.iterdir():
@@ -267,6 +279,7 @@ def run_baseline(data, out, bundles):
 VERBS = [
     run_check,
     run_predict,
+    run_segment,
     run_biomarkers,
     run_contributions,
     run_evaluate_masks,
@@ -368,7 +381,9 @@ def test_the_files_of_the_enabled_regions_are_enough(data_of, tmp_path):
 
 
 @pytest.mark.parametrize("layout", [without_masks, datalist_without_masks], ids=named)
-@pytest.mark.parametrize("verb", [run_predict, run_contributions, run_challenge], ids=named)
+@pytest.mark.parametrize(
+    "verb", [run_predict, run_segment, run_contributions, run_challenge], ids=named
+)
 def test_neither_masks_nor_a_segmenter(verb, layout, tmp_path, refused):
     code, message = refused(verb, layout, segmentation=str(tmp_path / "nowhere"))
     assert code == 2

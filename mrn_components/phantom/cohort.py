@@ -4,7 +4,7 @@ import gzip
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,15 +16,17 @@ from tqdm import tqdm
 
 from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.phantom.anatomy import TISSUE_ID, Region, draw_anatomy, paint_tissues
+from mrn_components.phantom.mean import Mean
 from mrn_components.phantom.numbers import GRIDS, SHAPES, Grid, View
 from mrn_components.phantom.signal import draw_traits, render_nm, render_qsm, render_t1
-from mrn_components.system.files import write_json, write_text
+from mrn_components.system.files import replacing, write_json, write_text
 from mrn_components.system.workers import in_order
 
 _RECORD, _LABELS = "phantom.json", "train_cases.csv"
 _VERSION = 3  # raise when the same settings give other voxels or names
 _QSM = CHALLENGE_IMAGES["qsm"].file
 _FILES = tuple(file for i in CHALLENGE_IMAGES.values() for file in (i.file, str(i.mask)))
+_ATLAS = {"QSM.nii.gz", "T1.nii.gz", "labels.nii.gz", "nuclei.csv"}
 _QSM_STEP_PPB = 0.1  # QSM is stored as int16 multiples of it
 
 
@@ -36,6 +38,7 @@ def make_cohort(
     effect: float = 1.0,
     view: View = "brain",
     t1: bool = False,
+    template: bool = False,
     workers: int | None = None,
 ) -> Path:
     """Write a cohort of synthetic subjects, half of them with Parkinson's disease.
@@ -52,6 +55,8 @@ def make_cohort(
         effect: scale of every difference between PD and HC; 1 is the published size, 0 none.
         view: brain is the challenge's 300x300x70 grid, midbrain the part that holds the nuclei.
         t1: write a T1-like image too, e.g. to try a registration; nothing here reads it.
+        template: write an atlas instead, of the mean subject: QSM.nii.gz, T1.nii.gz, labels.nii.gz
+            and nuclei.csv, as ``--atlas`` takes it.
         workers: processes; by default one for each CPU.
 
     Returns:
@@ -67,6 +72,8 @@ def make_cohort(
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be >= 1 or None for one a CPU, got {workers}.")
     output = Path(output)
+    if template:
+        return _write_template(output, view)
     settings = {"seed": seed, "effect": float(effect), "view": view, "t1": t1}
     _claim(output, {"version": _VERSION, **settings})
     names = [f"PHAN{seed}_{index:03d}" for index in range(subjects)]
@@ -133,7 +140,17 @@ def make_subject(
     label = draw_label(index, seed=seed) if label is None else label
     if label not in (0, 1):
         raise ValueError(f"label must be 0 (HC) or 1 (PD), got {label!r}.")
-    traits_rng, anatomy_rng, tissue_rng, image_rng, t1_rng = _streams(index, seed)
+    return _make(label, _streams(index, seed), effect=effect, view=view, t1=t1)
+
+
+def make_template(view: View = "brain") -> Phantom:
+    """Make the healthy subject that is the mean in everything, without noise, with a T1."""
+    return _make(0, [Mean()] * 5, effect=0.0, view=view, t1=True)
+
+
+def _make(label: int, draws: Sequence[Any], *, effect: float, view: View, t1: bool) -> Phantom:
+    """Make a subject of five sources of random numbers."""
+    traits_rng, anatomy_rng, tissue_rng, image_rng, t1_rng = draws
     traits = draw_traits(traits_rng, effect=effect * label)
     anatomy = draw_anatomy(anatomy_rng, nm_loss=traits.nm_loss, shift_mm=traits.shift_mm)
     grid = GRIDS[view]
@@ -252,6 +269,22 @@ def _write_subject(index: int, *, output: Path, settings: Mapping[str, Any]) -> 
         content = gzip.compress(_to_nifti(phantom, name).to_bytes(), compresslevel=1, mtime=0)
         (partial_folder / f"{name}.nii.gz").write_bytes(content)
     partial_folder.replace(folder)
+
+
+def _write_template(output: Path, view: View) -> Path:
+    """Write an atlas of the mean subject; the folder is new, or one of an atlas."""
+    if output.exists() and (not output.is_dir() or {p.name for p in output.iterdir()} - _ATLAS):
+        raise FileExistsError(f"{output} holds something else; choose a new folder for the atlas.")
+    phantom, qsm = make_template(view), CHALLENGE_IMAGES["qsm"]
+    phantom.volumes["labels_mask"] = phantom.volumes[str(qsm.mask)]
+    for stem in (qsm.file, "T1", "labels"):
+        name = "labels_mask" if stem == "labels" else stem
+        content = gzip.compress(_to_nifti(phantom, name).to_bytes(), compresslevel=1, mtime=0)
+        with replacing(output / f"{stem}.nii.gz") as unfinished:
+            unfinished.write_bytes(content)
+    rows = [f"{number},{nucleus},{side}\n" for number, (nucleus, side) in qsm.ids.items()]
+    write_text(output / "nuclei.csv", "".join(["id,nucleus,side\n", *rows]))
+    return output
 
 
 def _to_nifti(phantom: Phantom, name: str) -> nib.Nifti1Image:

@@ -282,6 +282,7 @@ def test_ppb_in_a_chimap_is_refused_with_what_to_do(study, tmp_path):
 VERBS = [
     "predict",
     "check",
+    "segment",
     "biomarkers",
     "contributions",
     "challenge",

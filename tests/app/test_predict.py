@@ -22,10 +22,8 @@ from mrn_components.app.contributions import contributions
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.predict import inference_workflow, predict
 from mrn_components.app.records import read_record
-from mrn_components.app.segment import find_near
 from mrn_components.checks import examine_subject
 from mrn_components.data.predictions import read_predictions
-from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.system.errors import FailedSubjectsError
 from mrn_components.system.files import lock
 
@@ -279,18 +277,6 @@ def test_without_weights_it_says_what_to_do(run, few, tmp_path):
         predict(few, tmp_path / "out", bundle=run, segmentation=str(empty))
     with pytest.raises(ValueError, match=r"no.pt is not there. Train first"):
         raise_cause(predict, few, tmp_path / "out", bundle=run, ckpt_path="no.pt")
-
-
-def test_the_mask_that_holds_all_nuclei_of_an_image_tells_where_to_look():
-    nm, qsm = CHALLENGE_IMAGES["nm"], CHALLENGE_IMAGES["qsm"]
-    r2star = Image(file="R2S", mask="R2S_mask", nuclei={"RN": (1, 2), "SN": (5, 6)})
-    masks = {"nm": "n", "qsm": "q", "r2s": "r"}
-    images = [qsm, r2star, nm]
-    assert find_near(nm, images, {}) is None
-    assert find_near(nm, images, masks) == ("q", [11, 12])
-    assert find_near(nm, images, {"r2s": "r"}) == ("r", [5, 6])
-    assert find_near(r2star, images, {"qsm": "q"}) == ("q", [13, 14, 11, 12])
-    assert find_near(qsm, images, {"nm": "n", "r2s": "r"}) is None  # they show parts
 
 
 def raise_cause(call, *arguments, **options):

@@ -5,8 +5,8 @@ import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from tiny_segmentation import make_segmentation_bundle
 
-from mrn_components.app.segment import NucleiSegmenter, save_mask
-from mrn_components.images.image import CHALLENGE_IMAGES
+from mrn_components.app.segment import NucleiSegmenter, find_near, save_mask
+from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.images.volume import read_volume
 
 
@@ -77,3 +77,15 @@ def test_missing_weights_say_what_to_do(bundle):
         NucleiSegmenter(bundle, "nm", ckpt_path="nowhere.pt")
     with pytest.raises(ValueError, match="has no 'precisoin'"):
         NucleiSegmenter(bundle, "nm", precisoin="fp32")
+
+
+def test_the_mask_that_holds_all_nuclei_of_an_image_tells_where_to_look():
+    nm, qsm = CHALLENGE_IMAGES["nm"], CHALLENGE_IMAGES["qsm"]
+    r2star = Image(file="R2S", mask="R2S_mask", nuclei={"RN": (1, 2), "SN": (5, 6)})
+    masks = {"nm": "n", "qsm": "q", "r2s": "r"}
+    images = [qsm, r2star, nm]
+    assert find_near(nm, images, {}) is None
+    assert find_near(nm, images, masks) == ("q", [11, 12])
+    assert find_near(nm, images, {"r2s": "r"}) == ("r", [5, 6])
+    assert find_near(r2star, images, {"qsm": "q"}) == ("q", [13, 14, 11, 12])
+    assert find_near(qsm, images, {"nm": "n", "r2s": "r"}) is None  # they show parts

@@ -266,6 +266,25 @@ def test_a_t1_comes_when_asked_for_and_changes_nothing_else(several):
         assert t1[nucleus].mean() < around.mean() - 1.5 * t1[nucleus].std()
 
 
+def test_a_template_is_an_atlas_of_the_mean_subject(tmp_path, several):
+    out = make_cohort(tmp_path / "atlas", template=True, view="midbrain")
+    before = contents(out)
+    assert {str(path) for path in before} == {
+        "QSM.nii.gz", "T1.nii.gz", "labels.nii.gz", "nuclei.csv"
+    }  # fmt: skip
+    labels = np.asanyarray(nib.load(out / "labels.nii.gz").dataobj)
+    qsm = nib.load(out / "QSM.nii.gz").get_fdata()
+    for nucleus, ids in CHALLENGE_IMAGES["qsm"].nuclei.items():
+        assert qsm[labels == ids[0]].mean() == pytest.approx(qsm[labels == ids[1]].mean(), rel=0.3)
+        volumes = [np.isin(one.volumes["QSM_mask"], ids).sum() for one in several]
+        assert 0.7 < np.isin(labels, ids).sum() / np.mean(volumes) < 1.3, nucleus
+    make_cohort(out, template=True, view="midbrain")
+    assert contents(out) == before
+    (out / "scan.nii").touch()
+    with pytest.raises(FileExistsError, match="holds something else"):
+        make_cohort(out, template=True, view="midbrain")
+
+
 def test_an_interrupted_cohort_goes_on(tmp_path):
     out = make_cohort(tmp_path / "out", subjects=2, view="midbrain", workers=1)
     before = contents(out)

@@ -65,10 +65,6 @@ class Classifier:
         masked = [image for image in self.images.values() if image.mask_name in self.keys]
         return sorted(masked, key=lambda image: -len(image.nuclei))
 
-    def lacking(self, subject: Subject) -> list[Image]:
-        """Return the images of a subject without the masks that the ROIs need, in that order."""
-        return [i for i in self.masked_images if i.name in subject and i.mask_name not in subject]
-
     def crop(self, subject: Subject) -> dict[str, Any]:
         """Crop the ROIs of the volumes that a subject has, by ``keys``; paths are read."""
         return dict(self._preprocess(dict(subject)))

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 import mrn_components
 from mrn_components.app.align import BRIDGE
+from mrn_components.app.masking import Masking
 from mrn_components.app.predict.bids_output import bids_names, clear_derivatives, write_derivatives
 from mrn_components.app.predict.classifier import Classifier
 from mrn_components.app.predict.dicom_output import (
@@ -41,7 +42,7 @@ from mrn_components.app.records import (
 )
 from mrn_components.app.report.reports import complete_reports, needs_explanation
 from mrn_components.app.report.subject import write_pages
-from mrn_components.app.segment import Segmenters
+from mrn_components.app.segment import mask_maker
 from mrn_components.data import Subject
 from mrn_components.data.layouts import Found
 from mrn_components.data.ledger import read_ledgers
@@ -77,27 +78,36 @@ class Cohort:
             check_sources(found.sources, found.layout)
         self.bridges = bridges  # files of T1 by subject
         self.classifier = classifier = Classifier(workflow)
-        segmenters = Segmenters(options.segmentation, classifier.device, options.trust_bundle)
-        segments = self._load(segmenters)
+        images, device = classifier.masked_images, classifier.device
+        segmentation, trust = options.segmentation, options.trust_bundle
+        maker = mask_maker(options.atlas, segmentation, images, device, trust)
+        self.masking = Masking(
+            maker=maker,
+            images=classifier.images,
+            masked=images,
+            bridges=bridges,
+            align=options.align,
+            root=found.root,
+            output_dir=output_dir,
+        )
+        makes = self.masking.check(found.subjects)
         self.pipeline = Pipeline(
             classifier=classifier,
-            segmenters=segmenters,
+            masking=self.masking,
             ledgers=read_ledgers(classifier.weights),
-            bridges=bridges,
-            root=found.root,
             output_dir=output_dir,
             options=options,
         )
-        bundle, segmentation = Path(options.bundle), Path(options.segmentation)
+        bundle = Path(options.bundle)
         config = workflow.parser.get()
         self.description = {
             "weights": hash_files(classifier.weights, bundle),
             "images": {name: asdict(image) for name, image in classifier.images.items()},
             "config": hash_content({key: config[key] for key in config.keys() - _PLACES}),
-            "segmentation": hash_files(segmenters.files, segmentation) if segments else None,
+            "segmentation": hash_files(maker.files, maker.folder) if makes else None,
             "settings": {
                 "bundle": bundle.resolve().name,
-                "segmentation": segmentation.resolve().name,
+                "segmentation": maker.folder.resolve().name,
                 "abstain": options.abstain,
                 "align": options.align,
                 "overrides": without_folders(options.overrides),
@@ -107,22 +117,6 @@ class Cohort:
         same = [mrn_components.__version__, options.abstain, options.align, *numbers]
         self._identity = hash_content(same)
         self._identity_with_masks = hash_content([*same, self.description["segmentation"]])
-
-    def _load(self, segmenters: Segmenters) -> bool:
-        """Build the segmenters that are needed, and return whether any is.
-
-        One that cannot be built is the error of the subjects that need it, or of the cohort if all
-        do.
-        """
-        lacking = [self.classifier.lacking(subject) for subject in self.found.subjects]
-        try:
-            for image in self.classifier.masked_images:
-                if any(image in images for images in lacking):
-                    segmenters.load(image)
-        except ValueError:
-            if all(lacking):
-                raise
-        return any(lacking)
 
     def predict(self, subjects: Sequence[Subject]) -> None:
         """Predict subjects, and write the records of those that files can be named after."""
@@ -160,7 +154,8 @@ class Cohort:
         return ready if shared else map(self.pipeline.predict, ready)
 
     def _made_with(self) -> dict[str, Any]:
-        return made_with(self.description, self.classifier.device)
+        packages = [self.masking.maker.package] if self.description["segmentation"] else []
+        return made_with(self.description, self.classifier.device, packages)
 
     def _is_named(self, subject: Subject) -> bool:
         return all(finding.id != "subject-id" for finding in self.found.of(subject["subject"]))
@@ -228,7 +223,7 @@ class Cohort:
     def _read(self, subject: Subject) -> Record:
         name, target = subject["subject"], self.classifier.target
         if not self._is_named(subject):
-            error = self.pipeline.shown(self.found.problems[name], subject)
+            error = self.masking.shown(self.found.problems[name], subject)
             return empty_record(name, target) | {"error": error}
         record = read_record(self.output_dir, name, target)
         if record is None or record["run"] != self._identity_of(record):
@@ -264,7 +259,7 @@ class Cohort:
         for name, source in record["mask_source"].items():
             image = self.classifier.images[name]
             mask = mask_file(self.output_dir, record["subject"], image)
-            if source == "segmented" and not mask.is_file():
+            if source != "given" and not mask.is_file():
                 return "their masks"
         if self.options.report and needs_explanation(record, folder):
             return "what --report shows"
@@ -273,5 +268,5 @@ class Cohort:
 
     def _identity_of(self, record: Record) -> str:
         """Hash of all but the files that the record depends on."""
-        segmented = "segmented" in record["mask_source"].values()
-        return self._identity_with_masks if segmented else self._identity
+        given = all(source == "given" for source in record["mask_source"].values())
+        return self._identity if given else self._identity_with_masks

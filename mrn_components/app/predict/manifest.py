@@ -48,14 +48,19 @@ def without_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
     return shown(settings)
 
 
-def made_with(run: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """Say what a subject is predicted with, now: hashes, settings, device and versions."""
+def made_with(
+    run: Mapping[str, Any], device: torch.device, packages: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Say what a subject is predicted with, now: hashes, settings, device and versions.
+
+    ``packages`` are those whose versions count beside the usual ones.
+    """
     return {
         "research_use_only": True,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         **run,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "versions": versions_with(_PACKAGES),
+        "versions": versions_with(tuple(dict.fromkeys((*_PACKAGES, *packages)))),
     }
 
 

@@ -1,7 +1,6 @@
 """One subject, from its files to its record: read, check, segment, crop, measure, ask, explain."""
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,32 +8,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from mrn_components.app.align import BRIDGE, Mode, align_images, moved_volumes, told
+from mrn_components.app.align import Mode, moved_volumes
+from mrn_components.app.masking import Masking, note, timed, volumes_of
 from mrn_components.app.predict.classifier import Classifier
 from mrn_components.app.records import (
     EXPLANATION,
     UNEXPLAINED,
     Record,
     empty_record,
-    mask_file,
     subject_folder,
     unpredicted,
 )
 from mrn_components.app.report.images import Shown, draw_images
-from mrn_components.app.segment import Segmenters, find_near, save_mask
 from mrn_components.biomarkers import measure_nuclei
-from mrn_components.checks import examine_subject
 from mrn_components.data import Subject
 from mrn_components.data.layouts import Found
 from mrn_components.data.ledger import Ledger, find_trained_on, unlike_training
 from mrn_components.data.tables import files_of
 from mrn_components.images.boxes import spacing_mm
 from mrn_components.images.finding import Finding
-from mrn_components.images.image import FACTOR, factor_of
-from mrn_components.images.volume import Volume, read_volume
 from mrn_components.networks.masking import MaskMode
 from mrn_components.regions.reference import take_out_references
-from mrn_components.system.errors import user_message
 from mrn_components.system.files import write_json
 
 _logger = logging.getLogger(__name__)
@@ -56,6 +50,7 @@ class Options:
     masks: str | Path | None
     abstain: bool
     align: Mode = "auto"
+    atlas: str | Path | None = None  # makes masks in place of the segmentation
     resume: bool
     report: bool
     trust_bundle: bool
@@ -84,10 +79,8 @@ class Pipeline:
     """What turns the files of a subject into its record, in any process."""
 
     classifier: Classifier
-    segmenters: Segmenters  # make the masks that a subject lacks
+    masking: Masking
     ledgers: Sequence[Ledger]  # of the classifier's weights
-    bridges: Mapping[str, str]  # files of T1 by subject
-    root: Path  # folder that paths are told relative to, in records as in messages
     output_dir: Path
     options: Options
 
@@ -99,11 +92,11 @@ class Pipeline:
         """Read and check a subject, and crop its ROIs unless masks are lacking."""
         prepared = self._begin(case)
         with self._guard(prepared):
-            _note(prepared.record, case[1])
-            with _timed(prepared.record, "read"):
+            note(prepared.record, case[1])
+            with timed(prepared.record, "read"):
                 self._read(prepared)
                 self._mark(prepared, self.ledgers)
-            if not self.classifier.lacking(prepared.subject):
+            if not self.masking.lacking(prepared.subject):
                 self._crop(prepared)
         return prepared
 
@@ -127,15 +120,6 @@ class Pipeline:
         )
         return prepared
 
-    def shown(self, text: str, subject: Subject) -> str:
-        """Return a text about a subject without the folders of this machine."""
-        folders = [path.parent for path in files_of(subject).values()]
-        for folder in (self.output_dir, self.root, *folders):
-            for name in (str(folder.absolute()), str(folder)):
-                if name not in (".", "/"):
-                    text = text.replace(f"{name}/", "")
-        return text
-
     def _begin(self, case: Case) -> Prepared:
         record = empty_record(case[0]["subject"], self.classifier.target)
         return Prepared(subject=dict(case[0]), record=record)
@@ -143,40 +127,20 @@ class Pipeline:
     @contextmanager
     def _guard(self, prepared: Prepared) -> Iterator[None]:
         """Write what goes wrong with a subject into its record: the others go on."""
-        record, target = prepared.record, self.classifier.target
-        with _quiet(), _timed(record, "total"):
+        failed = {"status": "failed", **unpredicted(self.classifier.target)}
+        with self.masking.guard(prepared.record, prepared.subject, failed):
             try:
                 yield
-            except Exception as error:  # whatever it is
-                record |= {"status": "failed", **unpredicted(target)}
-                record["error"] = self.shown(_message(error), prepared.subject)
+            except Exception:
                 self._release(prepared)
-                if user_message(error) is None:
-                    _logger.exception("subject %s failed", record["subject"])
-        record["flags"] = [self.shown(text, prepared.subject) for text in record["flags"]]
+                raise
 
     def _read(self, prepared: Prepared) -> None:
-        record, subject = prepared.record, prepared.subject
-        images = self.classifier.images
-        examination = examine_subject(subject, images, self.classifier.rois, deep=False)
-        volumes = examination.volumes
-        subject |= volumes
-        record["inputs"] = {
-            key: {
-                "path": self.shown(str(path), subject),
-                "sha256": volumes[key].sha256 if key in volumes else None,  # it cannot be read
-                **({"factor": factor_of(subject, key)} if FACTOR + key in subject else {}),
-            }
-            for key, path in files_of(subject).items()
-        }
-        _note(record, examination.findings)
-        read = {name: volumes[name] for name in images if name in volumes}
-        spacings = {name: spacing_mm(volume.affine) for name, volume in read.items()}
+        record, subject, images = prepared.record, prepared.subject, self.classifier.images
+        self.masking.read(record, subject, self.classifier.rois)
+        volumes = volumes_of(subject)
+        spacings = {name: spacing_mm(volumes[name].affine) for name in images if name in volumes}
         record["flags"] += unlike_training(spacings, self.ledgers)
-        masked = sorted(i.name for i in self.classifier.masked_images if i.name in subject)
-        record["mask_source"] = {
-            name: "given" if images[name].mask_name in subject else "segmented" for name in masked
-        }
 
     def _mark(self, prepared: Prepared, ledgers: Sequence[Ledger]) -> None:
         """Note whether some weights were trained on a subject."""
@@ -185,29 +149,21 @@ class Pipeline:
         prepared.record["trained_on"] |= int(bool(found))
 
     def _segment(self, prepared: Prepared) -> None:
-        """Make and write the masks that a subject lacks."""
-        record, subject = prepared.record, prepared.subject
-        images = [image for image in self.classifier.masked_images if image.name in subject]
-        for image in self.classifier.lacking(subject):
-            path = mask_file(self.output_dir, record["subject"], image)
-            with _timed(record, f"segment_{image.name}"):
-                segment = self.segmenters.load(image)
-                masks = {i.name: subject[i.mask_name] for i in images if i.mask_name in subject}
-                mask = segment(subject[image.name], find_near(image, images, masks))
-            with _timed(record, "write"):
-                save_mask(path, mask, like=subject[image.name])
-            subject[image.mask_name] = subject[image.name].with_voxels(mask, path)
-        with _timed(record, "read"):  # a network knows the nuclei that it learned from
-            made = [name for name, source in record["mask_source"].items() if source == "segmented"]
-            segmenters = [self.segmenters.load(self.classifier.images[name]) for name in made]
-            self._mark(prepared, [ledger for segment in segmenters for ledger in segment.ledgers])
+        """Make the masks that a subject lacks."""
+        record, masking = prepared.record, self.masking
+        masking.make_masks(record, prepared.subject)
+        with timed(record, "read"):  # a network knows the nuclei that it learned from
+            sources = record["mask_source"].items()
+            made = [self.classifier.images[name] for name, by in sources if by != "given"]
+            self._mark(prepared, masking.maker.ledgers(made))
 
     def _crop(self, prepared: Prepared) -> None:
         """Crop the ROIs of a subject with masks, and measure its nuclei."""
         record, subject = prepared.record, prepared.subject
         images = self.classifier.images
-        self._align(prepared)
-        with _timed(record, "crop"):
+        if not record["alignment"]:
+            self.masking.align_images(record, subject)
+        with timed(record, "crop"):
             volumes = {key: subject[key] for key in files_of(subject)}
             volumes, record["reference_shift"] = take_out_references(volumes, images)
             subject |= volumes
@@ -216,7 +172,7 @@ class Pipeline:
         for key in ("boxes", "estimated", "missing_rois"):
             record[key] = crops.get(key, record[key])
         record["flags"] += crops.get("flags", [])
-        with _timed(record, "measure"):
+        with timed(record, "measure"):
             try:
                 record["biomarkers"] = measure_nuclei(volumes, images)
             except (OSError, ValueError) as error:  # no reason against a prediction
@@ -224,32 +180,13 @@ class Pipeline:
         prepared.crops = crops
         self._release(prepared)
 
-    def _align(self, prepared: Prepared) -> None:
-        """Find the images that belong elsewhere than their files say."""
-        record, volumes = prepared.record, _volumes(prepared.subject)
-        bridge = partial(self._bridge, record)
-        with _timed(record, "align"):
-            found = align_images(volumes, self.classifier.masked_images, self.options.align, bridge)
-        record["alignment"] = found
-        record["flags"] += filter(None, (told(name, one) for name, one in found.items()))
-
-    def _bridge(self, record: Record) -> Volume | None:
-        """Read a subject's T1 image, if it has one."""
-        if (path := self.bridges.get(record["subject"])) is None:
-            return None
-        volume = read_volume(path)
-        shown = self.shown(path, {"subject": record["subject"], BRIDGE.name: path})
-        record["inputs"][BRIDGE.name] = {"path": shown, "sha256": volume.sha256}
-        return volume
-
     def _release(self, prepared: Prepared) -> None:
         """Draw the volumes, then keep their paths alone: they are large, and change processes."""
         files = files_of(prepared.subject)
-        volumes = _volumes(prepared.subject)
         if self.options.report and not prepared.drawn:
             draw = partial(draw_images, prepared.record, images=self.classifier.images)
             try:
-                prepared.drawn = draw(volumes)
+                prepared.drawn = draw(volumes_of(prepared.subject))
             except Exception:  # a page without pictures is no reason to stop
                 _logger.exception("subject %s cannot be drawn", prepared.record["subject"])
                 prepared.drawn = draw({})
@@ -263,14 +200,14 @@ class Pipeline:
             record["flags"].append(reason)
             record["status"] = "abstained"
             return
-        with _timed(record, "classify"):
+        with timed(record, "classify"):
             record |= self.classifier.classify(crops)
         if (mode := self.options.states) is not None:
-            with _timed(record, "states"):
+            with timed(record, "states"):
                 values = self.classifier.states(crops, mode)
             record["states"] = {"mask_mode": mode, self.classifier.target.lead: values}
         if self.options.report:
-            with _timed(record, "explain"):
+            with timed(record, "explain"):
                 self._explain(record, crops)
 
     def _explain(self, record: Record, crops: Mapping[str, Any]) -> None:
@@ -297,47 +234,3 @@ class Pipeline:
             f"no probability, because {what} missing ({', '.join(missing)}); add what is missing, "
             "or force one by --abstain False"
         )
-
-
-def _volumes(subject: Subject) -> dict[str, Volume]:
-    """Return what was read of a subject."""
-    return {key: value for key, value in subject.items() if isinstance(value, Volume)}
-
-
-@contextmanager
-def _timed(record: Record, stage: str) -> Iterator[None]:
-    """Add the seconds that a block takes to those of a stage."""
-    start, timings = time.perf_counter(), record["timings_s"]
-    try:
-        yield
-    finally:
-        timings[stage] = round(timings.pop(stage, 0.0) + time.perf_counter() - start, 4)
-
-
-def _note(record: Record, findings: Sequence[Finding]) -> None:
-    """Refuse a subject with errors; warnings are its flags."""
-    errors = [str(finding) for finding in findings if finding.severity == "error"]
-    if errors:
-        raise ValueError(" ".join(errors))
-    record["flags"] += map(str, findings)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the components' warnings off the screen: a subject's flags say the same."""
-    package = logging.getLogger("mrn_components")
-    level = package.level
-    package.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        package.setLevel(level)
-
-
-def _message(error: BaseException) -> str:
-    message = user_message(error)
-    if message is None:
-        while error.__cause__ is not None:
-            error = error.__cause__
-        message = f"{type(error).__name__}: {error}"
-    return message

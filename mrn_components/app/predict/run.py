@@ -29,6 +29,7 @@ def predict(
     *,
     bundle: str = "bundles/mrn",
     segmentation: str = "bundles/segmentation",
+    atlas: str | Path | None = None,
     nm_filter: str | None = None,
     qsm_filter: str | None = None,
     nm_series: str | None = None,
@@ -46,10 +47,11 @@ def predict(
 ) -> Path:
     """Write P(PD), masks and flags of every subject to OUTPUT (research use only).
 
-    Masks are used where they are given, else the segmentation bundle makes them. ``output`` gets
-    ``predictions.csv``, ``biomarkers.csv``, ``manifest.json`` and ``subjects/ID`` with
-    ``prediction.json`` and the masks that were made; each file appears whole or not at all. Under
-    ``torchrun`` every process takes its share of the subjects, and the first one writes the tables.
+    Masks are used where they are given, else the segmentation bundle or an atlas makes them.
+    ``output`` gets ``predictions.csv``, ``biomarkers.csv``, ``manifest.json`` and ``subjects/ID``
+    with ``prediction.json`` and the masks that were made; each file appears whole or not at all.
+    Under ``torchrun`` every process takes its share of the subjects, and the first one writes the
+    tables.
 
     Args:
         input: a folder of subjects; one subject's folder of {NM,QSM[,NM_mask,QSM_mask]}, .nii.gz or
@@ -57,6 +59,8 @@ def predict(
         output: folder of the results.
         bundle: folder of a bundle with weights, or of a training run.
         segmentation: folder of the bundle that makes the masks of subjects without.
+        atlas: folder of an atlas that makes them instead: templates (QSM, T1, or both), labels, and
+            a table of nuclei (docs/atlas.md); takes the extra [atlas].
         nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*"; with a slash, of paths.
         qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
         nm_series: the NM series of DICOM studies, by number or glob of the description.
@@ -92,6 +96,7 @@ def predict(
     options = Options(
         bundle=bundle,
         segmentation=segmentation,
+        atlas=atlas,
         nm_filter=nm_filter,
         qsm_filter=qsm_filter,
         nm_series=nm_series,
@@ -130,7 +135,8 @@ def predict_cohort(input_dir: str | Path, output_dir: str | Path, options: Optio
         )
         found = _find(workflow, input_dir, output_dir, options)
         found.refuse_output(output_dir)
-        bridges = {} if options.align == "off" else find_bridges(input_dir, found)
+        unasked = options.align == "off" and options.atlas is None
+        bridges = {} if unasked else find_bridges(input_dir, found)
         run = Cohort(workflow, found, Path(output_dir), options, bridges)
         if rank == 0:
             print(f"{len(found.subjects)} subjects: {found.layout}", flush=True)
