@@ -12,7 +12,11 @@ attention, both measured in the same process before and after. Cases:
     train-PRECISION-bN[-ckpt]
                        a training step of N subjects: student forward and backward, all losses,
                        teacher, AdamW, teacher update; with activation checkpointing or not
+    encoder-PRECISION  the encoder alone on four subjects in sixteen shapes, in turn with its
+                       yardstick, one call of timm a shape
     data               augmented subjects from the cache, in one process
+
+Operations are those that torch dispatches and that compute: on a GPU each is a launch.
 """
 
 import json
@@ -24,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +41,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import linear, pad, scaled_dot_product_attention
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mrn_components import fast_fp32_matmul, keep_freed_memory
@@ -78,7 +84,9 @@ def benchmark(
         json_path: file for the results.
     """
     if not cases:
-        cases = f"yardstick,yardstick-dpt,infer-fp32,infer-bf16,{TRAINING[network]},data"
+        cases = (
+            f"yardstick,yardstick-dpt,infer-fp32,infer-bf16,encoder-fp32,{TRAINING[network]},data"
+        )
     names = cases.split(",") if isinstance(cases, str) else cases  # fire makes tuples of lists
     threads = threads or os.cpu_count() or 1
     results = []
@@ -100,9 +108,12 @@ def run_case(network: str, name: str, repeats: int, threads: int) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     kind, *options = name.split("-")
-    if kind not in ("yardstick", "infer", "train", "data"):
-        raise ValueError(f"case must begin with yardstick, infer, train or data, got {name!r}.")
-    result = _data(network) if kind == "data" else _compute(network, kind, options, repeats)
+    runs = {"data": lambda: _data(network), "encoder": lambda: _encoder(network, options, repeats)}
+    if kind not in (*runs, "yardstick", "infer", "train"):
+        raise ValueError(
+            f"case must begin with yardstick, infer, train, encoder or data, got {name!r}."
+        )
+    result = runs.get(kind, lambda: _compute(network, kind, options, repeats))()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if torch.cuda.is_available():
         memory = torch.cuda.max_memory_allocated()
@@ -186,7 +197,7 @@ def _compute(network: str, kind: str, options: list[str], repeats: int) -> dict[
     else:
         plain = with_plain_patches(mrn).eval()
         run = count = torch.no_grad()(lambda: plain_forward(plain, images, dpt="dpt" in options))
-    linear_flop, attention_flop = _count(count)
+    linear_flop, attention_flop, operations = _count(count)
     speeds = [_speeds(precision, mrn.res.encoder)]
     seconds = _best(run, repeats)
     speeds.append(_speeds(precision, mrn.res.encoder))
@@ -201,7 +212,54 @@ def _compute(network: str, kind: str, options: list[str], repeats: int) -> dict[
         "attention_gflop_per_second": attention / 1e9,
         "limit_seconds": limit,
         "of_limit": limit / seconds,
+        "operations": operations,
     }
+
+
+def _encoder(network: str, options: list[str], repeats: int) -> dict[str, Any]:
+    """Time the encoder on packed slices and by one call a shape, in turn, by processor time."""
+    fast_fp32_matmul()
+    keep_freed_memory()
+    config = _config(network)
+    encoder: Any = config.get_parsed_content("network").res.encoder.eval()
+    volumes = [
+        volume[0, :, : max(1, volume.shape[2] - number * encoder.patch_size)]
+        for volumes in _images(config, 4).values()
+        for number, volume in enumerate(volumes)
+    ]
+    device = volumes[0].device
+    autocast = partial(torch.autocast, device.type, torch.bfloat16, "bf16" in options)
+    packed = torch.no_grad()(autocast()(lambda: encoder(volumes)))
+    by_shape = torch.no_grad()(autocast()(lambda: _by_shape(encoder, volumes)))
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    times = [(_best(packed, 0, clock), _best(by_shape, 0, clock)) for _ in range(repeats + 1)]
+    seconds, yardstick = (min(column) for column in zip(*times[1:] or times, strict=True))
+    return {
+        "subjects": 4,
+        "seconds": seconds,
+        "by_shape_seconds": yardstick,
+        "speed_up": yardstick / seconds,
+        "operations": _count(packed)[2],
+        "by_shape_operations": _count(by_shape)[2],
+    }
+
+
+def _by_shape(encoder: Any, volumes: list[Tensor]) -> Tensor:
+    """The encoder's tokens (N, C) by one call of timm for all slices of a shape."""
+    p: int = encoder.patch_size
+    groups: dict[torch.Size, list[tuple[int, Tensor]]] = {}
+    for i, volume in enumerate(volumes):
+        rows, columns = -volume.shape[1] % p, -volume.shape[2] % p
+        edges = [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2]
+        slices = pad(volume[:, None], edges)
+        groups.setdefault(slices.shape[1:], []).append((i, slices))
+    found: dict[int, Tensor] = {}
+    for group in groups.values():
+        numbers, slices = zip(*group, strict=True)
+        tokens = encoder.vit.forward_features(torch.cat(slices))
+        tokens = torch.cat([tokens[:, :1], tokens[:, encoder.vit.num_prefix_tokens :]], 1)
+        found.update(zip(numbers, tokens.split([len(part) for part in slices]), strict=True))
+    return torch.cat([found[i].flatten(0, 1) for i in range(len(volumes))])
 
 
 def _config(network: str) -> ConfigParser:
@@ -265,14 +323,24 @@ def _training_step(mrn: nn.Module, images: dict[str, list[Tensor]]) -> None:
         mrn.eval()(images)  # costs what the teacher does
 
 
-def _count(run: Callable[[], object]) -> tuple[float, float]:
-    """Operations of ``run`` in matrix products and in attention, on tensors without data."""
-    counter = FlopCounterMode(display=False)
-    with FakeTensorMode(allow_non_fake_inputs=True), counter:
+class _Operations(TorchDispatchMode):
+    """Counts operations that compute, not those that only look at a tensor in another way."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not (func.is_view or "empty" in func.name() or "detach" in func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def _count(run: Callable[[], object]) -> tuple[float, float, int]:
+    """Flops of ``run`` in matrix products and in attention, and its operations, without data."""
+    counter, operations = FlopCounterMode(display=False), _Operations()
+    with FakeTensorMode(allow_non_fake_inputs=True), counter, operations:
         run()
     counts = counter.get_flop_counts()["Global"]
     attention = sum(flop for op, flop in counts.items() if "attention" in str(op))
-    return sum(counts.values()) - attention, attention
+    return sum(counts.values()) - attention, attention, operations.count
 
 
 def _speeds(precision: str, encoder: nn.Module) -> tuple[float, float]:
@@ -292,15 +360,17 @@ def _speeds(precision: str, encoder: nn.Module) -> tuple[float, float]:
     return matmul, 4 * encoder.num_heads * tokens**2 * width / seconds
 
 
-def _best(run: Callable[[], object], repeats: int) -> float:
+def _best(
+    run: Callable[[], object], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Seconds of the fastest run after a first one, or of the first where it is long."""
     times: list[float] = []
     while len(times) <= repeats and not (times and times[0] > LONG_SECONDS):
-        start = time.perf_counter()
+        start = clock()
         run()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return min(times[1:] or times)
 
 
@@ -330,18 +400,25 @@ def _machine(threads: int) -> dict[str, Any]:
     return {"device": device, "threads": threads, "torch": torch.__version__}
 
 
+def _speed_up(name: str, result: dict[str, Any], yardstick: float | None) -> float | None:
+    """How many times faster than its yardstick a case is, if it has one."""
+    if yardstick is not None and name.startswith(("yardstick", "infer")):
+        return yardstick / result["seconds"]
+    return result.get("speed_up")
+
+
 def _table(report: dict[str, Any]) -> str:
     """The report as a Markdown table."""
     columns = ["case", "s", "TFLOP", "limit s", "of limit", "peak GiB", "subjects/s", "speed-up"]
+    columns.append("operations")
     by_case = {result["case"]: result for result in report["results"]}
     yardstick = by_case.get("yardstick", {}).get("seconds")
     rows = []
     for name, result in by_case.items():
         if "failed" in result:
-            rows.append([name, result["failed"]] + [""] * 6)
+            rows.append([name, result["failed"]] + [""] * 7)
             continue
         limit = result.get("limit_seconds")
-        compared = yardstick is not None and name.startswith(("yardstick", "infer"))
         rows.append(
             [
                 name,
@@ -351,7 +428,8 @@ def _table(report: dict[str, Any]) -> str:
                 f"{result['of_limit']:.0%}" if limit else "",
                 f"{result['peak_gib']:.1f}",
                 f"{result['subjects'] / result['seconds']:.3g}",
-                f"{yardstick / result['seconds']:.2f}" if compared else "",
+                f"{speed_up:.2f}" if (speed_up := _speed_up(name, result, yardstick)) else "",
+                str(result.get("operations", "")),
             ]
         )
     machine = report["machine"]

@@ -34,8 +34,9 @@ def test_counted_operations_follow_the_shapes(script, mrn):
         images = {roi: [torch.rand(1, depth, 28, 28)] for roi in mrn.rois}
         return script._count(torch.no_grad()(lambda: mrn(images)))
 
-    (linear, attention), (linear_2, attention_2) = count(2), count(4)
+    (linear, attention, operations), (linear_2, attention_2, operations_2) = count(2), count(4)
     assert linear_2 == pytest.approx(2 * linear, rel=0.02)  # but for ROI token and classifier
+    assert operations == operations_2 > 100
     assert 2 * attention < attention_2 < 4 * attention  # local and global attention
     assert all(parameter.grad is None for parameter in mrn.parameters())
 
@@ -48,6 +49,14 @@ def test_training_case_runs_the_bundles_step(script, capsys, monkeypatch):
     assert result["subjects"] == 1
     assert 0 < result["limit_seconds"] < result["seconds"]
     assert result["of_limit"] == pytest.approx(result["limit_seconds"] / result["seconds"])
+
+
+def test_encoder_case_compares_equal_tokens(script, mrn):
+    volumes = [torch.rand(shape) for shape in [(2, 28, 30), (1, 14, 28), (3, 28, 30)]]
+    encoder = mrn.res.encoder
+    with torch.no_grad():
+        expected = script._by_shape(encoder, volumes)
+        torch.testing.assert_close(encoder(volumes)[0][0], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_unknown_case_is_named(script):
@@ -69,10 +78,10 @@ def test_table_compares_with_the_yardstick_and_shows_failures(script):
     timed = {"subjects": 1, "tflop": 1.0, "limit_seconds": 1.0, "peak_gib": 1.0}
     results = [
         {"case": "yardstick", **timed, "seconds": 4.0, "of_limit": 0.25},
-        {"case": "infer-fp32", **timed, "seconds": 2.0, "of_limit": 0.5},
+        {"case": "infer-fp32", **timed, "seconds": 2.0, "of_limit": 0.5, "operations": 7},
         {"case": "data", "failed": "exit status 1"},
     ]
     machine = {"device": "cpu", "threads": 1, "torch": "2"}
     rows = script._table({"network": "small", "machine": machine, "results": results}).splitlines()
-    assert rows[-2] == "| infer-fp32 | 2 | 1 | 1 | 50% | 1.0 | 0.5 | 2.00 |"
+    assert rows[-2] == "| infer-fp32 | 2 | 1 | 1 | 50% | 1.0 | 0.5 | 2.00 | 7 |"
     assert "exit status 1" in rows[-1]
