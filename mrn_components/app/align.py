@@ -16,6 +16,7 @@ Mode = Literal["auto", "off", "always"]
 BRIDGE = Image(file="T1", bids=("*_T1w.nii*",))
 
 _APART_MM = 2.5  # of the centres of the nuclei in two masks: more is looked at
+_AGREES_MM = 1.5  # between where the bridge leads and where the images alone do, at the nuclei
 _MOVED_MM = 3.5  # of a head; what phantoms' NM moves by, 0.8 mm along each axis, is left alone
 
 
@@ -50,7 +51,8 @@ def align_images(
     With "auto" an image is looked at if the centres of the nuclei that it shares with that one lie
     more than 2.5 mm apart, or if it has no mask yet, and it is moved if the head turns out to have
     moved by more than 3.5 mm. With "always" both hold. It never moves where the images then agree
-    less, or their nuclei lie further apart.
+    less, or their nuclei lie further apart. Where an image that others are aligned through leads
+    elsewhere than the images alone do, or nowhere, what fits better counts, and it is told.
 
     Args:
         volumes: images and masks by their keys.
@@ -60,9 +62,10 @@ def align_images(
 
     Returns:
         {image: what a record holds of it} for each that was looked at: "to" which image, "through"
-        which file, whether it was "applied" or else "why" not, "matrix" (4, 4) from its world to
-        the other's in mm, "moved_mm" over a head, "degrees", "cost_before", "cost_after" (minus the
-        mutual information), and "apart_mm_before", "apart_mm_after" of the nuclei's centres.
+        which file, what to "doubt" of such a file, whether it was "applied" or else "why" not,
+        "matrix" (4, 4) from its world to the other's in mm, "moved_mm" over a head, "degrees",
+        "cost_before", "cost_after" (minus the mutual information), and "apart_mm_before",
+        "apart_mm_after" of the nuclei's centres.
     """
     there = [image for image in masked if image.name in volumes]
     if mode == "off" or not there or there[0].mask_name not in volumes:
@@ -93,15 +96,18 @@ def alignment_of(found: Mapping[str, Any]) -> Alignment:
 def told(name: str, found: Mapping[str, Any]) -> str | None:
     """Say in a sentence what became of an image; None where it was left alone."""
     this, other = name.upper(), str(found["to"]).upper()
+    doubt = found.get("doubt")
     if not found["applied"]:
-        return None if "matrix" in found else f"{this} was not aligned to {other}: {found['why']}"
+        if "matrix" in found:
+            return doubt
+        return f"{this} was not aligned to {other}: {found['why']}"
     through = f" through {found['through']}" if found["through"] else ""
     text = f"{this} was aligned to {other}{through}: the head had moved by "
     text += f"{found['moved_mm']:.1f} mm and turned by {found['degrees']:.1f} degrees"
     if found["apart_mm_before"] is not None:
         before, after = found["apart_mm_before"], found["apart_mm_after"]
         text += f"; its nuclei lie {after:.1f} mm apart, {before:.1f} before"
-    return text
+    return f"{text}; {doubt}" if doubt else text
 
 
 def _look(
@@ -121,14 +127,16 @@ def _look(
     if mode == "auto" and before is not None and before <= _APART_MM:
         return None
     try:
-        found, through = _best(volumes[image.name], volumes[fixed.name], middle, bridge)
+        found, through, doubt = _best(volumes[image.name], volumes[fixed.name], middle, bridge)
     except ValueError as error:
-        return {"to": fixed.name, "through": None, "applied": False, "why": str(error)}
+        none = {"to": fixed.name, "through": None, "doubt": None, "applied": False}
+        return none | {"why": str(error)}
     after = None if place is None else _distance(found.matrix, place, middle)
     why = _objection(found, mode, middle, before, after)
     return {
         "to": fixed.name,
         "through": through,
+        "doubt": doubt,
         "applied": why is None,
         "why": why,
         "matrix": found.matrix.tolist(),
@@ -143,19 +151,41 @@ def _look(
 
 def _best(
     moving: Volume, fixed: Volume, middle: np.ndarray, bridge: Callable[[], Volume | None]
-) -> tuple[Alignment, str | None]:
-    """Align through the bridge, if that helps, or else directly; also return the bridge's name."""
+) -> tuple[Alignment, str | None, str | None]:
+    """Align through the bridge if there is one, or else directly.
+
+    The bridge shares more with either image than they do with each other, so that it counts unless
+    the images, compared directly from there on, lead away from it: it may be of another head, or
+    no head at all.
+
+    Returns:
+        What counts, the name of the bridge if it is through that, and what is wrong with it.
+    """
     from mrn_components.images.registration import align  # slow to import, seldom needed
 
+    doubt = None
     try:
-        through = bridge()
-        if through is not None:
+        if (through := bridge()) is not None:
+            name = through.path.name
             found = align(moving, fixed, near=middle, through=through)
-            if found.cost_after < found.cost_before:
-                return found, through.path.name
-    except ValueError:  # the bridge is no image, or of somebody else
-        pass
-    return align(moving, fixed, near=middle), None
+            own = align(moving, fixed, near=middle, begin=found.matrix)
+            if (apart := _apart(own, found, middle)) <= _AGREES_MM:
+                return found, name, None
+            doubt = f"through {name} it would lie {apart:.1f} mm from where the images alone lead, "
+    except ValueError as error:
+        return align(moving, fixed, near=middle), None, f"T1 was left out: {error}"
+    direct = align(moving, fixed, near=middle)
+    if doubt is None:
+        return direct, None, None
+    better = found.cost_after < direct.cost_after
+    counts = "fits better and counts" if better else "fits less and was left out"
+    doubt += f"which {counts}; see whether {name} is of this head"
+    return (found, name, doubt) if better else (direct, None, doubt)
+
+
+def _apart(one: Alignment, other: Alignment, middle: np.ndarray) -> float:
+    """Return how far apart two alignments put what one of them puts at a point, in mm."""
+    return _distance(other.matrix, _at(np.linalg.inv(one.matrix), middle), middle)
 
 
 def _objection(
@@ -182,5 +212,9 @@ def _centre(
     return here.centre_mm(*ids) if ids else None
 
 
+def _at(matrix: np.ndarray, place: np.ndarray) -> np.ndarray:
+    return matrix[:3, :3] @ place + matrix[:3, 3]
+
+
 def _distance(matrix: np.ndarray, place: np.ndarray, middle: np.ndarray) -> float:
-    return float(np.linalg.norm(matrix[:3, :3] @ place + matrix[:3, 3] - middle))
+    return float(np.linalg.norm(_at(matrix, place) - middle))

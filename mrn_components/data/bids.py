@@ -12,6 +12,7 @@ from mrn_components.images.image import Image
 
 _MASK = "dseg"  # suffix of label maps
 _NO_IMAGES = (f"*_{_MASK}.*", "*_mask.*")
+_MAX_NAMED = 10  # participants without a folder
 # Entities that say what was made of an image, and not which image it is.
 _MADE = ("desc", "seg", "label", "atlas", "space", "res", "den")
 
@@ -64,9 +65,28 @@ def bids_cases(
         for name, image in images.items()
     ]
     factors = {key: factor for case in cases for key, factor in case.factors.items()}
-    layout += [f"{images[key].title} times {factor:g}" for key, factor in factors.items()]
+    told = {key: factor for key, factor in factors.items() if factor != 1.0}
+    layout += [f"{images[key].title} times {factor:g}" for key, factor in told.items()]
     layout += [f"{without} anat folders have none and are left out"] if without else []
+    if absent := sorted(_participants(root) - {session[0] for session in sessions}):
+        names = ", ".join(absent[:_MAX_NAMED]) + (", ..." if len(absent) > _MAX_NAMED else "")
+        layout.append(f"{len(absent)} participants have no anat folder and are left out ({names})")
     return cases, f"BIDS, {'; '.join(layout)}"
+
+
+def _participants(root: Path) -> set[str]:
+    """Return the participants that a table or folders of a data set name: {"sub-01", ...}."""
+    folders = {path.name for path in root.glob("sub-*") if path.is_dir()}
+    try:
+        lines = (root / "participants.tsv").read_text("utf-8-sig", "replace").splitlines()
+    except OSError:
+        return folders
+    header, *rows = (line.split("\t") for line in lines or [""])
+    if "participant_id" not in header:
+        return folders
+    place = header.index("participant_id")
+    ids = {row[place].strip().removeprefix("sub-") for row in rows if len(row) > place}
+    return folders | {f"sub-{name}" for name in ids if name}
 
 
 def take_masks(case: BIDSCase, images: Mapping[str, Image], root: Path | None = None) -> None:
@@ -109,15 +129,8 @@ def _take_units(case: Case, images: Mapping[str, Image], root: Path) -> None:
         unit = _sidecar(path, root).get("Units")
         if unit is None:
             unit = image.file_unit or image.facts.bids_units.get(_suffix(path).lower())
-        if unit is None:
-            continue
-        try:
-            factor = image.factor_from(str(unit))
-        except ValueError as units:
-            case.add("file-unit", path, f"the unit {str(unit)!r}", units=str(units))
-            continue
-        if factor != 1.0:
-            case.factors[name] = factor
+        if unit is not None:
+            case.take_unit(image, str(unit))
 
 
 def _sidecar(path: Path, root: Path) -> dict[str, Any]:

@@ -43,6 +43,14 @@ class Case:
             self.add("several-files", place, f"{len(candidates)} files ({', '.join(names)})")
             del self.places[key]  # it does not lack
 
+    def take_unit(self, image: Image, unit: str) -> None:
+        """Note what the voxels of an image's file are multiplied by, since they have a unit."""
+        try:
+            self.factors[image.name] = image.factor_from(unit)
+        except ValueError as units:
+            found = f"the unit {unit!r}"
+            self.add("file-unit", self.files[image.name], found, units=str(units))
+
     def add(
         self, kind: str, file: Path, found: str, severity: Severity = "error", **words: str
     ) -> None:

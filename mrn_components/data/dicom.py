@@ -2,34 +2,28 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from mrn_components.data.case import SUFFIXES, Case
+from mrn_components.data.case import Case
+from mrn_components.data.series import Series, lacking_package, studies_of
 from mrn_components.images.finding import FaultyFileError, fault
 from mrn_components.images.image import Image
 from mrn_components.system.files import flush_file, write_json
 
 Sources = dict[str, dict[str, list[Path]]]  # {subject: {image: its DICOM files}}
 
-_TAGS = [
-    *("PatientID", "StudyInstanceUID", "StudyDate", "SeriesInstanceUID", "SeriesNumber"),
-    *("SeriesDescription", "ProtocolName", "ImageType", "Modality", "RescaleType"),
-]
 _TIMEOUT_S = 900
 _SCRATCH = ".converting."
 _OPTIONS = ("-g", "i", "-b", "n", "-z", "i", "-p", "n", "-w", "2")
@@ -38,48 +32,6 @@ _SERIOUS = re.compile(
     "missing im|distance|spacing|duplic|orient|tilt|scal|intensit|stack|overlap|posit",
     re.IGNORECASE,
 )
-# Words of ImageType that no image of the network has: what is made of others, and overviews.
-_NO_IMAGES = {"LOCALIZER", "MIP", "MPR", "MINIP", "PROJECTION IMAGE", "SCREEN SAVE", "SCREENSHOT"}
-_PHASES = {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"}
-_MAGNITUDES = {"M", "M_FFE", "M_SE", "MAGNITUDE"}
-
-
-@dataclass(kw_only=True)
-class Series:
-    """A series of a study, by its first file."""
-
-    person: str  # PatientID
-    study: str  # its UID
-    date: str
-    uid: str
-    number: int
-    description: str
-    protocol: str
-    types: tuple[str, ...]  # ImageType
-    modality: str
-    unit: str  # RescaleType
-    files: list[Path] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        return f"{self.number} {self.description or self.protocol!r}"
-
-    @cached_property
-    def words(self) -> str:
-        """Description and protocol in lower case, with one space around each word."""
-        words = re.findall("[a-z0-9]+", f"{self.description} {self.protocol}".lower())
-        return f" {' '.join(words)} "
-
-    def suits(self, image: Image) -> bool:
-        """Whether an image can be of this series, by what a scanner says of its type."""
-        excluded = _NO_IMAGES | _PHASES
-        if image.facts.magnitude is False:
-            excluded = excluded | _MAGNITUDES  # what a map is made of, often under its name
-        return self.modality == "MR" and not excluded & {word.upper() for word in self.types}
-
-
-def is_dicom(root: Path) -> bool:
-    """Whether a folder has DICOM files somewhere below."""
-    return any(_has_mark(path) for path in _files(root) if not path.name.endswith(SUFFIXES))
 
 
 def dicom_cases(
@@ -102,7 +54,7 @@ def dicom_cases(
     cases: list[Case] = []
     sources: Sources = {}
     tqdm.write(_rules(images, chosen))
-    for subject, study in _studies(root).items():
+    for subject, study in studies_of(root).items():
         case = Case(subject=subject, source=root, where=f"study {subject}")
         if study[0].person and subject != study[0].person:
             case.fields["person"] = study[0].person  # several studies of one person
@@ -168,79 +120,13 @@ def _fitting(study: Sequence[Series], image: Image, chosen: str | None) -> list[
     return []
 
 
-def _studies(root: Path) -> dict[str, list[Series]]:
-    """Return the series of each study, by what becomes the subject's id.
-
-    That is the patient's, with the date where a patient has several studies, and with a number
-    where that is not enough.
-    """
-    series = sorted(_series(root), key=lambda one: (one.person, one.date, one.study, one.number))
-    studies = [list(members) for _, members in groupby(series, lambda one: one.study)]
-    people = [study[0].person for study in studies]
-    named: dict[str, list[Series]] = {}
-    for study in studies:
-        person, date = study[0].person or "unnamed", study[0].date
-        name = re.sub("[^A-Za-z0-9.-]", "-", person).lstrip(".-") or "unnamed"
-        name = f"{name}_{date}" if people.count(study[0].person) > 1 else name
-        if name in named:
-            name = f"{name}_{sum(other.startswith(name) for other in named) + 1}"
-        named[name] = study
-    return named
-
-
-def _series(root: Path) -> list[Series]:
-    """Read the headers of all DICOM files of a folder."""
-    pydicom = pydicom_module()
-    found: dict[str, Series] = {}
-    damaged = []
-    for path in filter(_has_mark, _files(root)):
-        try:
-            with pydicom.config.disable_value_validation():
-                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-                if "SeriesInstanceUID" in header and "StudyInstanceUID" in header:
-                    one = _describe(header)
-                    found.setdefault(one.uid, one).files.append(path)
-        except Exception:  # whatever a damaged file brings about
-            damaged.append(str(path.relative_to(root)))
-    if damaged:
-        tqdm.write(f"{len(damaged)} DICOM files cannot be read: {', '.join(damaged[:5])}")
-    return list(found.values())
-
-
-def _describe(header: Any) -> Series:
-    types, number = header.get("ImageType") or (), str(header.get("SeriesNumber") or 0).strip()
-    return Series(
-        person=str(header.get("PatientID") or "").strip(),
-        study=str(header.StudyInstanceUID),
-        date=str(header.get("StudyDate") or ""),
-        uid=str(header.SeriesInstanceUID),
-        number=int(number) if number.isdecimal() else 0,
-        description=str(header.get("SeriesDescription") or "").strip(),
-        protocol=str(header.get("ProtocolName") or "").strip(),
-        types=(types,) if isinstance(types, str) else tuple(map(str, types)),
-        modality=str(header.get("Modality") or ""),
-        unit=str(header.get("RescaleType") or "").strip().lower(),
-    )
-
-
-def _files(root: Path) -> Iterator[Path]:
-    for folder, names, files in os.walk(root):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        yield from (Path(folder, name) for name in sorted(files))
-
-
-def _has_mark(path: Path) -> bool:
-    """Whether a file begins as a DICOM file does."""
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
 def _convert_into(case: Case, image: Image, series: Series, work: Path) -> None:
     """Give a case the file that a series becomes, and what was said of its conversion."""
     try:
+        for one, other in series.twins[:1]:
+            found = f"series {series}, whose {len(series.files)} files are not all different: "
+            found += f"{one.name} and {other.name} are one SOP instance with other voxels"
+            raise fault("dicom-series", one.parent, found)
         path, warnings = convert(series, image.file, work)
     except FaultyFileError as error:
         case.findings.append(replace(error.finding, subject=case.subject))
@@ -250,7 +136,7 @@ def _convert_into(case: Case, image: Image, series: Series, work: Path) -> None:
     for text in warnings:
         case.add("dicom-warning", path, f"series {series}: {text}", "warning")
     if series.unit in image.facts.units:
-        case.factors[image.name] = image.factor_from(series.unit)
+        case.take_unit(image, series.unit)
 
 
 def convert(series: Series, stem: str, work: Path) -> tuple[Path, list[str]]:
@@ -327,15 +213,6 @@ def _check_made(series: Series, name: str, made: Path, said: Sequence[str]) -> N
     raise fault("dicom-series", series.files[0].parent, f"{found}{words and f': {words}'}")
 
 
-def pydicom_module() -> Any:
-    """Import pydicom, or say how it is installed."""
-    try:
-        import pydicom
-    except ImportError as error:
-        raise lacking_package("pydicom") from error
-    return pydicom
-
-
 def dcm2niix_program() -> str:
     """Return the path of the wheel's dcm2niix, or say how it is installed."""
     try:
@@ -343,8 +220,3 @@ def dcm2niix_program() -> str:
     except ImportError as error:
         raise lacking_package("dcm2niix") from error
     return str(dcm2niix.bin)
-
-
-def lacking_package(package: str) -> ValueError:
-    """Return what to raise where a package of the extra is not installed."""
-    return ValueError(f'DICOM needs {package}: pip install "mrn-components[dicom]".')

@@ -13,9 +13,10 @@ from typing import Literal
 
 from mrn_components.data.bids import BIDSCase, bids_cases, is_bids, take_masks
 from mrn_components.data.case import Case, datalist_cases, existing, file_stems, folder_case
-from mrn_components.data.dicom import Sources, dicom_cases, is_dicom
+from mrn_components.data.dicom import Sources, dicom_cases
 from mrn_components.data.labels import give_labels
-from mrn_components.data.tables import Subject, check_id, files_of
+from mrn_components.data.series import is_dicom
+from mrn_components.data.tables import Subject, files_of, id_fault
 from mrn_components.data.target import Classes, Target
 from mrn_components.images.finding import Finding, Severity
 from mrn_components.images.image import CHALLENGE_IMAGES, FACTOR, Image
@@ -319,10 +320,8 @@ def _judge_names(cases: Iterable[Case]) -> None:
     groups: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
         groups[case.subject.lower()].append(case)
-        try:
-            check_id(case.subject, case.where)
-        except ValueError as error:
-            case.add("subject-id", case.source, str(error).removesuffix("."))
+        if found := id_fault(case.subject):
+            case.add("subject-id", case.source, found)
     for group in groups.values():
         for case in group if len(group) > 1 else ():
             case.add("duplicate-id", Path(), f"the ids {', '.join(case.subject for case in group)}")

@@ -162,11 +162,20 @@ def parse_label(value: Any, target: Target, where: str) -> float:
 
 def check_id(name: Any, where: str) -> None:
     """Refuse an id at a place ``where`` that files cannot be named after, by a ValueError."""
-    if not isinstance(name, str) or not _SAFE_ID.fullmatch(name):
+    if not isinstance(name, str) or id_fault(name):
         raise ValueError(
             f"{where}: subject id must be 1 to 64 letters, digits, '.', '_' or '-' and start with "
             f"a letter or digit, since files are named after it; got {name!r}."
         )
+
+
+def id_fault(name: str) -> str | None:
+    """Say why files cannot be named after an id; None if they can."""
+    if _SAFE_ID.fullmatch(name):
+        return None
+    if odd := sorted(set(re.findall("[^A-Za-z0-9._-]", name))):
+        return f"an id with {', '.join(map(repr, odd[:5]))}"
+    return f"an id of {len(name)} characters" if len(name) > 64 else "an id that starts with a sign"
 
 
 def refuse_second(name: str, place: str, places: dict[str, str], where: str) -> None:

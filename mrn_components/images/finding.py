@@ -24,8 +24,9 @@ class Finding:
 
     @property
     def place(self) -> str:
-        """The subject and the name of the file."""
-        return " ".join(part for part in (self.subject, Path(self.file).name) if part)
+        """The subject and the name of the file, once if they are the same."""
+        parts = dict.fromkeys((self.subject, Path(self.file).name))
+        return " ".join(part for part in parts if part)
 
     def __str__(self) -> str:
         return f"{self.place}: {self.found}; expected {self.expected}. {self.fix}."

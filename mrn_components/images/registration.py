@@ -30,19 +30,26 @@ _FINE = (0.5, 0.0, 0.5)
 
 
 def align(
-    moving: Volume, fixed: Volume, *, near: np.ndarray, through: Volume | None = None
+    moving: Volume,
+    fixed: Volume,
+    *,
+    near: np.ndarray,
+    through: Volume | None = None,
+    begin: np.ndarray | None = None,
 ) -> Alignment:
     """Find where an image lies in the world of another one, up to a rotation and a shift.
 
     All that both show is compared first, blurred, then what lies within 55 mm of a point. It is
     the voxels of ``moving`` that are compared, so that it may be a thin or tilted slab, and those
-    outside the other's field of view do not count. The search begins where the files say.
+    outside the other's field of view do not count.
 
     Args:
         moving: the image that may lie elsewhere.
         fixed: the other one.
         near: point in the world of ``fixed``, in mm, about which they should agree.
         through: a third image of this head, which shares more with either than they do.
+        begin: what ``matrix`` of another alignment is, (4, 4): the search begins there, near the
+            point alone. None begins where the files say.
 
     Raises:
         ValueError: for images that do not overlap, or show nothing to compare.
@@ -50,18 +57,20 @@ def align(
     chain = [fixed, *([] if through is None else [through]), moving]
     matrix, place = np.eye(4), near
     for to, of in pairwise(chain):
-        link = _register(of, to, place)
+        link = _register(of, to, place, begin)
         matrix, place = matrix @ link, _at(np.linalg.inv(link), place)
     with _explained(moving, fixed):
         before, after = (_cost(moving, fixed, m, place) for m in (np.eye(4), matrix))
     return Alignment(matrix=matrix, cost_before=before, cost_after=after)
 
 
-def _register(of: Volume, to: Volume, near: np.ndarray) -> np.ndarray:
+def _register(
+    of: Volume, to: Volume, near: np.ndarray, begin: np.ndarray | None = None
+) -> np.ndarray:
     """Find the map (4, 4) from the world of an image to that of another."""
-    matrix = np.eye(4)
+    matrix = np.eye(4) if begin is None else begin
     with _explained(of, to):
-        for blur, step, longest in _COARSE:
+        for blur, step, longest in _COARSE if begin is None else ():
             matrix = _search(_image(of, blur, step), _image(to, blur, step), matrix, longest)
         blur, step, longest = _FINE
         place = _at(np.linalg.inv(matrix), near)

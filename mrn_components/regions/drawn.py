@@ -23,6 +23,7 @@ _MIN_APART_MM = 4.0  # of the sides' middles: phantoms' red nuclei are 9 mm apar
 _MIN_ACROSS = 1.5  # times as far apart to the side as in other directions
 _NUM_CUTS = 5  # until the plane stays
 _WIDE = 1.6  # times the usual width of one side: what is wider holds both
+_WHOLE = 0.1  # of a component: less on the other side of the cut leaves it whole
 _MIN_OFF = 0.15  # of the width of both sides: how far their middles are apart at least
 
 
@@ -157,7 +158,11 @@ def _sides(mask: Volume, image: Image, nucleus: str, drawn: float) -> np.ndarray
             return None
         right, left = x_mm[on_right].mean(axis=0), x_mm[~on_right].mean(axis=0)
         on_right = (x_mm - (right + left) / 2) @ (right - left) > 0
-    return on_right
+    across, *others = np.abs(right - left)
+    shares = np.bincount(part_of, on_right, minlength=count + 1)[large] / sizes[large]
+    cut = np.minimum(shares, 1 - shares) > _WHOLE
+    # The plane of a head on its side parts neither right from left, nor two pieces at once.
+    return on_right if across >= float(np.hypot(*others)) and cut.sum() < 2 else None
 
 
 def _one_label(mask: Volume, image: Image, nucleus: str, drawn: float) -> list[Finding]:

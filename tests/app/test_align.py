@@ -40,12 +40,15 @@ class Search:
 
     def __init__(self):
         self.asked, self.back, self.costs = [], MOVED, (-0.1, -0.3)
+        self.through = MOVED, -0.29  # back by this, and the cost, through another image
 
     def __call__(self, moving, _fixed, through=None, **_):
         self.asked.append((moving.path.parent.name, None if through is None else through.path.name))
+        before, after = self.costs
+        back, cost = (self.back, after) if through is None else self.through
         matrix = np.eye(4)
-        matrix[:3, 3] -= self.back
-        return Alignment(matrix=matrix, cost_before=self.costs[0], cost_after=self.costs[1])
+        matrix[:3, 3] -= back
+        return Alignment(matrix=matrix, cost_before=before, cost_after=cost)
 
 
 @pytest.fixture
@@ -118,9 +121,10 @@ def test_off_and_always(run, data, search, tmp_path):
 def test_a_t1_stands_between_and_a_damaged_one_does_not(run, data, search, tmp_path, capsys):
     shutil.copy(data / "B" / "QSM.nii.gz", data / "B" / "T1.nii.gz")
     predict(data, tmp_path / "out", bundle=run)
-    assert search.asked == [("B", "T1.nii.gz")]
+    assert search.asked == [("B", "T1.nii.gz"), ("B", None)]  # and from there on alone
     known = record(tmp_path / "out", "B")
     assert known["alignment"]["nm"]["through"] == "T1.nii.gz"
+    assert known["alignment"]["nm"]["doubt"] is None
     assert known["inputs"]["t1"]["path"] == "B/T1.nii.gz"
     predict(data, tmp_path / "out", bundle=run, resume=True)
     assert "resume: 2 subjects are done" in capsys.readouterr().out
@@ -128,7 +132,24 @@ def test_a_t1_stands_between_and_a_damaged_one_does_not(run, data, search, tmp_p
     predict(data, tmp_path / "out", bundle=run, resume=True)
     assert "1 with other files" in capsys.readouterr().out
     assert search.asked[-1] == ("B", None)
-    assert record(tmp_path / "out", "B")["alignment"]["nm"]["applied"]
+    known = record(tmp_path / "out", "B")
+    assert known["alignment"]["nm"]["applied"]
+    assert known["alignment"]["nm"]["through"] is None
+    assert any("; T1 was left out: T1.nii.gz: " in flag for flag in known["flags"])
+
+
+@pytest.mark.parametrize(("cost", "word"), [(-0.05, "fits less and was left"), (-0.4, "counts")])
+def test_a_t1_that_leads_elsewhere_is_told(cost, word, run, data, search, tmp_path):  # noqa: PLR0917
+    search.through = MOVED + np.array([0, 0, 4]), cost
+    shutil.copy(data / "B" / "QSM.nii.gz", data / "B" / "T1.nii.gz")
+    predict(data, tmp_path / "out", bundle=run, align="always")
+    known = record(tmp_path / "out", "B")
+    (flag,) = [flag for flag in known["flags"] if "T1.nii.gz" in flag]
+    assert "through T1.nii.gz it would lie 4.0 mm from where the images alone lead" in flag
+    assert word in flag
+    left = word != "counts"
+    assert known["alignment"]["nm"]["through"] == (None if left else "T1.nii.gz")
+    assert known["alignment"]["nm"]["matrix"][2][3] == (0 if left else -4)
 
 
 def test_images_that_cannot_be_compared_are_told(run, data, monkeypatch, tmp_path):

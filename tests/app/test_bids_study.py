@@ -219,6 +219,30 @@ def test_other_ids_become_names_of_bids(study, tmp_path):
         predict(data, tmp_path / "other", bundle=run, format="tsv")
 
 
+def test_nothing_stays_of_subjects_that_have_left(study, tmp_path):
+    data, out = tmp_path / "bids", tmp_path / "out"
+    few = shutil.ignore_patterns("sub-02", "sub-03")
+    shutil.copytree(study / "bids", data, ignore=few)
+    predict(data, out, bundle=str(study / "run"), format="bids")
+    corrected = out / "sub-04" / "ses-1" / "anat" / "sub-04_ses-1_desc-NM_dseg.nii.gz"
+    image = nibabel.load(corrected)
+    save(image.slicer[:-1], corrected, np.uint8)
+    own = out / "phenotype" / "predictions_mine.tsv"
+    own.touch()
+    (out / "phenotype" / "predictions_session9.tsv").touch()
+    for person in ("sub-01/ses-2", "sub-04"):
+        shutil.rmtree(data / person)
+        shutil.rmtree(data / QSMXT / person)
+    predict(data, out, bundle=str(study / "run"), format="bids", resume=True)
+    tables = {f"{table}_session1" for table in ("predictions", "biomarkers")}
+    assert {path.stem for path in (out / "phenotype").iterdir()} == {*tables, own.stem}
+    assert read_tsv(out / "participants.tsv") == [{"participant_id": "sub-01"}]
+    masks = {f"sub-01_ses-1_desc-{name}_dseg.nii.gz" for name in ("NM", "QSM")}
+    found = {path.name for path in out.glob("sub-*/**/*.nii.gz")}
+    assert found == {*masks, corrected.name}
+    assert not (out / "sub-01" / "ses-2").exists()
+
+
 def test_masks_that_were_given_are_never_cleared(tmp_path):
     anat = tmp_path / "sub-01" / "ses-1" / "anat"
     anat.mkdir(parents=True)

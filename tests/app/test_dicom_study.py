@@ -13,14 +13,14 @@ import pytest
 import SimpleITK
 from nibabel.processing import resample_from_to
 from pydicom.data import get_testdata_file
-from tiny_dicom import make_study, write_series
+from tiny_dicom import make_study, write_enhanced, write_series
 from tiny_run import make_run, read_rows
 
 from mrn_components.app.align import find_bridges
 from mrn_components.app.biomarkers import measure_subjects
 from mrn_components.app.check import check
 from mrn_components.app.predict import dicom_output, predict
-from mrn_components.app.predict.dicom_output import FOLDER
+from mrn_components.app.predict.dicom_output import FOLDER, report_objects, segment_objects
 from mrn_components.data.layouts import WORK, Need, find_subjects
 from mrn_components.data.subjects import load_subjects
 from mrn_components.images.image import CHALLENGE_IMAGES
@@ -101,6 +101,7 @@ def studies(tmp_path_factory):
         image = nibabel.Nifti1Image(phantom.volumes["QSM_mask"], phantom.affine)
         nibabel.save(image, masks / "qsm.nii")
     (root / "data" / "notes.txt").write_text("no DICOM")
+    shutil.copytree(root / "data" / "disk1", root / "data" / "once more")
     put_masks_on_series(root)
     make_run(root / "run", 0)
     return root
@@ -125,6 +126,11 @@ def test_studies_are_found_and_the_choice_is_printed(studies, tmp_path, capsys):
     assert found.layout == "DICOM"
     assert not found.problems
     printed = capsys.readouterr().out
+    copies = len(list((studies / "data" / "once more").iterdir()))
+    assert (
+        f"{copies} DICOM files are copies of others and are left out: once more/01_000.dcm, "
+        in (printed)
+    )
     assert "NM by the first word of neuromelanin, nm, mtc, mt" in printed
     chosen = "  A-1: NM is series 5 'NM_GRE_MT'; QSM is series 7 'QSM map'; its series are 1 "
     assert chosen in printed
@@ -311,6 +317,71 @@ def test_a_unit_of_the_series_is_read(tmp_path):
     ppm = {"qsm": replace(CHALLENGE_IMAGES["qsm"], file_unit="ppm")}
     found = find_subjects(tmp_path / "other", ppm, need=ANY, work=tmp_path / "work")
     assert "factor_qsm" not in found.subjects[0]  # the series comes first
+
+
+def test_a_unit_that_no_image_has_is_a_fault_of_the_series(tmp_path):
+    voxels, study = np.linspace(-9, 9, 8 * 8 * 4).reshape(8, 8, 4), make_study("P")
+    options = {"study": study, "number": 1, "description": "QSM", "types": MAP, "slopes": (0.01,)}
+    write_series(tmp_path / "data", voxels, np.eye(4), **options, RescaleType="ppm")
+    for unit in ("Hz", "rad"):
+        images = {"qsm": replace(CHALLENGE_IMAGES["qsm"], unit=unit)}
+        found = find_subjects(tmp_path / "data", images, need=ANY, work=tmp_path / "work")
+        assert f"QSM.nii.gz: the unit 'ppm'; expected {unit}. Convert" in found.problems["P"]
+
+
+def test_two_files_of_one_instance_that_differ_are_refused(tmp_path):
+    study, grid = make_study("P"), {"voxels": np.ones((8, 8, 4)), "affine": np.eye(4)}
+    files = write_series(tmp_path / "data", **grid, study=study, number=1, description="NM")
+    first, second = map(pydicom.dcmread, files[:2])
+    second.SOPInstanceUID = second.file_meta.MediaStorageSOPInstanceUID = first.SOPInstanceUID
+    second.PixelData = bytes(len(second.PixelData))
+    second.save_as(files[1])
+    found = find_subjects(tmp_path / "data", need=ANY, work=tmp_path / "work")
+    told = "01_000.dcm and 01_001.dcm are one SOP instance with other voxels; expected one volume"
+    assert told in found.problems["P"]
+
+
+@pytest.mark.parametrize("slopes", [(0.5,), (0.5, 0.25)])
+@pytest.mark.parametrize("upwards", [1, -1])
+def test_a_series_of_one_file_goes_in_and_comes_back(tmp_path, upwards, slopes):
+    """Enhanced MR: voxels, places and unit of the frames; each segment's frames refer to theirs."""
+    affine = slab(np.eye(4), (20, 24, 10))[1] @ np.diag([1, 1, upwards, 1])
+    voxels = np.random.default_rng(0).integers(100, 1000, (20, 24, 10)).astype(float)
+    study, options = make_study("P"), {"affine": affine, "slopes": slopes}
+    data = tmp_path / "data"
+    write_enhanced(data / "1.dcm", voxels, study=study, number=1, description="NM", **options)
+    options |= {"types": MAP, "unit": "ppm"}
+    write_enhanced(data / "2.dcm", voxels, study=study, number=2, description="QSM", **options)
+    found = find_subjects(data, need=ANY, work=tmp_path / "work")
+    (subject,) = found.subjects
+    assert (found.findings, subject["factor_qsm"]) == ([], 1000.0)
+    nm = read_volume(subject["nm"])
+    index = np.argwhere(voxels)
+    there = np.linalg.inv(nm.affine) @ affine @ np.c_[index, np.ones(len(index))].T
+    places = np.rint(there[:3]).astype(int)
+    np.testing.assert_allclose(there[:3], places, atol=1e-4)
+    np.testing.assert_array_equal(nm.voxels[tuple(places)], voxels[tuple(index.T)])
+    drawn = np.zeros(nm.shape, np.uint8)
+    drawn[2:6, 3:8, 2:5], drawn[10:14, 3:8, 2:5] = 1, 2
+    (source,) = map(pydicom.dcmread, found.sources["P"]["nm"])
+    options = {"automatic": True, "number": 9000}
+    made = segment_objects(
+        [source], nm.with_voxels(drawn, nm.path), CHALLENGE_IMAGES["nm"], **options
+    )
+    made.save_as(tmp_path / "seg.dcm")
+    image = nibabel.Nifti1Image(drawn, nm.affine)
+    compare_segmentation(tmp_path / "seg.dcm", image, CHALLENGE_IMAGES["nm"])
+    for frame in made.PerFrameFunctionalGroupsSequence:
+        (of,) = frame.DerivationImageSequence[0].SourceImageSequence
+        theirs = source.PerFrameFunctionalGroupsSequence[of.ReferencedFrameNumber - 1]
+        assert of.ReferencedSOPInstanceUID == source.SOPInstanceUID
+        assert (
+            frame.PlanePositionSequence[0].ImagePositionPatient
+            == theirs.PlanePositionSequence[0].ImagePositionPatient
+        )
+    values = {"volume_mm3_SN_left": 45.0, "asymmetry_volume_mm3_SN": 0.0}
+    report = report_objects([source, made], {"nm": made}, values, CHALLENGE_IMAGES)
+    assert report.StudyInstanceUID == source.StudyInstanceUID
 
 
 def test_headers_that_are_no_headers_are_told(tmp_path, caplog):

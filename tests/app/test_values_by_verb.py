@@ -135,6 +135,18 @@ def test_a_table_of_nuclei_is_taken_and_recorded(run, data, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("verb", [predict, challenge, measure_subjects, check])
+@pytest.mark.parametrize("row", ["t1,SN,1,2", "qsm,LC,1,2"])
+def test_a_table_of_others_is_refused_by_file_and_line(verb, row, run, data, tmp_path):
+    table = tmp_path / "nuclei.csv"
+    table.write_text(f"image,nucleus,right,left\n{row}\n")
+    places = {check: {}, measure_subjects: {"output": tmp_path}}.get(
+        verb, {"bundle": run, "outputs" if verb is challenge else "output": tmp_path}
+    )
+    with pytest.raises(ValueError, match=rf"{table} line 2: the (image 't1'|nucleus 'LC' of qsm)"):
+        verb(data / "plain", nuclei=table, **places)
+
+
 @pytest.mark.parametrize("reference", ["TH", "mean"])
 def test_a_reference_takes_the_shift_out_and_is_recorded(run, data, tmp_path, reference):
     some = tmp_path / "in"

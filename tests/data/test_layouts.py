@@ -74,7 +74,7 @@ def test_a_stray_folder_is_a_fault_of_its_own(tmp_path):
     found = find(tmp_path)
     assert list(names(found)) == ["S1", "S3", "case 2", "s3"]
     assert found.problems.keys() == {"case 2", "S3", "s3"}
-    assert "subject id must be 1 to 64 letters" in found.problems["case 2"]
+    assert found.problems["case 2"].startswith("case 2: an id with ' '; expected 1 to 64 letters")
     assert "the ids S3, s3" in found.problems["s3"]
     found.require_some()
     with pytest.raises(ValueError, match=r"(?s)3 faults of the data set.*case 2"):
@@ -209,6 +209,27 @@ def test_bids(tmp_path):
     assert "2 files (sub-01_ses-1_T1w.nii.gz, sub-01_ses-1_acq-nm_T1w.nii.gz)" in problem
     assert "list the one in a JSON datalist" in problem
     assert list(chosen.problems) == ["sub-01_ses-1"]
+
+
+def test_participants_without_images_are_counted_and_named(tmp_path):
+    touch(tmp_path / "sub-01" / "anat" / "sub-01_acq-NM_T1w.nii.gz")
+    (tmp_path / "sub-02" / "func").mkdir(parents=True)
+    assert "; 1 participants have no anat folder and are left out (sub-02)" in find(tmp_path).layout
+    rows = ["sex\tparticipant_id", "F\tsub-01", "F\tsub-03", "M\t04", "", "F"]
+    (tmp_path / "participants.tsv").write_text("\ufeff" + "\n".join(rows))
+    assert "3 participants have no anat folder and are left out (sub-02, sub-03, sub-04)" in (
+        find(tmp_path).layout
+    )
+    (tmp_path / "sub-02" / "func").rmdir()
+    (tmp_path / "sub-02").rmdir()
+    for text in ("", "id\nsub-03\n", "participant_id\nsub-01\n"):
+        (tmp_path / "participants.tsv").write_text(text)
+        assert "participants" not in find(tmp_path).layout
+    (tmp_path / "participants.tsv").write_text(
+        "participant_id\n" + "".join(f"sub-{number}\n" for number in range(20, 40))
+    )
+    assert "20 participants have no anat folder and are left out (sub-20, " in find(tmp_path).layout
+    assert "sub-29, ...)" in find(tmp_path).layout
 
 
 def test_labels_of_a_bids_subject_hold_for_its_sessions(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 from tiny_cohort import AFFINE, make_mask
 
-from mrn_components.data.nuclei import drawn_by, nuclei_overrides, read_nuclei
+from mrn_components.data.nuclei import drawn_by, nuclei_settings, read_nuclei
 from mrn_components.images.finding import FaultyFileError
 from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.images.volume import Volume
@@ -71,6 +71,27 @@ def assert_sides(found, truth, image):
     thalamus = np.isin(truth, image.nuclei.get("TH", ()))
     assert np.array_equal(found[~thalamus], truth[~thalamus])
     assert not thalamus.any() or (found == truth)[thalamus].mean() > 0.98
+
+
+@pytest.mark.parametrize("degrees", [-90, -80, -65, -50, 50, 65, 80, 90])
+def test_a_head_on_its_side_is_split_rightly_or_not_at_all(phantoms, degrees):
+    """What is left whole lacks its other side, which is told wherever masks are read."""
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("y", degrees, degrees=True).as_matrix()
+    for phantom in phantoms:
+        for image in (NM, QSM):
+            truth = phantom.volumes[image.mask]
+            drawn = truth.copy()
+            for right, left in image.nuclei.values():
+                drawn[truth == left] = right
+            found, kinds = mended(drawn, image, turn @ phantom.affine)
+            split = 0
+            for right, left in image.nuclei.values():
+                inside = np.isin(truth, (right, left))
+                whole = (found[inside] == right).all()
+                assert whole or (found == truth)[inside].mean() > 0.98
+                split += not whole
+            assert kinds == ["one-label"] * split
 
 
 @pytest.mark.parametrize("value", [1, 2, 255, 11])
@@ -156,14 +177,14 @@ def test_two_ids_on_both_sides_are_of_another_table(phantoms):
 def test_a_table_is_read_from_a_csv(tmp_path):
     path = tmp_path / "nuclei.csv"
     path.write_text("\ufeffimage,nucleus,right,left\nqsm,SN,1000,1001\n\nnm, SN, 5, 5\n")
-    assert read_nuclei(path) == {"qsm": {"SN": [1000, 1001]}, "nm": {"SN": [5, 5]}}
+    table = read_nuclei(path, CHALLENGE_IMAGES)
+    assert table == {"qsm": {"SN": [1000, 1001]}, "nm": {"SN": [5, 5]}}
     rois = {"nm": ROI(image="nm", nuclei=["SN"])}
     images, drawn_rois = drawn_by(path, CHALLENGE_IMAGES, rois)
     assert images["nm"].drawn_as == {"SN": (5, 5)}
     assert drawn_rois["nm"].image == images["nm"]
-    assert nuclei_overrides(path)["images#qsm#drawn_as"] == {"SN": [1000, 1001]}
+    assert nuclei_settings(path, CHALLENGE_IMAGES)["images#qsm#drawn_as"] == {"SN": [1000, 1001]}
     assert drawn_by(None, CHALLENGE_IMAGES, rois) == (CHALLENGE_IMAGES, rois)
-    assert nuclei_overrides(None) == {}
 
 
 @pytest.mark.parametrize(
@@ -174,9 +195,10 @@ def test_a_table_is_read_from_a_csv(tmp_path):
         ("image,nucleus,right,left\nqsm,SN,1,-2\n", "line 2: expected an image"),
         ("image,nucleus,right,left\nqsm,SN,1,2\nqsm,SN,3,4\n", "line 3: qsm,SN stands already"),
         ("image,nucleus,right,left\n", "no nuclei below its header"),
-        ("image,nucleus,right,left\nt1,SN,1,2\n", r"\['t1'\] are none of the images"),
-        ("image,nucleus,right,left\nqsm,SN,1,2\nqsm,RN,2,3\n", "ids that no other has"),
-        ("image,nucleus,right,left\nqsm,SN,0,2\n", "all >= 1"),
+        ("image,nucleus,right,left\nt1,SN,1,2\n", "line 2: the image 't1' is none of"),
+        ("image,nucleus,right,left\n\nnm,RN,1,2\n", r"line 3: the nucleus 'RN' of nm is none of"),
+        ("image,nucleus,right,left\nqsm,SN,1,2\nqsm,RN,2,3\n", "line 3: the id 2 is SN's already"),
+        ("image,nucleus,right,left\nqsm,SN,0,2\n", r"line 2: ids must be 1 or more.* got \[0, 2\]"),
     ],
 )
 def test_faulty_tables_are_refused(tmp_path, text, message):
@@ -188,4 +210,4 @@ def test_faulty_tables_are_refused(tmp_path, text, message):
 
 def test_a_table_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"--nuclei .* is no file"):
-        read_nuclei(tmp_path / "nuclei.csv")
+        read_nuclei(tmp_path / "nuclei.csv", CHALLENGE_IMAGES)

@@ -11,7 +11,7 @@ from monai.engines import SupervisedEvaluator
 from stand_in import StandIn, make_dataset, make_optimizer, make_trainer
 from tiny_training import assert_equal, checkpoint_of, make_run
 
-from mrn_components import InterruptHandler, PhaseValidationHandler
+from mrn_components import FaultReportHandler, InterruptHandler, PhaseValidationHandler
 from mrn_components.training.handlers import faults
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
@@ -78,6 +78,23 @@ def test_a_step_that_ends_is_not_ended_later():
         trainer.run()
     handler._patience.join(5)
     assert not handler._patience.is_alive()
+
+
+@pytest.mark.parametrize("others", [[], [FaultReportHandler()]])
+def test_a_step_that_raises_after_a_signal_is_not_ended_later(others, monkeypatch):
+    codes = []
+    monkeypatch.setattr(faults, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(faults.os, "_exit", codes.append)
+    earlier = [signal.getsignal(number) for number in SIGNALS]
+    handler, network = InterruptHandler(), StandIn()
+    trainer = make_trainer(network, make_optimizer(network), [handler, *others], epochs=3)
+    trainer.add_event_handler(Events.ITERATION_STARTED(once=3), send(signal.SIGTERM))
+    trainer.add_event_handler(Events.ITERATION_STARTED(once=3), lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # and not dropped
+        trainer.run()
+    handler._patience.join(5)
+    assert codes == []
+    assert [signal.getsignal(number) for number in SIGNALS] == earlier
 
 
 class Stalled:

@@ -1,8 +1,10 @@
 """The results as BIDS derivatives, beside the tables and records that every run has."""
 
 import csv
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,13 @@ from mrn_components.images.image import Image
 from mrn_components.images.volume import read_volume
 from mrn_components.regions.drawn import read_file
 from mrn_components.system.files import write_json, write_text
+from mrn_components.system.hashes import file_hash
 
 _BIDS_VERSION = "1.10.0"
 _NAME = re.compile(r"sub-(?P<sub>[0-9A-Za-z]+)(_ses-(?P<ses>[0-9A-Za-z]+))?(_run-(?P<run>[0-9]+))?")
+_TABLE = re.compile(r"(predictions|biomarkers)(_session[0-9A-Za-z]+)?(_run[0-9]+)?\.(tsv|json)")
 _VISITS = {"ses": "session", "run": "run"}
+_HASH = "SHA256"  # key of a mask's JSON file: of the mask as it was written
 # What lies in the folder besides BIDS, in the words of .bidsignore.
 _OTHERS = "subjects\n*.csv\n*.md\n*.html\n/manifest.json\n/target.json\n.lock\n.work\ndicom\n"
 _README = """# Predictions of MRN
@@ -67,8 +72,12 @@ def write_derivatives(
     images: Mapping[str, Image],
     target: Target,
 ) -> None:
-    """Write predictions, biomarkers and masks as BIDS derivatives, of what ``output_dir`` has."""
+    """Write predictions, biomarkers and masks as BIDS derivatives, of what ``output_dir`` has.
+
+    Tables and masks of an earlier prediction, of subjects that are none any more, are removed.
+    """
     names = bids_names(subjects)
+    _clear_others(output_dir, {_stem(name) for name in names.values()})
     write_text(output_dir / ".bidsignore", _OTHERS)
     write_text(output_dir / "README", _README)
     write_json(output_dir / "dataset_description.json", _description())
@@ -99,6 +108,33 @@ def clear_derivatives(output_dir: Path, subject: Subject, images: Iterable[Image
         mask = _mask_path(output_dir, _entities(subject["subject"]), image)
         for suffix in () if is_given(mask, subject) else (".nii.gz", ".tsv", ".json"):
             mask.with_name(mask.name.replace(".nii.gz", suffix)).unlink(missing_ok=True)
+
+
+def _clear_others(output_dir: Path, stems: set[str]) -> None:
+    """Remove all tables of an earlier prediction, and the masks of subjects that have left.
+
+    A mask stays that somebody has changed since it was written.
+    """
+    for path in (output_dir / "phenotype").glob("*"):
+        if _TABLE.fullmatch(path.name):
+            path.unlink()
+    for sessions in ("sub-*", "sub-*/ses-*"):
+        for mask in output_dir.glob(f"{sessions}/anat/*_desc-*_dseg.nii.gz"):
+            if mask.name.partition("_desc-")[0] not in stems and _is_as_written(mask):
+                for suffix in (".nii.gz", ".tsv", ".json"):
+                    mask.with_name(mask.name.replace(".nii.gz", suffix)).unlink(missing_ok=True)
+                for folder in mask.relative_to(output_dir).parents[:-1]:
+                    with suppress(OSError):  # something else is in it
+                        (output_dir / folder).rmdir()
+
+
+def _is_as_written(mask: Path) -> bool:
+    """Whether a mask is one that was written here, to the bit."""
+    try:
+        about = json.loads(mask.with_name(mask.name.replace(".nii.gz", ".json")).read_bytes())
+        return bool(about[_HASH] == file_hash(mask))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _entities(subject: str) -> dict[str, str]:
@@ -213,7 +249,8 @@ def _write_mask(
     save_mask(target, np.rint(mask.mask_values).astype(np.uint8), mask)
     write_text(target.with_name(f"{stem}.tsv"), "".join(_lookup(image)))
     about = f"Nuclei on the grid of the {image.title} image, {source}. Research use only."
-    write_json(target.with_name(f"{stem}.json"), {"Description": about, "SpatialReference": "orig"})
+    content = {"Description": about, "SpatialReference": "orig", _HASH: file_hash(target)}
+    write_json(target.with_name(f"{stem}.json"), content)
 
 
 def _lookup(image: Image) -> Iterator[str]:

@@ -11,7 +11,8 @@ import mrn_components
 from mrn_components.app.records import Record, mask_file
 from mrn_components.biomarkers import Biomarker, biomarkers_of
 from mrn_components.data import Subject
-from mrn_components.data.dicom import Sources, lacking_package, pydicom_module
+from mrn_components.data.dicom import Sources
+from mrn_components.data.series import lacking_package, pydicom_module
 from mrn_components.images.image import Image
 from mrn_components.images.volume import Volume, read_volume
 from mrn_components.regions.drawn import read_file

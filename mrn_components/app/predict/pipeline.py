@@ -48,6 +48,7 @@ class Options:
     nm_series: str | None
     qsm_series: str | None
     masks: str | Path | None
+    nuclei: str | Path | None = None  # table of the ids in given masks
     abstain: bool
     align: Mode = "auto"
     atlas: str | Path | None = None  # makes masks in place of the segmentation

@@ -17,7 +17,6 @@ from mrn_components.app.predict.pipeline import Format, Options
 from mrn_components.app.predict.workflow import inference_workflow, target_of
 from mrn_components.app.records import sweep
 from mrn_components.data.layouts import WORK, Found, Need, filters_of, find_subjects
-from mrn_components.data.nuclei import nuclei_overrides
 from mrn_components.data.predictions import PREDICTIONS
 from mrn_components.data.subjects import needed_images
 from mrn_components.system.files import lock
@@ -109,7 +108,8 @@ def predict(
         format=format,
         dicom=dicom,
         trust_bundle=trust_bundle,
-        overrides=nuclei_overrides(nuclei) | overrides,
+        nuclei=nuclei,
+        overrides=overrides,
     )
     return predict_cohort(input, output, options)
 
@@ -130,6 +130,7 @@ def predict_cohort(input_dir: str | Path, output_dir: str | Path, options: Optio
             str(input_dir),
             str(output_dir),
             bundle=options.bundle,
+            nuclei=options.nuclei,
             trust_bundle=options.trust_bundle,
             **_with_own_device(options.overrides),
         )

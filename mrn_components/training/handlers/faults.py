@@ -172,7 +172,8 @@ class InterruptHandler:
     signal acts at once, and so does the first where the step takes longer than 25 seconds, or waits
     for a stalled loader. Checkpoints are those of finished epochs, and every epoch follows from its
     seed: a resumed run repeats the steps of the epoch it was stopped in, bit for bit on the CPU.
-    Workers of the data loaders ignore the signals, which a terminal or a cluster sends to all.
+    Workers of the data loaders ignore the signals, which a terminal or a cluster sends to all. It
+    belongs before ``FaultReportHandler``.
 
     Args:
         evaluator: the validation engine, which stops at its next step too.
@@ -189,6 +190,7 @@ class InterruptHandler:
         engine.add_event_handler(Events.STARTED, self.listen)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.stop)
         engine.add_event_handler(Events.COMPLETED, self.restore)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.give_up)
         if self.evaluator is not None:
             self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self.stop)
 
@@ -216,6 +218,14 @@ class InterruptHandler:
         """Let a second signal do what it does without this handler."""
         self.restore()
         os.kill(os.getpid(), number)
+
+    def give_up(self, engine: Any, error: BaseException) -> None:
+        """Give the signals back where a step raised, and let its error end the run.
+
+        Nothing waits for a step any more. Ignite drops an error that handlers do not raise again.
+        """
+        self.restore()
+        FaultReportHandler().report(engine, error)
 
     def stop(self, _engine: Any) -> None:
         """End the run if a signal came."""
