@@ -98,9 +98,10 @@ def told(name: str, found: Mapping[str, Any]) -> str | None:
     this, other = name.upper(), str(found["to"]).upper()
     doubt = found.get("doubt")
     if not found["applied"]:
+        text = f"{this} was not aligned to {other}: {found['why']}"
         if "matrix" in found:
-            return doubt
-        return f"{this} was not aligned to {other}: {found['why']}"
+            return f"{text}; {doubt}" if doubt else None
+        return text
     through = f" through {found['through']}" if found["through"] else ""
     text = f"{this} was aligned to {other}{through}: the head had moved by "
     text += f"{found['moved_mm']:.1f} mm and turned by {found['degrees']:.1f} degrees"

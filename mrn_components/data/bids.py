@@ -64,8 +64,7 @@ def bids_cases(
         f"{sum(name in case.files for case in cases)} of {len(cases)}"
         for name, image in images.items()
     ]
-    factors = {key: factor for case in cases for key, factor in case.factors.items()}
-    told = {key: factor for key, factor in factors.items() if factor != 1.0}
+    told = {key: factor for case in cases for key, factor in case.factors.items() if factor != 1.0}
     layout += [f"{images[key].title} times {factor:g}" for key, factor in told.items()]
     layout += [f"{without} anat folders have none and are left out"] if without else []
     if absent := sorted(_participants(root) - {session[0] for session in sessions}):

@@ -20,13 +20,19 @@ from mrn_components.app.biomarkers import measure_subjects
 from mrn_components.app.check import check
 from mrn_components.app.cli import COMMANDS
 from mrn_components.app.predict import predict
-from mrn_components.app.predict.bids_output import clear_derivatives, describe_columns
+from mrn_components.app.predict.bids_output import (
+    bids_names,
+    clear_derivatives,
+    clear_others,
+    describe_columns,
+)
 from mrn_components.data import load_subjects, split_folds
 from mrn_components.data.target import Classes, Score
 from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.phantom import make_subject
 from mrn_components.segmentation.dataset import DATASET, write_dataset
 from mrn_components.system.errors import FailedSubjectsError
+from mrn_components.system.hashes import file_hash
 
 COLUMNS = ["subject", "status", "class", "fold_agreement", "fold_std", "tta_std", "trained_on"]
 COLUMNS += ["mask_source", "missing_rois", "flags", "error", "label", "session_id", "run"]
@@ -191,6 +197,8 @@ def test_masks_are_label_maps_with_tables_and_serve_as_masks(study, tmp_path):
         theirs = nibabel.load(study / "challenge" / "sub-01_ses-2" / f"{image.mask}.nii.gz")
         np.testing.assert_array_equal(ours.get_fdata(), theirs.get_fdata())
         np.testing.assert_allclose(ours.affine, theirs.affine, atol=1e-6)
+        about = json.loads((anat / f"{stem}.json").read_text())
+        assert about["SHA256"] == file_hash(anat / f"{stem}.nii.gz")
         header, *lines = (anat / f"{stem}.tsv").read_text().splitlines()
         assert header == "index\tname\tabbreviation"
         assert [int(line.split("\t")[0]) for line in lines] == [0, *sorted(image.ids)]
@@ -219,28 +227,31 @@ def test_other_ids_become_names_of_bids(study, tmp_path):
         predict(data, tmp_path / "other", bundle=run, format="tsv")
 
 
-def test_nothing_stays_of_subjects_that_have_left(study, tmp_path):
-    data, out = tmp_path / "bids", tmp_path / "out"
-    few = shutil.ignore_patterns("sub-02", "sub-03")
-    shutil.copytree(study / "bids", data, ignore=few)
-    predict(data, out, bundle=str(study / "run"), format="bids")
-    corrected = out / "sub-04" / "ses-1" / "anat" / "sub-04_ses-1_desc-NM_dseg.nii.gz"
-    image = nibabel.load(corrected)
-    save(image.slicer[:-1], corrected, np.uint8)
-    own = out / "phenotype" / "predictions_mine.tsv"
-    own.touch()
-    (out / "phenotype" / "predictions_session9.tsv").touch()
-    for person in ("sub-01/ses-2", "sub-04"):
-        shutil.rmtree(data / person)
-        shutil.rmtree(data / QSMXT / person)
-    predict(data, out, bundle=str(study / "run"), format="bids", resume=True)
-    tables = {f"{table}_session1" for table in ("predictions", "biomarkers")}
-    assert {path.stem for path in (out / "phenotype").iterdir()} == {*tables, own.stem}
-    assert read_tsv(out / "participants.tsv") == [{"participant_id": "sub-01"}]
-    masks = {f"sub-01_ses-1_desc-{name}_dseg.nii.gz" for name in ("NM", "QSM")}
-    found = {path.name for path in out.glob("sub-*/**/*.nii.gz")}
-    assert found == {*masks, corrected.name}
-    assert not (out / "sub-01" / "ses-2").exists()
+def test_nothing_stays_of_subjects_that_have_left(tmp_path):
+    """But masks that somebody corrected, masks that are given now, and what is not ours."""
+    masks = {}
+    for place in ("sub-01/ses-1", "sub-01/ses-2", "sub-02", "sub-03", "sub-04"):
+        stem = f"{place.replace('/', '_')}_desc-NM_dseg"
+        masks[place] = mask = tmp_path / place / "anat" / f"{stem}.nii.gz"
+        mask.parent.mkdir(parents=True)
+        mask.write_bytes(place.encode())
+        mask.with_name(f"{stem}.tsv").touch()
+        mask.with_name(f"{stem}.json").write_text(json.dumps({"SHA256": file_hash(mask)}))
+    masks["sub-03"].write_bytes(b"corrected")
+    (tmp_path / "sub-02" / "notes.txt").touch()
+    tables = tmp_path / "phenotype"
+    tables.mkdir()
+    for name in ("predictions_session2.tsv", "biomarkers.json", "predictions_mine.tsv"):
+        (tables / name).touch()
+    now = [{"subject": "sub-01_ses-1"}, {"subject": "A", "mask_nm": str(masks["sub-04"])}]
+    clear_others(tmp_path, bids_names(now), now)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.nii.gz")}
+    kept = ("sub-01/ses-1", "sub-03", "sub-04")
+    assert left == {str(masks[place].relative_to(tmp_path)) for place in kept}
+    assert [path.name for path in tables.iterdir()] == ["predictions_mine.tsv"]
+    assert not (tmp_path / "sub-01" / "ses-2").exists()
+    assert [path.name for path in (tmp_path / "sub-02").iterdir()] == ["notes.txt"]
+    assert len(list(tmp_path.rglob("*_dseg.*"))) == 3 * len(kept)
 
 
 def test_masks_that_were_given_are_never_cleared(tmp_path):

@@ -77,7 +77,7 @@ def write_derivatives(
     Tables and masks of an earlier prediction, of subjects that are none any more, are removed.
     """
     names = bids_names(subjects)
-    _clear_others(output_dir, {_stem(name) for name in names.values()})
+    clear_others(output_dir, names, subjects)
     write_text(output_dir / ".bidsignore", _OTHERS)
     write_text(output_dir / "README", _README)
     write_json(output_dir / "dataset_description.json", _description())
@@ -106,26 +106,35 @@ def clear_derivatives(output_dir: Path, subject: Subject, images: Iterable[Image
     """Remove the masks of an earlier prediction of a subject, unless they are its given ones."""
     for image in images:
         mask = _mask_path(output_dir, _entities(subject["subject"]), image)
-        for suffix in () if is_given(mask, subject) else (".nii.gz", ".tsv", ".json"):
-            mask.with_name(mask.name.replace(".nii.gz", suffix)).unlink(missing_ok=True)
+        if not is_given(mask, subject):
+            _remove_mask(mask)
 
 
-def _clear_others(output_dir: Path, stems: set[str]) -> None:
+def clear_others(
+    output_dir: Path, names: Mapping[str, Mapping[str, str]], subjects: Sequence[Subject]
+) -> None:
     """Remove all tables of an earlier prediction, and the masks of subjects that have left.
 
-    A mask stays that somebody has changed since it was written.
+    A mask stays that somebody has changed since it was written, or that is given now.
     """
+    stems = {_stem(name) for name in names.values()}
     for path in (output_dir / "phenotype").glob("*"):
         if _TABLE.fullmatch(path.name):
             path.unlink()
     for sessions in ("sub-*", "sub-*/ses-*"):
-        for mask in output_dir.glob(f"{sessions}/anat/*_desc-*_dseg.nii.gz"):
-            if mask.name.partition("_desc-")[0] not in stems and _is_as_written(mask):
-                for suffix in (".nii.gz", ".tsv", ".json"):
-                    mask.with_name(mask.name.replace(".nii.gz", suffix)).unlink(missing_ok=True)
+        for mask in sorted(output_dir.glob(f"{sessions}/anat/*_desc-*_dseg.nii.gz")):
+            left = mask.name.partition("_desc-")[0] not in stems and _is_as_written(mask)
+            if left and not any(is_given(mask, subject) for subject in subjects):
+                _remove_mask(mask)
                 for folder in mask.relative_to(output_dir).parents[:-1]:
                     with suppress(OSError):  # something else is in it
                         (output_dir / folder).rmdir()
+
+
+def _remove_mask(mask: Path) -> None:
+    """Remove a mask, with its table and its JSON file."""
+    for suffix in (".nii.gz", ".tsv", ".json"):
+        mask.with_name(mask.name.replace(".nii.gz", suffix)).unlink(missing_ok=True)
 
 
 def _is_as_written(mask: Path) -> bool:
