@@ -68,8 +68,8 @@ def bids_cases(
     layout += [f"{images[key].title} times {factor:g}" for key, factor in told.items()]
     layout += [f"{without} anat folders have none and are left out"] if without else []
     if absent := sorted(_participants(root) - {session[0] for session in sessions}):
-        names = ", ".join(absent[:_MAX_NAMED]) + (", ..." if len(absent) > _MAX_NAMED else "")
-        layout.append(f"{len(absent)} participants have no anat folder and are left out ({names})")
+        some = ", ".join(absent[:_MAX_NAMED]) + (", ..." if len(absent) > _MAX_NAMED else "")
+        layout.append(f"{len(absent)} participants have no anat folder and are left out ({some})")
     return cases, f"BIDS, {'; '.join(layout)}"
 
 
