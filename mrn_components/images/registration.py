@@ -48,8 +48,9 @@ def align(
         fixed: the other one.
         near: point in the world of ``fixed``, in mm, about which they should agree.
         through: a third image of this head, which shares more with either than they do.
-        begin: what ``matrix`` of another alignment is, (4, 4): the search begins there, near the
-            point alone. None begins where the files say.
+        begin: what ``matrix`` of another alignment is, (4, 4): the search begins there, without its
+            coarsest level. None begins where the files say, and once more without that level where
+            it led astray, so that the images agree less than before.
 
     Raises:
         ValueError: for images that do not overlap, or show nothing to compare.
@@ -61,6 +62,8 @@ def align(
         matrix, place = matrix @ link, _at(np.linalg.inv(link), place)
     with _explained(moving, fixed):
         before, after = (_cost(moving, fixed, m, place) for m in (np.eye(4), matrix))
+    if after >= before and begin is None:
+        return align(moving, fixed, near=near, through=through, begin=np.eye(4))
     return Alignment(matrix=matrix, cost_before=before, cost_after=after)
 
 
@@ -70,7 +73,7 @@ def _register(
     """Find the map (4, 4) from the world of an image to that of another."""
     matrix = np.eye(4) if begin is None else begin
     with _explained(of, to):
-        for blur, step, longest in _COARSE if begin is None else ():
+        for blur, step, longest in _COARSE[begin is not None :]:
             matrix = _search(_image(of, blur, step), _image(to, blur, step), matrix, longest)
         blur, step, longest = _FINE
         place = _at(np.linalg.inv(matrix), near)
