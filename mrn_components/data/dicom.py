@@ -127,6 +127,10 @@ def _convert_into(case: Case, image: Image, series: Series, work: Path) -> None:
             found = f"series {series}, whose {len(series.files)} files are not all different: "
             found += f"{one.name} and {other.name} are one SOP instance with other voxels"
             raise fault("dicom-series", one.parent, found)
+        if series.scales > 1:  # dcm2niix takes one for all, without a word
+            found = f"series {series}, one file whose frames have {series.scales} scale factors"
+            fix = "Export it as one file a slice, each with its own RescaleSlope"
+            raise fault("dicom-series", series.files[0].parent, found, fix=fix)
         path, warnings = convert(series, image.file, work)
     except FaultyFileError as error:
         case.findings.append(replace(error.finding, subject=case.subject))

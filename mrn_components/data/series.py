@@ -41,6 +41,7 @@ class Series:
     types: tuple[str, ...]  # ImageType
     modality: str
     unit: str  # RescaleType
+    scales: int  # how many pairs of slope and intercept its first file has
     files: list[Path] = field(default_factory=list)
     instances: dict[str, Path] = field(default_factory=dict)  # the first file of each, by its UID
     twins: list[tuple[Path, Path]] = field(default_factory=list)  # one UID, other voxels
@@ -125,6 +126,8 @@ def series_of(root: Path) -> list[Series]:
 
 
 def _describe(header: Any, path: Path) -> Series:
+    scales = _scales(header, path)
+    units = [str(scale.get("RescaleType") or "").strip().lower() for scale in scales]
     types, number = header.get("ImageType") or (), str(header.get("SeriesNumber") or 0).strip()
     return Series(
         person=str(header.get("PatientID") or "").strip(),
@@ -136,21 +139,21 @@ def _describe(header: Any, path: Path) -> Series:
         protocol=str(header.get("ProtocolName") or "").strip(),
         types=(types,) if isinstance(types, str) else tuple(map(str, types)),
         modality=str(header.get("Modality") or ""),
-        unit=_unit(header, path).strip().lower(),
+        unit=next(filter(None, units), ""),
+        scales=len(
+            {(scale.get("RescaleSlope"), scale.get("RescaleIntercept")) for scale in scales}
+        ),
     )
 
 
-def _unit(header: Any, path: Path) -> str:
-    """Return RescaleType, which files of many frames have once for all, or for each frame."""
+def _scales(header: Any, path: Path) -> list[Any]:
+    """List what holds RescaleType and its kin: once for all frames of a file, or for each."""
     if "NumberOfFrames" not in header:
-        return str(header.get("RescaleType") or "")
+        return [header]
     groups = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
     header = pydicom_module().dcmread(path, stop_before_pixels=True, specific_tags=groups)
-    for group in (one for name in groups for one in header.get(name) or ()):
-        for values in group.get("PixelValueTransformationSequence") or ():
-            if unit := str(values.get("RescaleType") or ""):
-                return unit
-    return ""
+    items = [one for name in groups for one in header.get(name) or ()]
+    return [scale for one in items for scale in one.get("PixelValueTransformationSequence") or ()]
 
 
 def _pixels(path: Path) -> list[Any]:

@@ -21,6 +21,7 @@ from mrn_components.app.biomarkers import measure_subjects
 from mrn_components.app.check import check
 from mrn_components.app.predict import dicom_output, predict
 from mrn_components.app.predict.dicom_output import FOLDER, report_objects, segment_objects
+from mrn_components.biomarkers import biomarkers_of
 from mrn_components.data.layouts import WORK, Need, find_subjects
 from mrn_components.data.subjects import load_subjects
 from mrn_components.images.image import CHALLENGE_IMAGES
@@ -341,13 +342,12 @@ def test_two_files_of_one_instance_that_differ_are_refused(tmp_path):
     assert told in found.problems["P"]
 
 
-@pytest.mark.parametrize("slopes", [(0.5,), (0.5, 0.25)])
 @pytest.mark.parametrize("upwards", [1, -1])
-def test_a_series_of_one_file_goes_in_and_comes_back(tmp_path, upwards, slopes):
+def test_a_series_of_one_file_goes_in_and_comes_back(tmp_path, upwards):
     """Enhanced MR: voxels, places and unit of the frames; each segment's frames refer to theirs."""
     affine = slab(np.eye(4), (20, 24, 10))[1] @ np.diag([1, 1, upwards, 1])
     voxels = np.random.default_rng(0).integers(100, 1000, (20, 24, 10)).astype(float)
-    study, options = make_study("P"), {"affine": affine, "slopes": slopes}
+    study, options = make_study("P"), {"affine": affine, "slopes": (0.5,)}
     data = tmp_path / "data"
     write_enhanced(data / "1.dcm", voxels, study=study, number=1, description="NM", **options)
     options |= {"types": MAP, "unit": "ppm"}
@@ -379,9 +379,19 @@ def test_a_series_of_one_file_goes_in_and_comes_back(tmp_path, upwards, slopes):
             frame.PlanePositionSequence[0].ImagePositionPatient
             == theirs.PlanePositionSequence[0].ImagePositionPatient
         )
-    values = {"volume_mm3_SN_left": 45.0, "asymmetry_volume_mm3_SN": 0.0}
+    values = {name: 1.0 for one in biomarkers_of(CHALLENGE_IMAGES) for name in one.columns}
     report = report_objects([source, made], {"nm": made}, values, CHALLENGE_IMAGES)
     assert report.StudyInstanceUID == source.StudyInstanceUID
+
+
+def test_frames_of_one_file_with_scale_factors_of_their_own_are_refused(tmp_path):
+    voxels, study = np.full((8, 8, 4), 50.0), make_study("P")
+    path, options = tmp_path / "data" / "1.dcm", {"number": 1, "description": "NM"}
+    write_enhanced(path, voxels, np.eye(4), study=study, slopes=(0.5, 0.25), **options)
+    found = find_subjects(tmp_path / "data", need=ANY, work=tmp_path / "work")
+    told = "series 1 'NM', one file whose frames have 2 scale factors; expected one volume"
+    assert told in found.problems["P"]
+    assert "Export it as one file a slice" in found.problems["P"]
 
 
 def test_headers_that_are_no_headers_are_told(tmp_path, caplog):
