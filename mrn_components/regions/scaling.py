@@ -66,5 +66,6 @@ def _into_window(values: torch.Tensor, low: float, high: float) -> torch.Tensor:
 def _between_percentiles(values: torch.Tensor, percentiles: Sequence[float]) -> torch.Tensor:
     """Do what MONAI's ``ScaleIntensityRangePercentiles`` does, and sort a volume once."""
     ends: Any = percentile(values, percentiles)
-    scale: Any = ScaleIntensityRange(*ends, 0.0, 1.0, clip=True)
+    low, high = ends
+    scale: Any = ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)
     return scale(values)

@@ -23,7 +23,7 @@ from mrn_components.data import Subject
 from mrn_components.data.folds import split_folds
 from mrn_components.data.identities import Identities, identify_subjects, marks_of
 from mrn_components.data.layouts import WORK, Found, Need, filters_of, find_subjects
-from mrn_components.data.nuclei import drawn_by, nuclei_overrides
+from mrn_components.data.nuclei import drawn_by, nuclei_settings
 from mrn_components.data.target import Target
 from mrn_components.images.image import Image
 from mrn_components.regions.roi import ROI
@@ -137,7 +137,7 @@ def baseline(
             output / "cache",
             bundle=bundle,
             encoder_weights=encoder_weights,
-            **nuclei_overrides(nuclei),
+            **({} if nuclei is None else nuclei_settings(nuclei, images)),
             **overrides,
         )
     else:
