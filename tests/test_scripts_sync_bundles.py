@@ -20,7 +20,7 @@ EQUAL = {
     r"name: vit_base.*|[fs]fa: .*": "inference leaves parts of the network out; see test_paper.py",
     r"encoder_weights: none|dropout: 0\.5": "a choice that two networks happen to share",
     r"handlers#msupmoco#_disabled_: true|pretrain_epochs: 0": "overlays without contrast",
-    r"betas: .*": "ends the optimiser, whose groups are each network's own",
+    r"(betas|fused): .*": "ends the optimiser, whose groups are each network's own",
     r"dataset_dir: data/phantom": "of nuclei: its train and inference want other things beside it",
     r"image: qsm|plan: .*|inferer: .*NucleiRegionInferer.*": "of one bundle, which nnU-Net trains",
     r"images: .*select_image.*": "the one image of a bundle, in train and inference",

@@ -309,7 +309,7 @@ def test_flags_and_errors_are_one_cell_and_no_formula(run, few, tmp_path, monkey
     def fail(*_, **__):
         raise ValueError("=cmd()\nsecond line, with a comma")
 
-    monkeypatch.setattr("mrn_components.app.predict.pipeline.examine_subject", fail)
+    monkeypatch.setattr("mrn_components.app.masking.examine_subject", fail)
     with pytest.raises(FailedSubjectsError):
         predict(few, tmp_path / "out", bundle=run)
     rows = read_rows(tmp_path / "out" / "predictions.csv")
@@ -349,7 +349,7 @@ def test_a_worker_that_dies_costs_its_subject_alone(run, few, tmp_path, monkeypa
             os.kill(os.getpid(), signal.SIGKILL)
         return examine_subject(subject, *arguments, **options)
 
-    monkeypatch.setattr("mrn_components.app.predict.pipeline.examine_subject", examine)
+    monkeypatch.setattr("mrn_components.app.masking.examine_subject", examine)
     with pytest.raises(FailedSubjectsError, match=r"S1: the process that read its files died"):
         predict(few, tmp_path / "out", bundle=run, num_workers=2)
     rows = read_rows(tmp_path / "out" / "predictions.csv")

@@ -80,7 +80,7 @@ CODE = """
 import os, sys, time
 from mrn_components.system.workers import in_order
 def work(number):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # at once: two of them write
     time.sleep(60)
 list(in_order(work, [1, 2], workers=2))
 """
