@@ -173,7 +173,8 @@ def test_the_table_of_peers_has_what_a_network_must_beat_and_what_is_to_reach():
         ("latent", "logistic"),
     ]
     assert {row.cohort for row in table.rows} == {"true", "shuffled", "null"}
-    assert {"light.yaml", "strong.yaml"} <= {c for r in table.rows for c in r.configs}
+    overlays = {config for row in table.rows for config in row.configs}
+    assert overlays == {"strong.yaml", "light.yaml", "frozen.yaml", "m3d_clip.yaml"}
 
 
 def test_the_table_of_future_work_says_the_licence_of_dinov3():
