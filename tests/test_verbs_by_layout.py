@@ -23,8 +23,8 @@ from mrn_components.app.check import check
 from mrn_components.app.contributions import contributions
 from mrn_components.app.crossval import plan_folds
 from mrn_components.app.evaluate_masks import evaluate_masks
-from mrn_components.app.masks import segment
 from mrn_components.app.predict import predict
+from mrn_components.app.segment import segment
 from mrn_components.bundle import RunArguments
 from mrn_components.system.errors import install_messages
 

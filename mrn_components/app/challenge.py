@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from mrn_components.app.mask_makers import save_mask
 from mrn_components.app.predict import predict
 from mrn_components.app.records import mask_file, read_record
-from mrn_components.app.segment import save_mask
 from mrn_components.data import Subject
 from mrn_components.data.layouts import Need, filters_of, find_subjects
 from mrn_components.data.nuclei import drawn_by

@@ -19,7 +19,7 @@ COMMANDS = {
     "phantom": ("phantom.cohort:make_cohort", "synthetic subjects", ""),
     "check": ("app.check:check", "", ""),
     "predict": ("app.predict.run:predict", "predictions", ""),
-    "segment": ("app.masks:segment", "masks (research use only)", ""),
+    "segment": ("app.segment:segment", "masks (research use only)", ""),
     "report": ("app.report.reports:write_reports", "reports (research use only)", ""),
     "evaluate": ("app.evaluate:evaluate", "metrics and figures", "metrics.txt"),
     "contributions": ("app.contributions:contributions", "contributions", "table.md"),

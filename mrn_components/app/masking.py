@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mrn_components.app.align import BRIDGE, Mode, align_images, moved_volumes, told
+from mrn_components.app.mask_makers import MaskMaker, save_mask
 from mrn_components.app.records import Record, mask_file
-from mrn_components.app.segment import MaskMaker, save_mask
 from mrn_components.checks import examine_subject
 from mrn_components.data import Subject
 from mrn_components.data.tables import files_of

@@ -1,310 +1,219 @@
-"""What makes the masks that a subject lacks: the segmentation bundle, or an atlas."""
+"""``mrn segment``: the masks of every subject, by the segmentation bundle or by an atlas."""
 
-import gzip
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, get_args
 
-import nibabel
-import numpy as np
 import torch
-from monai.bundle import ConfigParser
-from monai.transforms import Compose, SaveImaged
-from nibabel.affines import apply_affine, voxel_sizes
+from tqdm import tqdm
 
-from mrn_components.app.align import BRIDGE
-from mrn_components.app.inspect import open_bundle
-from mrn_components.bundle import RunArguments
-from mrn_components.data.ledger import Ledger, read_ledgers
-from mrn_components.images.boxes import nonzero_box
-from mrn_components.images.image import Image
-from mrn_components.images.volume import Volume
-from mrn_components.segmentation.atlas import Atlas, carry_nuclei, read_atlas
-from mrn_components.system.errors import UntrustedBundleError
-from mrn_components.system.files import check_digest, replacing
+from mrn_components.app.align import Mode, find_bridges
+from mrn_components.app.mask_makers import mask_maker
+from mrn_components.app.masking import Masking, note, volumes_of
+from mrn_components.app.predict.manifest import hash_files, made_with, write_manifest
+from mrn_components.app.records import Record, mask_file, subject_folder, sweep
+from mrn_components.data import Subject
+from mrn_components.data.layouts import WORK, Found, Need, filters_of, find_subjects
+from mrn_components.data.ledger import find_trained_on
+from mrn_components.data.predictions import PREDICTIONS
+from mrn_components.images.finding import Finding
+from mrn_components.images.image import CHALLENGE_IMAGES, Image
+from mrn_components.regions.plausible import plausible_findings
+from mrn_components.regions.reading import Implausible
+from mrn_components.regions.reference import take_out_references
+from mrn_components.system.errors import FailedSubjectsError
+from mrn_components.system.files import csv_text, lock, write_json, write_text
+from mrn_components.system.keys import check_device
+from mrn_components.system.workers import in_order
 
-Volumes = Mapping[str, Volume]
-Bridge = Callable[[], Volume | None]
+RECORD, TABLE = "segmentation.json", "segmentation.csv"
 
-_MARGIN_MM = 15.0  # NM and QSM of a subject lie up to 3 mm apart
+Case = tuple[Subject, Sequence[Finding]]
 
 
-class NucleiSegmenter:
-    """A segmentation bundle for one image, ready to be called.
+def segment(
+    input: str | Path,  # noqa: A002  `mrn segment INPUT OUTPUT` reads as users write it
+    output: str | Path,
+    *,
+    segmentation: str = "bundles/segmentation",
+    atlas: str | Path | None = None,
+    nm_filter: str | None = None,
+    qsm_filter: str | None = None,
+    nm_series: str | None = None,
+    qsm_series: str | None = None,
+    align: Mode = "auto",
+    implausible: Implausible = "error",
+    device: str | None = None,
+    workers: int = 1,
+    trust_bundle: bool = False,
+) -> Path:
+    """Make the masks of every subject, by the segmentation bundle or an atlas (research use only).
+
+    ``output`` gets ``subjects/ID/{NM,QSM}_mask.nii.gz`` on the grids of the images, with
+    ``segmentation.json`` beside them, ``segmentation.csv``, a row a subject, and ``manifest.json``.
+    `mrn predict INPUT OTHER --masks OUTPUT` takes the masks as given, and `mrn evaluate_masks
+    OUTPUT INPUT` compares them with drawn ones; masks beside the images are not looked at here.
 
     Args:
-        bundle: folder of a bundle, or of a training run.
-        image: name of one of the bundle's images.
-        device: where to compute; None leaves the bundle's choice.
-        trust_bundle: use the bundle in spite of what ``mrn inspect`` finds in it.
-        overrides: config keys and their values.
+        input: folder of subjects in the challenge's layout, one subject's folder, a JSON datalist,
+            a BIDS directory or DICOM studies.
+        output: folder of the results.
+        segmentation: folder of the bundle that makes the masks.
+        atlas: folder of an atlas that makes them instead: templates (QSM, T1, or both), labels, and
+            a table of nuclei (docs/atlas.md); takes the extra [atlas].
+        nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*"; with a slash, of paths.
+        qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
+        nm_series: the NM series of DICOM studies, by number or glob of the description.
+        qsm_series: the same of QSM.
+        align: by an atlas NM has the nuclei of QSM; auto moves them where NM shows the head
+            elsewhere than QSM, always does so for every subject, off for none.
+        implausible: flag goes on with a subject whose images show under the masks what no brain
+            has, such as another sign; error is the subject's.
+        device: where networks compute, e.g. cuda:0; None for a GPU if there is one.
+        workers: processes; on a GPU one.
+        trust_bundle: run the bundle in spite of what ``mrn inspect`` finds in it.
+
+    Returns:
+        ``output``.
 
     Raises:
-        FileNotFoundError: if ``bundle`` is no bundle, or has no weights for the image.
-        UntrustedBundleError: if more than its data differ from the installed bundle.
+        FileNotFoundError: if there are no subjects, or the atlas lacks a file.
+        ValueError: for a faulty datalist or atlas, an ``output`` that holds the images or
+            predictions, or if no mask can be made.
+        UntrustedBundleError: if the bundle could run code of its own, or was changed.
+        FailedSubjectsError: at the end, if subjects failed; names them and the reasons.
     """
-
-    def __init__(
-        self,
-        bundle: str,
-        image: str,
-        *,
-        device: str | torch.device | None = None,
-        trust_bundle: bool = False,
-        **overrides: Any,
-    ) -> None:
-        config_file, settings = open_bundle(bundle, {"image": image, **overrides}, trust_bundle)
-        parser = ConfigParser(RunArguments((config_file,), settings).merged())
-        if device is not None:
-            parser["device"] = str(device)
-        weights = Path(parser.get_parsed_content("ckpt_path"))
-        if not weights.is_file():
-            raise FileNotFoundError(
-                f"the segmentation bundle {bundle} has no weights for {image} ({weights}); train "
-                "them (configs/train.yaml), name a trained run with --segmentation DIR, or give "
-                f"every subject its mask of {image}."
-            )
-        self.weights = weights
-        self.ledgers = read_ledgers(weights)
-        self.device = torch.device(parser.get_parsed_content("device"))
-        self.preprocessing = parser.get_parsed_content("preprocessing")
-        self.inferer = parser.get_parsed_content("inferer")
-        self.network = parser.get_parsed_content("network")
-        check_digest(weights)
-        state = torch.load(weights, map_location=self.device, weights_only=True)
-        self.network.load_state_dict(state)
-        self.network.eval()
-        postprocessing = parser.get_parsed_content("postprocessing").transforms
-        # As other clients of bundles do: what writes files is left to the caller.
-        self.postprocessing = Compose([t for t in postprocessing if not isinstance(t, SaveImaged)])
-
-    def __call__(
-        self, source: Volume | str | Path, near: tuple[Volume, Sequence[int]] | None = None
-    ) -> np.ndarray:
-        """Segment an image.
-
-        Args:
-            source: the image, or its file.
-            near: mask of another image of the subject, and the ids in it that tell where to look:
-                a subject's images share a frame.
-
-        Returns:
-            The mask (X, Y, Z) on the axes of the image, ids in uint8.
-        """
-        data = self.preprocessing({"image": source})
-        image = data["image"]
-        where = {} if near is None else _near(*near, image)
-        with torch.no_grad():
-            labels = self.inferer(image[None].to(self.device), self.network, **where)
-        data["pred"] = labels[0].cpu()
-        return self.postprocessing(data)["pred"][0].numpy().astype(np.uint8)
-
-
-class MaskMaker(Protocol):
-    """Makes the masks of subjects."""
-
-    source: str  # what records call its masks
-    package: str  # whose version decides what the masks look like
-    needs_one_world: bool  # whether a mask is made of more than the image itself
-
-    @property
-    def folder(self) -> Path:
-        """Where its files are."""
-
-    @property
-    def files(self) -> list[Path]:
-        """The files that decide what the masks look like."""
-
-    def check(self, image: Image) -> None:
-        """Refuse an image whose masks it cannot make; a ValueError says what to do."""
-
-    def ledgers(self, images: Sequence[Image]) -> list[Ledger]:
-        """Return the subjects that it learned the masks of some images from."""
-
-    def make(
-        self, image: Image, volumes: Volumes, images: Sequence[Image], bridge: Bridge
-    ) -> np.ndarray:
-        """Make the mask (X, Y, Z) of an image, ids in uint8.
-
-        Args:
-            image: whose mask is made.
-            volumes: images and masks of the subject that there are, by their keys.
-            images: those that have masks, or are to have them.
-            bridge: reads the subject's T1 image, if it has one; called where it is needed.
-        """
-
-
-@dataclass(eq=False)
-class Segmenters:
-    """The networks that segment the nuclei, each built when it is first needed."""
-
-    bundle: str  # folder of the segmentation bundle
-    device: torch.device  # where they compute
-    trust_bundle: bool = False  # use the bundle in spite of what ``mrn inspect`` finds in it
-
-    source = "segmented"
-    package = "nnunetv2"
-    needs_one_world = False
-
-    def __post_init__(self) -> None:
-        self.folder = Path(self.bundle)
-        self._networks: dict[str, NucleiSegmenter] = {}
-        self._problems: dict[str, str] = {}
-
-    @property
-    def files(self) -> list[Path]:
-        """The files that decide what the masks look like: weights and configs."""
-        weights = [network.weights for network in self._networks.values()]
-        configs = [path for path in (self.folder / "configs").glob("*") if path.is_file()]
-        return sorted([*weights, *configs])
-
-    def load(self, image: Image) -> NucleiSegmenter:
-        """The network that segments an image.
-
-        Raises:
-            ValueError: if there is none, with what to do.
-            UntrustedBundleError: if the bundle could run code of its own, or was changed.
-        """
-        name = image.name
-        if name not in self._networks and name not in self._problems:
-            try:
-                self._networks[name] = NucleiSegmenter(
-                    self.bundle, name, device=self.device, trust_bundle=self.trust_bundle
-                )
-            except UntrustedBundleError:
-                raise
-            except (OSError, ValueError, RuntimeError) as error:
-                self._problems[name] = str(error)
-        if name in self._problems:
-            raise ValueError(f"there is no {image.title} mask, and {self._problems[name]}")
-        return self._networks[name]
-
-    def check(self, image: Image) -> None:
-        """Refuse an image without a network."""
-        self.load(image)
-
-    def ledgers(self, images: Sequence[Image]) -> list[Ledger]:
-        """Return the subjects that the networks of some images were trained on."""
-        return [ledger for image in images for ledger in self.load(image).ledgers]
-
-    def make(
-        self,
-        image: Image,
-        volumes: Volumes,
-        images: Sequence[Image],
-        bridge: Bridge,  # noqa: ARG002
-    ) -> np.ndarray:
-        """Segment an image, near where another one's mask has its nuclei."""
-        near = find_near(image, images, _masks(volumes, images))
-        return self.load(image)(volumes[image.name], near)
+    output, images = Path(output), CHALLENGE_IMAGES
+    check_device({"device": device})
+    if workers < 1:
+        raise ValueError(f"workers must be >= 1, got {workers}.")
+    if implausible not in (options := get_args(Implausible)):
+        raise ValueError(f"implausible must be one of {sorted(options)}, got {implausible!r}.")
+    found = find_subjects(
+        input,
+        images,
+        need=Need(images="some", masks="none", labels="none"),
+        filters=filters_of(images, nm_filter, qsm_filter),
+        series=filters_of(images, nm_series, qsm_series),
+        work=output / WORK,
+    )
+    found.refuse_output(output)
+    if (output / PREDICTIONS).exists():
+        raise ValueError(f"{output} holds predictions; name another folder as OUTPUT.")
+    masked = sorted(images.values(), key=lambda image: -len(image.nuclei))
+    computes = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    masking = Masking(
+        maker=mask_maker(atlas, segmentation, masked, computes, trust_bundle),
+        images=images,
+        masked=masked,
+        bridges=find_bridges(input, found) if atlas is not None else {},
+        align=align,
+        root=found.root,
+        output_dir=output,
+    )
+    masking.check(found.subjects)
+    steps = _Steps(masking=masking, implausible=implausible)
+    with lock(output):
+        sweep(output)
+        alone = workers == 1 or computes.type != "cpu"  # a GPU is not forked
+        records = steps.run(found, 0 if alone else workers)
+        return _finish(output, records, masking, computes)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AtlasMasks:
-    """An atlas that is laid on the image with most nuclei; the others have theirs from there."""
+class _Steps:
+    """What turns the images of a subject into its masks and its record."""
 
-    atlas: Atlas
+    masking: Masking
+    implausible: Implausible
 
-    source = "atlas"
-    package = "antspyx"
-    needs_one_world = True
+    def run(self, found: Found, workers: int) -> list[Record]:
+        """Segment the subjects, and write the records of those that files can be named after."""
+        cases = [(subject, found.of(subject["subject"])) for subject in found.subjects]
+        records = []
+        done = in_order(self, cases, workers=workers, lost=self.lost)
+        for record in tqdm(done, "Subjects", len(cases), unit="subject"):
+            records.append(record)
+            if record["named"]:
+                folder = subject_folder(self.masking.output_dir, record["subject"])
+                write_json(folder / RECORD, record)
+        return records
 
-    @property
-    def folder(self) -> Path:
-        """The atlas's folder."""
-        return self.atlas.folder
+    def __call__(self, case: Case) -> Record:
+        """Segment a subject; what goes wrong stands in the record."""
+        record, masking = self._begin(case), self.masking
+        subject = dict(case[0])
+        with masking.guard(record, subject, {"status": "failed"}):
+            note(record, case[1])
+            for image in masking.masked:
+                mask_file(masking.output_dir, record["subject"], image).unlink(missing_ok=True)
+            masking.read(record, subject, {})
+            masking.make_masks(record, subject)
+            ledgers = masking.maker.ledgers([i for i in masking.masked if i.name in subject])
+            record["trained_on"] = int(bool(find_trained_on([subject], ledgers)))
+            volumes, _ = take_out_references(volumes_of(subject), masking.images)
+            findings = list(plausible_findings(volumes, masking.images))
+            if self.implausible == "flag":
+                findings = [replace(found, severity="warning") for found in findings]
+            note(record, findings)
+            record["status"] = "ok"
+        return record
 
-    @property
-    def files(self) -> list[Path]:
-        """The atlas's files."""
-        return self.atlas.files
+    def lost(self, case: Case) -> Record:
+        """Return what is known of a subject whose files end the process that reads them."""
+        error = "the process that read its files died, perhaps for lack of memory."
+        return self._begin(case) | {"error": error}
 
-    def check(self, image: Image) -> None:
-        """Refuse an image that has nuclei of its own."""
-        if not image.nuclei.keys() <= self.atlas.image.nuclei.keys():
-            raise ValueError(
-                f"{image.title} has nuclei that {self.atlas.image.title} lacks, on which the atlas "
-                f"is laid; give every subject its mask of {image.name}."
-            )
-
-    def ledgers(self, images: Sequence[Image]) -> list[Ledger]:  # noqa: ARG002
-        """Return none: an atlas is no network."""
-        return []
-
-    def make(
-        self,
-        image: Image,
-        volumes: Volumes,
-        images: Sequence[Image],  # noqa: ARG002
-        bridge: Bridge,
-    ) -> np.ndarray:
-        """Lay the atlas on an image, or take its nuclei from the mask of the one it was laid on."""
-        self.check(image)
-        if image.name == self.atlas.image.name:
-            t1 = bridge() if BRIDGE.file in self.atlas.templates else None
-            further = {} if t1 is None else {BRIDGE.file: t1}
-            return self.atlas.lay({image.file: volumes[image.name], **further})
-        mask = volumes.get(self.atlas.image.mask_name)
-        if mask is None:
-            raise ValueError(
-                f"there is no {image.title} mask, and an atlas makes it of the one of "
-                f"{self.atlas.image.title}, whose image the subject lacks."
-            )
-        return carry_nuclei(mask, self.atlas.image, volumes[image.name], image)
-
-
-def mask_maker(
-    atlas: str | Path | None,
-    segmentation: str,
-    images: Sequence[Image],
-    device: torch.device,
-    trust_bundle: bool = False,
-) -> MaskMaker:
-    """Return what makes the masks of some images: an atlas if there is one, else a bundle."""
-    if atlas is not None:
-        return AtlasMasks(atlas=read_atlas(atlas, images))
-    return Segmenters(segmentation, device, trust_bundle)
+    def _begin(self, case: Case) -> Record:
+        return {
+            "subject": case[0]["subject"],
+            "status": "failed",
+            "named": all(finding.id != "subject-id" for finding in case[1]),
+            "mask_source": {},
+            "trained_on": 0,
+            "flags": [],
+            "error": None,
+            "alignment": {},
+            "timings_s": {},
+            "inputs": {},
+            "research_use_only": True,
+        }
 
 
-def find_near(
-    image: Image, others: Sequence[Image], masks: Mapping[str, Volume]
-) -> tuple[Volume, list[int]] | None:
-    """Find a mask that holds all nuclei of an image, and their ids in it: there they are in both.
-
-    The SN of QSM tells where to look in NM.
-    """
-    for other in others:
-        if other.name in masks and image.nuclei.keys() <= other.nuclei.keys():
-            return masks[other.name], [i for name in image.nuclei for i in other.nuclei[name]]
-    return None
-
-
-def save_mask(path: Path, mask: np.ndarray, like: Volume) -> None:
-    """Write label ids (X, Y, Z) on the axes of an image, with its geometry alone as a header."""
-    volume = nibabel.Nifti1Image(mask, like.affine)
-    for kind in ("qform", "sform"):
-        affine, code = getattr(like.header, f"get_{kind}")(coded=True)
-        getattr(volume, f"set_{kind}")(affine, int(code))
-    volume.header["xyzt_units"] = like.header["xyzt_units"]
-    with replacing(path) as temporary:
-        # Without the time of day, so that the same mask gives the same bytes.
-        temporary.write_bytes(gzip.compress(volume.to_bytes(), compresslevel=6, mtime=0))
-
-
-def _masks(volumes: Volumes, images: Sequence[Image]) -> dict[str, Volume]:
-    return {i.name: volumes[i.mask_name] for i in images if i.mask_name in volumes}
+def _finish(
+    output: Path, records: Sequence[Record], masking: Masking, device: torch.device
+) -> Path:
+    """Write the table and the manifest, and say how it ended."""
+    rows = [_row(record, masking.masked) for record in records]
+    write_text(output / TABLE, csv_text(rows))
+    run = {
+        "segmentation": hash_files(masking.maker.files, masking.maker.folder),
+        "settings": {
+            "segmentation": masking.maker.folder.resolve().name,
+            "align": masking.align,
+        },
+    }
+    write_manifest(output, made_with(run, device, [masking.maker.package]), records)
+    failed = [record for record in records if record["status"] == "failed"]
+    flagged = sum(bool(record["flags"]) for record in records)
+    ended = f"{len(records) - len(failed)} segmented, {len(failed)} failed"
+    print(f"{ended}; {flagged} have flags (research use only)", flush=True)
+    if failed:
+        lines = "\n".join(f"  {record['subject']}: {record['error']}" for record in failed)
+        raise FailedSubjectsError(
+            f"{len(failed)} of {len(records)} subjects failed; the others are in {output}.\n{lines}"
+        )
+    return output
 
 
-def _near(mask: Volume, ids: Sequence[int], image: Any) -> dict[str, Any]:
-    """Region about some ids of a mask, in an image of the same frame."""
-    box = nonzero_box(np.isin(mask.ids, ids))
-    if box[0].start == box[0].stop:
-        return {}
-    corners_mm = apply_affine(mask.affine, list(product(*((a.start, a.stop) for a in box))))
-    affine = image.affine.numpy()
-    inside = apply_affine(np.linalg.inv(affine), corners_mm)
-    low, high = inside.min(axis=0), inside.max(axis=0)
-    region_mm = (high - low) * voxel_sizes(affine) + 2 * _MARGIN_MM
-    return {"centre": (low + high) / 2, "region_mm": region_mm}
+def _row(record: Record, images: Sequence[Image]) -> dict[str, Any]:
+    return {
+        "subject": record["subject"],
+        "status": record["status"],
+        **{f"mask_{i.name}": record["mask_source"].get(i.name) for i in images},
+        "trained_on": record["trained_on"],
+        "seconds": record["timings_s"].get("total"),
+        "flags": "; ".join(record["flags"]),
+        "error": record["error"],
+    }

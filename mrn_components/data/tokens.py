@@ -41,7 +41,8 @@ class TokenDataset(ROIDataset, Randomizable):
 
     Args:
         data: subject dicts.
-        transform: transforms, as of ``ROIDataset``. The first view leaves the random ones out.
+        transform: a Compose, or transforms to be composed. What comes before the first random one
+            is kept in the cache of crops; the first view leaves the random ones out.
         cache_dir: folder of the cache, shared by folds and runs.
         network: an MRN whose RES has a frozen encoder and no DPT, on the device that encodes.
         rois: the regions of interest by name.

@@ -97,9 +97,8 @@ class CategoryBank(nn.Module):
     def _write(self, keys: Tensor, labels: Tensor) -> None:
         """Write at most as many keys as a class has slots."""
         own = labels[:, None] == torch.arange(len(self.written), device=labels.device)
-        before = (own.cumsum(0) - 1).gather(1, labels[:, None])[
-            :, 0
-        ]  # keys of its class in the batch
+        # How many keys of its class stand before a key in the batch.
+        before = (own.cumsum(0) - 1).gather(1, labels[:, None]).squeeze(1)
         slots = (self.written[labels] + before) % self.size
         self.keys[labels, slots] = keys.to(self.keys.dtype)
         self.written += own.sum(0)

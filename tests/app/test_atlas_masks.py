@@ -11,9 +11,9 @@ from tiny_cohort import AFFINE, SHAPE, make_mask, make_subject, write_nifti
 from tiny_run import make_run, read_rows
 
 from mrn_components.app.evaluate_masks import evaluate_masks
-from mrn_components.app.masks import segment
 from mrn_components.app.predict import predict
 from mrn_components.app.records import read_record
+from mrn_components.app.segment import segment
 from mrn_components.images import registration
 from mrn_components.images.alignment import Alignment
 from mrn_components.images.image import CHALLENGE_IMAGES

@@ -25,8 +25,8 @@ from mrn_components.app.inspect import archive, inspect_bundle, open_bundle
 from mrn_components.app.inspect.compare import compare
 from mrn_components.app.inspect.installed import installed_bundles
 from mrn_components.app.inspect.vocabulary import _PARTS
+from mrn_components.app.mask_makers import NucleiSegmenter
 from mrn_components.app.predict import inference_workflow, predict
-from mrn_components.app.segment import NucleiSegmenter
 from mrn_components.bundle import inference_config
 from mrn_components.system.errors import UntrustedBundleError
 from mrn_components.system.hashes import write_hashes

@@ -15,8 +15,8 @@ from tiny_training import make_run as make_training
 
 from mrn_components import FoldCheckpointLoader, NucleiUNet, SliceEncoder, VolumeViT
 from mrn_components.app.inspect import inspect_bundle
+from mrn_components.app.mask_makers import NucleiSegmenter
 from mrn_components.app.predict import predict
-from mrn_components.app.segment import NucleiSegmenter
 from mrn_components.data.dataset import ROIDataset
 from mrn_components.segmentation.plan import read_plan
 from mrn_components.segmentation.training import _Adapted

@@ -33,7 +33,7 @@ from monai.transforms import LoadImage, LoadImaged, SaveImaged
 from safetensors.torch import load_file
 from tiny_bundles import NETWORKS
 
-from mrn_components.app.segment import NucleiSegmenter
+from mrn_components.app.mask_makers import NucleiSegmenter
 from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.images.volume import read_volume
 from mrn_components.system.hashes import verify_hashes

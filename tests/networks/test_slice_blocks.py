@@ -1,11 +1,12 @@
 import pytest
 import torch
-from test_slice_encoder import DINOV3, NAME
 from timm.layers import DropPath
 from torch import nn
 
 from mrn_components import SliceEncoder
 
+NAME = "vit_base_patch14_reg4_dinov2.lvd142m"
+DINOV3 = "vit_small_patch16_dinov3.lvd1689m"
 SHAPES = [(2, 28, 42), (1, 48, 48), (3, 28, 42), (1, 14, 28)]
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mrn_components import NNUNetTraining
-from mrn_components.app.segment import NucleiSegmenter
+from mrn_components.app.mask_makers import NucleiSegmenter
 from mrn_components.data import load_subjects, split_folds
 from mrn_components.data.ledger import read_ledger
 from mrn_components.images.image import CHALLENGE_IMAGES

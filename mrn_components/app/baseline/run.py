@@ -84,7 +84,7 @@ def baseline(
         components: take this many principal components of each ROI's columns; 0 the columns.
         folds: folds.json of a cross-validation, or its folder, instead of new folds.
         num_folds: number of the folds; None for 5, or as many as ``folds`` has.
-        seed: of the folds; None for 1, as of ``mrn crossval``, or that of ``folds``.
+        seed: of the folds; None for that of ``folds``, or 1, which ``mrn crossval`` has too.
         against: out_of_fold.csv of a cross-validation, or its folder, to compare with in pairs.
         labels: csv or JSON datalist of the labels, as typed or relative to ``data``.
         masks: folder of the masks, where they do not lie beside the images.

@@ -12,8 +12,8 @@ import numpy as np
 import yaml
 
 import mrn_components
+from mrn_components.app.mask_makers import save_mask
 from mrn_components.app.records import Record, is_given, mask_file
-from mrn_components.app.segment import save_mask
 from mrn_components.biomarkers import BIOMARKERS, biomarkers_of
 from mrn_components.data import Subject
 from mrn_components.data.predictions import PREDICTIONS

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 import mrn_components
 from mrn_components.app.align import BRIDGE
+from mrn_components.app.mask_makers import mask_maker
 from mrn_components.app.masking import Masking
 from mrn_components.app.predict.bids_output import bids_names, clear_derivatives, write_derivatives
 from mrn_components.app.predict.classifier import Classifier
@@ -42,7 +43,6 @@ from mrn_components.app.records import (
 )
 from mrn_components.app.report.reports import complete_reports, needs_explanation
 from mrn_components.app.report.subject import write_pages
-from mrn_components.app.segment import mask_maker
 from mrn_components.data import Subject
 from mrn_components.data.layouts import Found
 from mrn_components.data.ledger import read_ledgers
