@@ -11,6 +11,7 @@ from mrn_components.app.figures import Scored, write_figures
 from mrn_components.app.geometry import recorded_geometry
 from mrn_components.app.records import read_record
 from mrn_components.app.report.cohort import write_cohort_report
+from mrn_components.data.identities import DataLeakageError
 from mrn_components.data.predictions import (
     PREDICTIONS,
     labels_file,
@@ -18,13 +19,16 @@ from mrn_components.data.predictions import (
     read_predictions,
 )
 from mrn_components.data.tables import read_labels
-from mrn_components.data.target import HC_PD, Score, Target, describe, read_target
+from mrn_components.data.target import HC_PD, Classes, Score, Target, describe, read_target
 from mrn_components.metrics import (
     CONFIDENCE,
     NUM_RESAMPLES,
     THRESHOLD,
+    choose_threshold,
+    decisions_at,
     format_comparison,
     format_metrics,
+    needed_subjects,
 )
 from mrn_components.system.files import file_hash, write_json, write_text
 from mrn_components.system.texts import fill_template
@@ -35,9 +39,11 @@ _PACKAGES = ("numpy", "scipy", "scikit-learn", "statsmodels", "matplotlib")
 
 def evaluate(
     predictions: str | Path,
-    labels: str | Path,
+    labels: str | Path | None = None,
     *,
     against: str | Path | None = None,
+    threshold_from: str | Path | None = None,
+    half_width: float = 0.05,
     output: str | Path | None = None,
     names: Sequence[str] | None = None,
     partial: bool = False,
@@ -45,21 +51,27 @@ def evaluate(
 ) -> Path:
     """Score predictions of labelled subjects, and compare two models (research use only).
 
-    The folder gets ``metrics.json``, ``metrics.txt``, ``roc``, ``reliability`` and ``confusion``
-    as .png and .svg, and ``report.html`` with all of it. ``metrics.json`` holds the metrics of
+    The folder gets ``metrics.json``, ``metrics.txt``, ``roc``, ``precision`` (and recall),
+    ``reliability``, ``decision`` (net benefit) and ``confusion`` as .png and .svg, and
+    ``report.html`` with all of it. ``metrics.json`` holds the metrics of
     PREDICTIONS under the names of ``diagnosis_metrics``, and beside them what they rest on: counts,
     settings, files and versions. Where ``mrn predict`` made the predictions, both also say how well
     the sizes and places of the crops alone tell the label. Files name no time, so that the same
     input gives the same bytes. Where a ``target.json`` beside the predictions names more classes,
-    the metrics are those of ``class_metrics`` and there is no reliability; of a score they are
-    those of ``score_metrics``, and the only figure is ``scatter``.
+    the metrics are those of ``class_metrics`` and the figures roc and confusion; of a score they
+    are those of ``score_metrics``, and the only figure is ``scatter``.
 
     Args:
-        predictions: ``predictions.csv``, or the folder that holds it.
+        predictions: ``predictions.csv``, a cross-validation's ``out_of_fold.csv``, or the folder
+            that holds it.
         labels: csv of rows SUBJECT,0|1; a JSON datalist; or a table with a column ``label``; as
-            typed or relative to the predictions.
+            typed or relative to the predictions; None takes the column of the predictions.
         against: predictions of another model for the same subjects.
-        output: folder of the results; None means ``evaluation`` beside the predictions.
+        threshold_from: out-of-fold predictions with labels, or their folder, of other subjects:
+            the threshold that is best there is also applied here.
+        half_width: of the 95 % intervals that the number of needed subjects is estimated for.
+        output: folder of the results; None means ``evaluation`` beside predictions.csv, and beside
+            another table its name with ``_evaluation``, as ``out_of_fold_evaluation``.
         names: of the models, e.g. MRN,baseline; None names them after their files or folders.
         partial: evaluate the subjects that all tables name, instead of refusing others.
         seed: seed of the bootstrap.
@@ -68,11 +80,12 @@ def evaluate(
         The folder of the results.
 
     Raises:
-        DataLeakageError: if the predictions say that the model was trained on these subjects.
+        DataLeakageError: if the predictions say that the model was trained on these subjects, or
+            the threshold would be chosen on some of them.
         ValueError: for a faulty table, or tables that do not name the same subjects.
     """
     files = [predictions_file(path) for path in (predictions, against) if path is not None]
-    truth_file = labels_file(labels, files[0])
+    truth_file = files[0] if labels is None else labels_file(labels, files[0])
     model_names = _names(files, names)
     target = _target(files)
     truth_of = read_labels(truth_file, target)
@@ -81,11 +94,15 @@ def evaluate(
     subjects, left_out = _common_subjects(tables, partial=partial)
 
     truth = np.array([truth_of[subject] for subject in subjects])
-    models = []
+    threshold = _threshold(threshold_from, subjects, target)
+    models: list[Scored] = []
     for name, table in zip(model_names, prob_of, strict=True):
         prob = np.array([table[subject] for subject in subjects])
         confusion = {} if isinstance(target, Score) else target.confusion(prob, truth)
-        models.append(Scored(name, prob, target.metrics(prob, truth, seed), confusion))
+        metrics = target.metrics(prob, truth, seed)
+        if not models and threshold and isinstance(target, Classes):  # it is of this model
+            metrics |= decisions_at(prob, truth == target.number, threshold["value"])
+        models.append(Scored(name, prob, metrics, confusion))
     report, *other = (_of_model(*pair) for pair in zip(models, files, strict=True))
     comparison = None
     if other:
@@ -100,12 +117,14 @@ def evaluate(
         "left_out": left_out,
         **({} if geometry is None else {"geometry": asdict(geometry)}),
         **({"threshold": THRESHOLD} if target.is_binary else {}),
+        **({"threshold_from": threshold} if threshold else {}),
+        **_needed(models[0], half_width),
         "confidence": CONFIDENCE,
         "bootstrap": {"seed": seed, "resamples": NUM_RESAMPLES},
         "versions": versions_with(_PACKAGES),
         "note": "Research use only.",
     }
-    output_dir = files[0].parent / "evaluation" if output is None else Path(output)
+    output_dir = _beside(files[0]) if output is None else Path(output)
     write_figures(models, truth, output_dir, target)
     text = fill_template(
         Path(__file__).with_suffix(".txt.j2"),
@@ -113,6 +132,8 @@ def evaluate(
         models=models,
         left_out=left_out,
         geometry=geometry,
+        threshold=threshold,
+        needed=report.get("needed_subjects"),
         comparison=comparison,
         format_metrics=format_metrics,
         format_comparison=format_comparison,
@@ -121,6 +142,41 @@ def evaluate(
     write_json(output_dir / "metrics.json", report)
     write_cohort_report(output_dir)
     return output_dir
+
+
+def _beside(table: Path) -> Path:
+    """The folder of the results of a table: tables that lie together have one each."""
+    name = "evaluation" if table.name == PREDICTIONS else f"{table.stem}_evaluation"
+    return table.parent / name
+
+
+def _threshold(
+    path: str | Path | None, subjects: Sequence[str], target: Target
+) -> dict[str, Any] | None:
+    """The threshold that is best on other subjects, and where it is from."""
+    if path is None:
+        return None
+    if isinstance(target, Score) or not target.is_binary:
+        raise ValueError("--threshold_from is for two classes; others have no threshold.")
+    table = predictions_file(path)
+    prob_of, truth_of = read_predictions(table, target), read_labels(table, target)
+    if both := sorted({*subjects} & prob_of.keys()):
+        raise DataLeakageError(
+            f"--threshold_from {table} has {len(both)} of the subjects that are evaluated: {both}; "
+            "choose the threshold on others, such as the out-of-fold predictions of the training."
+        )
+    own = [truth_of[subject] == target.number for subject in prob_of]
+    value = choose_threshold(list(prob_of.values()), own)
+    return {"value": value, "subjects": len(own), **_file(table)}
+
+
+def _needed(model: Scored, half_width: float) -> dict[str, Any]:
+    """How many subjects narrower intervals take; nothing where there are no such metrics."""
+    if not {"accuracy", "roc_auc"} <= model.metrics.keys():
+        return {}
+    if not 0 < half_width < 0.5:
+        raise ValueError(f"half_width must be above 0 and below 0.5, got {half_width}.")
+    return {"needed_subjects": needed_subjects(model.metrics, len(model.prob), half_width)}
 
 
 def _names(files: Sequence[Path], names: Sequence[str] | None) -> list[str]:

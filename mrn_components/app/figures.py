@@ -13,10 +13,22 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from sklearn.calibration import CalibrationDisplay
-from sklearn.metrics import ConfusionMatrixDisplay, RocCurveDisplay, roc_curve
+from sklearn.metrics import (
+    ConfusionMatrixDisplay,
+    RocCurveDisplay,
+    precision_recall_curve,
+    roc_curve,
+)
 
 from mrn_components.data.target import HC_PD, Classes, Score, Target
-from mrn_components.metrics import CONFIDENCE, NUM_BINS, Metric, reliability_bins, wilson_interval
+from mrn_components.metrics import (
+    CONFIDENCE,
+    NUM_BINS,
+    Metric,
+    net_benefit,
+    reliability_bins,
+    wilson_interval,
+)
 from mrn_components.system.files import replacing
 
 _STYLES: list[dict[str, Any]] = [
@@ -25,7 +37,8 @@ _STYLES: list[dict[str, Any]] = [
     {"color": "#009E73", "linestyle": "-.", "marker": "^"},
     {"color": "#CC79A7", "linestyle": ":", "marker": "v"},
 ]
-FIGURES = ("roc", "reliability", "confusion", "scatter")
+FIGURES = ("roc", "precision", "reliability", "decision", "confusion", "scatter")
+_THRESHOLDS = np.arange(0.01, 0.991, 0.01)  # of the net benefit
 _LONGEST_NAME = 24
 
 
@@ -50,9 +63,10 @@ def write_figures(
 ) -> None:
     """Write the figures as .png and .svg, the same bytes for the same input.
 
-    They are roc, reliability and confusion; of more than two classes roc, a curve a class, and
-    confusion; of a score scatter. There are one or two models, and in ``truth`` the label of each
-    subject. Each file appears whole or not at all; others of an earlier evaluation are removed.
+    They are roc, precision, reliability, decision and confusion; of more than two classes roc, a
+    curve a class, and confusion; of a score scatter. There are one or two models, and in ``truth``
+    the label of each subject. Each file appears whole or not at all; others of an earlier
+    evaluation are removed.
     """
     subjects = target.cohort(truth)
     if isinstance(target, Score):
@@ -60,7 +74,9 @@ def write_figures(
     else:
         figures = {"roc": _roc(models, truth, target, subjects)}
         if target.is_binary:
+            figures["precision"] = _precision(models, truth, target, subjects)
             figures["reliability"] = _reliability(models, truth, target, subjects)
+            figures["decision"] = _decision(models, truth, target, subjects)
         figures["confusion"] = _confusion(models, target.names, subjects)
     for name, figure in figures.items():
         figure.text(0.995, 0.008, "Research use only", ha="right", va="bottom", fontsize=7)
@@ -122,6 +138,53 @@ def _draw_curves(
         ylim=(-0.01, 1.01),
         aspect="equal",
     )
+
+
+def _precision(models: list[Scored], truth: np.ndarray, target: Classes, subjects: str) -> Figure:
+    own = truth == target.number
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    for model, style in zip(models, _STYLES, strict=False):
+        if own.all() or not own.any():
+            continue
+        precision, recall, _ = precision_recall_curve(own, model.prob)
+        label = f"{model.label}: average {model.metrics['average_precision']['value']:.3f}"
+        line = {"color": style["color"], "linestyle": style["linestyle"], "linewidth": 2}
+        axes.step(recall, precision, where="post", label=label, **line)
+    share = own.mean()
+    axes.axhline(share, color="grey", linestyle=":", label=f"Chance: {share:.3f}")
+    axes.legend(loc="lower left", fontsize=8)
+    axes.set(
+        title=f"Precision and recall, {subjects}",
+        xlabel="Recall (sensitivity)",
+        ylabel=f"Precision (share of {target.positive} among those called so)",
+        xlim=(-0.01, 1.01),
+        ylim=(-0.01, 1.01),
+        aspect="equal",
+    )
+    return figure
+
+
+def _decision(models: list[Scored], truth: np.ndarray, target: Classes, subjects: str) -> Figure:
+    own = (truth == target.number).astype(int)
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    for model, style in zip(models, _STYLES, strict=False):
+        benefit = net_benefit(model.prob, own, _THRESHOLDS)
+        line = {"color": style["color"], "linestyle": style["linestyle"], "linewidth": 2}
+        axes.plot(_THRESHOLDS, benefit["model"], label=model.label, **line)
+    axes.plot(_THRESHOLDS, benefit["everybody"], color="grey", label="Everybody")
+    axes.axhline(0, color="grey", linestyle=":", label="Nobody")
+    axes.legend(loc="best", fontsize=8)
+    share = float(own.mean())
+    axes.set(
+        title=f"Decision curve, {subjects}",
+        xlabel=f"{target.title} from which one acts",
+        ylabel="Net benefit (true positives a subject)",
+        xlim=(0, 1),
+        ylim=(-0.1 - share / 4, share + 0.05),
+    )
+    return figure
 
 
 def _scatter(models: list[Scored], truth: np.ndarray, target: Score, subjects: str) -> Figure:

@@ -9,12 +9,11 @@ import numpy as np
 
 from mrn_components.app.evaluate import evaluate
 from mrn_components.app.report.cohort import write_cohort_report
-from mrn_components.data.predictions import write_predictions
+from mrn_components.data.predictions import OUT_OF_FOLD, write_predictions
 from mrn_components.data.target import Target
 from mrn_components.metrics import Metric
 from mrn_components.system.files import write_json
 
-OUT_OF_FOLD = "out_of_fold.csv"
 CROSSVAL = "crossval.json"
 
 

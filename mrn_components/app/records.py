@@ -28,7 +28,7 @@ def empty_record(subject: str, target: Target = HC_PD) -> Record:
         "subject": subject,
         "status": "failed",
         **unpredicted(target),
-        "trained_on": 0,
+        "trained_on": None,  # not looked for yet
         "mask_source": {},
         "reference_shift": {},
         "missing_rois": [],
@@ -48,6 +48,12 @@ def unpredicted(target: Target) -> Record:
     """The keys of a prediction, of a subject that has none."""
     classes = {} if isinstance(target, Score) else {"class": None}
     return dict.fromkeys(target.columns) | classes
+
+
+def flags_of(record: Mapping[str, Any]) -> list[str]:
+    """What a person should look at, as the terminal and the pages count it; errors are apart."""
+    trained_on = ["trained on this subject"] if record["trained_on"] else []
+    return [*trained_on, *record["flags"]]
 
 
 def subject_folder(output_dir: Path, subject: str) -> Path:

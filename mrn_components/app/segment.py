@@ -12,7 +12,7 @@ from mrn_components.app.align import Mode, find_bridges
 from mrn_components.app.mask_makers import mask_maker
 from mrn_components.app.masking import Masking, note, volumes_of
 from mrn_components.app.predict.manifest import hash_files, made_with, write_manifest
-from mrn_components.app.records import Record, mask_file, subject_folder, sweep
+from mrn_components.app.records import Record, flags_of, mask_file, subject_folder, sweep
 from mrn_components.data import Subject
 from mrn_components.data.layouts import WORK, Found, Need, filters_of, find_subjects
 from mrn_components.data.ledger import find_trained_on
@@ -171,7 +171,7 @@ class _Steps:
             "status": "failed",
             "named": all(finding.id != "subject-id" for finding in case[1]),
             "mask_source": {},
-            "trained_on": 0,
+            "trained_on": None,
             "flags": [],
             "error": None,
             "alignment": {},
@@ -196,7 +196,7 @@ def _finish(
     }
     write_manifest(output, made_with(run, device, [masking.maker.package]), records)
     failed = [record for record in records if record["status"] == "failed"]
-    flagged = sum(bool(record["flags"]) for record in records)
+    flagged = sum(bool(flags_of(record)) for record in records)
     ended = f"{len(records) - len(failed)} segmented, {len(failed)} failed"
     print(f"{ended}; {flagged} have flags (research use only)", flush=True)
     if failed:

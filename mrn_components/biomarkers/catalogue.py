@@ -48,9 +48,11 @@ class Biomarker:
 class Reference:
     """What a publication found for one column."""
 
-    healthy: str  # value of healthy controls as text with its spread; "" where none is published
-    disease: str  # the same of the PD group
     source: str  # the publication and what it rests on
+    healthy: str = ""  # value of healthy controls as text, with its spread; "" if not published
+    disease: str = ""  # the same of the PD group
+    both: str = ""  # of both together, where they are not told apart
+    subjects: int | None = None  # how few these are; None for a group
 
 
 def biomarkers_of(images: Mapping[str, Image] = CHALLENGE_IMAGES) -> tuple[Biomarker, ...]:

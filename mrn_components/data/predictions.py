@@ -26,6 +26,7 @@ from mrn_components.data.target import HC_PD, Target, write_target
 from mrn_components.system.files import csv_text, write_text
 
 PREDICTIONS = "predictions.csv"
+OUT_OF_FOLD = "out_of_fold.csv"  # of a cross-validation
 
 _NOT_TRAINED_ON = ("", "0", "0.0", "false")
 _SEPARATORS = {"missing_rois": ";", "flags": "; "}
@@ -92,9 +93,14 @@ def _flat(row: Mapping[str, Any], target: Target) -> dict[str, Any]:
 
 
 def predictions_file(path: str | Path) -> Path:
-    """Find the table, ``path`` itself or ``predictions.csv`` in it, or raise FileNotFoundError."""
-    path = Path(path)
-    file = path / PREDICTIONS if path.is_dir() else path
+    """Find the table, or raise FileNotFoundError.
+
+    It is ``path`` itself, or in it ``predictions.csv`` or a cross-validation's ``out_of_fold.csv``.
+    """
+    file = path = Path(path)
+    if path.is_dir():
+        there = [name for name in (PREDICTIONS, OUT_OF_FOLD) if (path / name).is_file()]
+        file = path / (there or [PREDICTIONS])[0]
     if not file.is_file():
         raise FileNotFoundError(
             f"{file} is not there; `mrn predict INPUT OUTPUT` writes OUTPUT/{PREDICTIONS}."

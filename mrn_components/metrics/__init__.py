@@ -16,5 +16,11 @@ from mrn_components.metrics.intervals import (
     ZERO_VARIANCE,
     wilson_interval,
 )
+from mrn_components.metrics.operating import (
+    choose_threshold,
+    decisions_at,
+    needed_subjects,
+    net_benefit,
+)
 from mrn_components.metrics.resampled import RESAMPLED
 from mrn_components.metrics.scores import THRESHOLD, Metric

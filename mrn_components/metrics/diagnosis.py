@@ -1,6 +1,6 @@
 """Metrics of a diagnosis with their 95 % intervals (section 4.1.3)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -14,7 +14,14 @@ from mrn_components.metrics.intervals import (
     undefined_interval,
     wilson_interval,
 )
-from mrn_components.metrics.resampled import class_f1, class_recall, mean_auc, roc_auc
+from mrn_components.metrics.resampled import (
+    average_precision,
+    class_f1,
+    class_recall,
+    mean_auc,
+    roc_auc,
+    sensitivity_at_specificity,
+)
 from mrn_components.metrics.scores import THRESHOLD, Labels, Metric, Scores, checked_scores
 
 
@@ -22,15 +29,17 @@ def diagnosis_metrics(prob_pd: Scores, labels: Labels, seed: int = 1) -> dict[st
     """Score a diagnosis: the paper's accuracy, ROC AUC and macro F1, and what reviewers ask for.
 
     Intervals: Wilson's for accuracy, sensitivity and specificity; DeLong's for ``roc_auc``; for
-    ``roc_auc_bootstrap`` (the same value), macro F1 and Brier score the percentiles of 2000
+    ``roc_auc_bootstrap`` (the same value), average precision, the sensitivity at the threshold that
+    leaves 90 % of these healthy subjects right, macro F1 and Brier score the percentiles of 2000
     bootstrap resamples that keep the number of subjects of each class. All take the subjects as
     independent. The expected calibration error has none: resamples overestimate it. Probabilities
     of Parkinson's disease are (N,), 0 to 1; labels are 0, healthy, or 1, Parkinson's disease.
 
     Returns:
         ``{"accuracy": {"value", "low", "high", "method"}, "sensitivity": ..., "specificity": ...,
-        "roc_auc": ..., "roc_auc_bootstrap": ..., "f1_macro": ..., "brier": ..., "ece": ...}``,
-        each a fraction. What is not defined is None and comes with a ``reason``.
+        "roc_auc": ..., "roc_auc_bootstrap": ..., "average_precision": ...,
+        "sensitivity_at_90_specificity": ..., "f1_macro": ..., "brier": ..., "ece": ...}``, each a
+        fraction. What is not defined is None and comes with a ``reason``.
 
     Raises:
         ValueError: for no subjects, unequal lengths, or values outside their range.
@@ -47,6 +56,8 @@ def diagnosis_metrics(prob_pd: Scores, labels: Labels, seed: int = 1) -> dict[st
         "specificity": _proportion(right[truth == 0], "HC subject"),
         "roc_auc": auc,
         "roc_auc_bootstrap": {"value": auc["value"], **bootstrap_interval(classes, roc_auc, seed)},
+        "average_precision": _of_classes(classes, average_precision, seed),
+        "sensitivity_at_90_specificity": _of_classes(classes, sensitivity_at_specificity, seed),
         "f1_macro": _f1_macro(found, truth, 2, seed),
         "brier": {"value": brier, **bootstrap_interval(classes, _brier, seed)},
         "ece": {
@@ -129,6 +140,12 @@ def _roc_auc(prob: np.ndarray, truth: np.ndarray) -> Metric:
     """ROC AUC of the subjects that are true, with DeLong's interval."""
     auc = float(roc_auc_score(truth, prob)) if len(np.unique(truth)) == 2 else None
     return {"value": auc, **delong_interval(prob, truth)}
+
+
+def _of_classes(classes: Sequence[np.ndarray], statistic: Callable, seed: int) -> Metric:
+    """A statistic of the probabilities of both classes, by bootstrap."""
+    value = float(statistic(*classes)) if all(map(len, classes)) else None
+    return {"value": value, **bootstrap_interval(classes, statistic, seed)}
 
 
 def _f1_macro(found: np.ndarray, truth: np.ndarray, num_classes: int, seed: int) -> Metric:

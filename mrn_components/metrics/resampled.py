@@ -22,6 +22,28 @@ def roc_auc(healthy: np.ndarray, disease: np.ndarray, axis: int = -1) -> np.ndar
     return (ranks[..., n:].sum(axis) - m * (m + 1) / 2) / (n * m)
 
 
+def average_precision(healthy: np.ndarray, disease: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Area under the curve of precision and recall, without interpolation.
+
+    It is the mean over the subjects with the disease of the precision at their own probability.
+    """
+
+    def at_least(values: np.ndarray) -> np.ndarray:  # how many are as probable
+        return values.shape[axis] + 1 - stats.rankdata(values, method="min", axis=axis)
+
+    everyone = at_least(np.concatenate([disease, healthy], axis))
+    own = everyone[..., : disease.shape[axis]]  # classes lie along the last axis
+    return (at_least(disease) / own).mean(axis)
+
+
+def sensitivity_at_specificity(
+    healthy: np.ndarray, disease: np.ndarray, axis: int = -1, specificity: float = 0.9
+) -> np.ndarray:
+    """Sensitivity at the lowest threshold that leaves this share of the healthy right."""
+    threshold = np.quantile(healthy, specificity, axis=axis, method="inverted_cdf", keepdims=True)
+    return (disease > threshold).mean(axis)
+
+
 def f1_macro(healthy: np.ndarray, disease: np.ndarray, axis: int = -1) -> np.ndarray:
     """Mean of the F1 scores of both classes, of the probabilities of PD."""
     return class_f1(healthy > THRESHOLD, disease > THRESHOLD, axis=axis)

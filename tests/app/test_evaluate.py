@@ -11,11 +11,13 @@ from mrn_components.app.evaluate import evaluate
 from mrn_components.app.records import empty_record
 from mrn_components.data import DataLeakageError
 from mrn_components.data.target import HC_PD
-from mrn_components.metrics import compare_diagnoses, diagnosis_metrics
+from mrn_components.metrics import compare_diagnoses, diagnosis_metrics, needed_subjects
+from mrn_components.system.files import write_text
 
+FIGURES = ("roc", "precision", "reliability", "decision", "confusion")
 FILES = sorted(
     ["metrics.json", "metrics.txt", "report.html"]
-    + [f"{name}.{kind}" for name in ("roc", "reliability", "confusion") for kind in ("png", "svg")]
+    + [f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")]
 )
 
 
@@ -78,8 +80,8 @@ def test_geometry_alone_stands_beside_the_network(study):
     assert evaluate_to_json(folder)["geometry"]["auc"] == 1.0
 
 
-def evaluate_to_json(folder):
-    output = evaluate(folder / "mrn", folder / "labels.csv")
+def evaluate_to_json(folder, **options):
+    output = evaluate(folder / "mrn", folder / "labels.csv", **options)
     return json.loads((output / "metrics.json").read_text())
 
 
@@ -141,8 +143,51 @@ def test_labels_may_stand_in_the_predictions(study):
     header, *rows = table.read_text().splitlines()
     labelled = [f"{row},{label}" for row, label in zip(rows, truth, strict=True)]
     table.write_text("\n".join([f"{header},label", *labelled]) + "\n")
-    report = json.loads((evaluate(table, table) / "metrics.json").read_text())
+    report = json.loads((evaluate(table) / "metrics.json").read_text())
     assert report["accuracy"] == diagnosis_metrics(a, truth)["accuracy"]
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_cross_validation_keeps_its_page(study):
+    """Its folder stands for its table, whose results lie beside what ``mrn crossval`` wrote."""
+    folder, truth, a, _ = study
+    folds = folder / "cv"
+    write_predictions(folds, a)
+    (folds / "predictions.csv").rename(folds / "out_of_fold.csv")
+    write_text(folds / "evaluation" / "report.html", "the folds")
+    output = evaluate(folds, folder / "labels.csv")
+    assert output == folds / "out_of_fold_evaluation"
+    assert (folds / "evaluation" / "report.html").read_text() == "the folds"
+    assert json.loads((output / "metrics.json").read_text())["n"] == len(truth)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_threshold_comes_from_other_subjects(study):
+    folder, truth, a, _ = study
+    others = folder / "cv" / "out_of_fold.csv"
+    rows = [("T1", 0.1, 0), ("T2", 0.3, 0), ("T3", 0.35, 1), ("T4", 0.9, 1)]
+    lines = [f"{name},{prob},{label}" for name, prob, label in rows]
+    write_text(others, "\n".join(["subject,prob_pd,label", *lines]) + "\n")
+    report = evaluate_to_json(folder, threshold_from=others.parent)
+    assert report["threshold_from"]["value"] == pytest.approx(0.325)
+    assert report["threshold_from"]["subjects"] == 4
+    found = (a > 0.325) == truth
+    assert report["accuracy_at_threshold"]["value"] == found.mean()
+    assert report["sensitivity_at_threshold"]["value"] == found[truth == 1].mean()
+    text = (folder / "mrn" / "evaluation" / "metrics.txt").read_text()
+    assert "threshold of 4 other subjects: 0.325" in text
+    write_text(others, others.read_text().replace("T2", "S07"))
+    with pytest.raises(DataLeakageError, match=r"has 1 of the subjects .*\['S07'\]"):
+        evaluate_to_json(folder, threshold_from=others)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_how_many_subjects_an_interval_takes(study):
+    folder, truth, a, _ = study
+    needed = evaluate_to_json(folder, half_width=0.1)["needed_subjects"]
+    assert needed == needed_subjects(diagnosis_metrics(a, truth), 40, 0.1)
+    with pytest.raises(ValueError, match=r"half_width must be above 0 and below 0.5, got 5"):
+        evaluate_to_json(folder, half_width=5)
 
 
 @pytest.mark.usefixtures("no_figures")

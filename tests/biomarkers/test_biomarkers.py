@@ -308,7 +308,7 @@ def test_published_values_are_the_sources():
     (chart, kim) = references()["qsm_mean_ppb_SN_left"]
     assert (chart.healthy, chart.disease) == ("133", "154")
     assert (kim.healthy, kim.disease) == ("98.4 (SD 11.7)", "125.8 (SD 16.3)")
-    assert references()["volume_mm3_CN_right"][0].healthy == "3360"
+    assert references()["volume_mm3_CN_right"][0].both == "3360"
     assert all(reference.source for found in references().values() for reference in found)
 
 

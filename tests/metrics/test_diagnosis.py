@@ -5,10 +5,12 @@ import pytest
 import torch
 from sklearn.metrics import (
     accuracy_score,
+    average_precision_score,
     brier_score_loss,
     f1_score,
     recall_score,
     roc_auc_score,
+    roc_curve,
 )
 from statsmodels.stats.proportion import proportion_confint
 from torchmetrics.functional.classification import binary_stat_scores
@@ -16,7 +18,11 @@ from torchmetrics.functional.classification import binary_stat_scores
 from mrn_components.data.target import HC_PD
 from mrn_components.metrics import diagnosis_metrics, format_metrics
 from mrn_components.metrics.diagnosis import _brier
-from mrn_components.metrics.resampled import RESAMPLED
+from mrn_components.metrics.resampled import (
+    RESAMPLED,
+    average_precision,
+    sensitivity_at_specificity,
+)
 
 NAMES = [
     "accuracy",
@@ -24,6 +30,8 @@ NAMES = [
     "specificity",
     "roc_auc",
     "roc_auc_bootstrap",
+    "average_precision",
+    "sensitivity_at_90_specificity",
     "f1_macro",
     "brier",
     "ece",
@@ -47,6 +55,10 @@ def test_values_are_scikit_learns(scores):
     assert metrics["specificity"]["value"] == recall_score(labels, decision, pos_label=0)
     for name in ("roc_auc", "roc_auc_bootstrap"):
         assert metrics[name]["value"] == roc_auc_score(labels, prob)
+    precision = average_precision_score(labels, prob)
+    assert metrics["average_precision"]["value"] == pytest.approx(precision, rel=1e-12)
+    fpr, tpr, _ = roc_curve(labels, prob)
+    assert metrics["sensitivity_at_90_specificity"]["value"] == tpr[fpr <= 0.1].max()
     assert metrics["f1_macro"]["value"] == f1_score(labels, decision, average="macro")
     assert metrics["brier"]["value"] == pytest.approx(np.mean((prob - labels) ** 2), rel=1e-12)
     assert list(metrics) == NAMES
@@ -83,13 +95,19 @@ def test_bootstrapped_statistics_are_scikit_learns(scores):
     disease = rng.choice(prob[labels == 1], (5, 30))
     truth = np.repeat([0, 1], [40, 30])
     statistics = [*(RESAMPLED[name] for name in ("accuracy", "roc_auc", "f1_macro")), _brier]
+    statistics += [average_precision, sensitivity_at_specificity]
     values = [statistic(healthy, disease, axis=-1) for statistic in statistics]
-    for h, d, accuracy, auc, f1, brier in zip(healthy, disease, *values, strict=True):
+    for h, d, accuracy, auc, f1, brier, precision, sensitivity in zip(
+        healthy, disease, *values, strict=True
+    ):
         both = np.concatenate([h, d])
         assert accuracy == pytest.approx(accuracy_score(truth, both > 0.5))
         assert auc == pytest.approx(roc_auc_score(truth, both))
         assert f1 == pytest.approx(f1_score(truth, both > 0.5, average="macro"))
         assert brier == pytest.approx(brier_score_loss(truth, both))
+        assert precision == pytest.approx(average_precision_score(truth, both))
+        fpr, tpr, _ = roc_curve(truth, both)
+        assert sensitivity == pytest.approx(tpr[fpr <= 0.1].max())
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from mrn_components.app.records import (
     Record,
     clear_subject,
     empty_record,
+    flags_of,
     mask_file,
     read_record,
     subject_folder,
@@ -187,7 +188,7 @@ class Cohort:
         if self.options.report:
             print(f"report: {complete_reports(self.output_dir, self.found.root)}", flush=True)
         counts = Counter(record["status"] for record in records)
-        flagged = sum(bool(record["flags"]) for record in records)
+        flagged = sum(bool(flags_of(record)) for record in records)
         ended = f"{counts['ok']} predicted, {counts['abstained']} abstained"
         ended += f", {counts['failed']} failed; {flagged} have flags (research use only)"
         print(ended, flush=True)

@@ -147,7 +147,8 @@ class Pipeline:
         """Note whether some weights were trained on a subject."""
         cache_dir = self.options.overrides.get("cache_dir")
         found = find_trained_on([prepared.subject], ledgers, cache_dir)
-        prepared.record["trained_on"] |= int(bool(found))
+        known = prepared.record["trained_on"]
+        prepared.record["trained_on"] = int(bool(found or known))
 
     def _segment(self, prepared: Prepared) -> None:
         """Make the masks that a subject lacks."""

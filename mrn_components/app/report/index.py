@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mrn_components.app.records import flags_of
 from mrn_components.app.report.pages import decision, write_page
 from mrn_components.data.target import Target
 
@@ -21,7 +22,7 @@ def write_index(path: Path, records: Sequence[Mapping[str, Any]], target: Target
     rows = _within_size([_row(record, target) for record in records])
     found = Counter(row["status"] for row in rows)
     counts = {"subjects": len(rows), "complete": found["ok"], "abstained": found["abstained"]}
-    counts |= {"failed": found["failed"], "flagged": sum(bool(row["reasons"]) for row in rows)}
+    counts |= {"failed": found["failed"], "flagged": sum(map(bool, map(flags_of, records)))}
     write_page(
         path,
         "index.html.j2",
@@ -34,8 +35,7 @@ def write_index(path: Path, records: Sequence[Mapping[str, Any]], target: Target
 
 
 def _row(record: Mapping[str, Any], target: Target) -> dict[str, Any]:
-    trained_on = "trained on this subject" if record["trained_on"] else None
-    reasons = [record["error"], trained_on, *record["flags"]]
+    flags = flags_of(record)
     return {
         **dict.fromkeys(("page", "fold_agreement", "fold_std")),
         "thumbs": [],
@@ -43,7 +43,8 @@ def _row(record: Mapping[str, Any], target: Target) -> dict[str, Any]:
         "value": record[target.lead],
         "folds": record.get(f"{target.lead}_folds"),
         "side": decision(record, target),
-        "reasons": [reason for reason in reasons if reason],
+        "num_flags": len(flags),
+        "reasons": [*([record["error"]] if record["error"] else []), *flags],
     }
 
 

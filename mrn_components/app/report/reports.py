@@ -147,7 +147,7 @@ def _of_row(row: Mapping[str, str], target: Target, where: str) -> Record:
     return empty_record(row["subject"], target) | {
         "status": row.get("status") or "ok",
         **values,
-        "trained_on": int(row.get("trained_on") or 0),
+        "trained_on": int(row["trained_on"]) if row.get("trained_on") else None,
         "error": row.get("error") or None,
         "flags": [flag for flag in (row.get("flags") or "").split("; ") if flag],
     }

@@ -23,7 +23,7 @@ _MARGIN = 0.06  # of a strip, free on either side
 class Mark(NamedTuple):
     """A group's published value on a strip, in percent of its width."""
 
-    group: str  # hc or pd
+    group: str  # hc, pd, or both together
     at: float  # the mean or median
     low: float  # one standard deviation or quartile below; ``at`` where none is published
     high: float  # the same, above
@@ -72,8 +72,14 @@ def biomarker_rows(
 
 
 def published_values(reference: Reference) -> Iterator[tuple[str, float, float, float]]:
-    """Read (group, mean, low, high) of a reference's texts, such as 98.4 (SD 11.7)."""
-    for group, text in (("hc", reference.healthy), ("pd", reference.disease)):
+    """Read (group, mean, low, high) of a reference's texts, such as 98.4 (SD 11.7).
+
+    There is none where a few subjects are no group.
+    """
+    if reference.subjects is not None:
+        return
+    texts = {"hc": reference.healthy, "pd": reference.disease, "both": reference.both}
+    for group, text in texts.items():
         found = re.match(rf"{_NUMBER}", text)
         if found is None:
             continue
@@ -113,7 +119,7 @@ def _row(biomarker: Biomarker, nucleus: str, values: Mapping[str, float | None])
         digits=digits,
         lanes=lanes,
         asymmetry=values.get(asymmetry),
-        published="; ".join(sorted({part.source for parts in first for part in parts})),
+        published="; ".join(sorted({p.source for parts in first for p in parts if not p.subjects})),
     )
 
 
@@ -121,5 +127,6 @@ def _mark(group: str, ends: Sequence[float], place: Callable[[float], float], di
     """A mark of (mean, low, high)."""
     at, start, stop = map(place, ends)
     mean, low, high = (f"{end:.{digits}f}".replace("-", "−") for end in ends)
-    text = f"{group.upper()} {mean}" + (f" ({low} to {high})" if low != high else "")
+    name = "HC and PD together" if group == "both" else group.upper()
+    text = f"{name} {mean}" + (f" ({low} to {high})" if low != high else "")
     return Mark(group, at, start, stop, text)

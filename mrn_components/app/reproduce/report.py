@@ -13,7 +13,9 @@ from mrn_components.metrics import CONFIDENCE, NUM_RESAMPLES, RESAMPLED, wilson_
 from mrn_components.system.files import csv_text
 from mrn_components.system.texts import fill_template
 
-_DIFFERENCE = ("difference", "low", "high")
+Limits = tuple[float, float]  # low, high
+
+_LIMITS = ("low", "high")
 _KEY = "roc_auc"  # the metric that tells rows apart: it needs no threshold
 
 
@@ -26,13 +28,13 @@ class Score:
     by_seed: np.ndarray  # of each seed (S,)
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """Limits of the 95 % interval."""
+    def interval(self) -> Limits | None:
+        """Limits of the 95 % interval; None where the resamples do not differ."""
         return _limits(self.resampled)
 
-    def minus(self, other: "Score") -> tuple[float, float, float]:
-        """The difference to another row and the limits of its 95 % interval."""
-        return (self.value - other.value, *_limits(self.resampled - other.resampled))
+    def minus(self, other: "Score") -> tuple[float, Limits | None]:
+        """The difference to another row, and its 95 % interval."""
+        return self.value - other.value, _limits(self.resampled - other.resampled)
 
 
 def score_rows(rows: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, dict[str, Score]]:
@@ -74,9 +76,10 @@ def score_rows(rows: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, 
     return scores
 
 
-def _limits(values: np.ndarray) -> tuple[float, float]:
+def _limits(values: np.ndarray) -> Limits | None:
+    """The 95 % interval of resamples; one without width would claim certainty."""
     low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+    return (float(low), float(high)) if low < high else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +101,7 @@ class Report:
 
     def csv(self) -> str:
         """One line a row and metric: paper, ours, interval, deviation over the seeds."""
-        ours = ("ours", "low", "high", "sd_over_seeds", "num_seeds")
+        columns = ["row", "metric", "paper", "ours", *_LIMITS, "sd_over_seeds", "num_seeds"]
         rows: list[dict[str, object]] = []
         for row in self.rows:
             for metric, paper in zip(METRICS, row.paper, strict=True):
@@ -106,21 +109,22 @@ class Report:
                 rows.append({"row": row.name, "metric": metric, "paper": shown})
                 if row.name in self.scores:
                     score = self.scores[row.name][metric]
-                    values = score.value, *score.interval, float(score.by_seed.std())
-                    numbers = [*(100 * value for value in values), len(score.by_seed)]
-                    rows[-1] |= dict(zip(ours, numbers, strict=True))
-        return csv_text(rows, ["row", "metric", "paper", *ours], floats=".2f")
+                    rows[-1] |= {"ours": 100 * score.value, **_in_percent(score.interval)}
+                    rows[-1]["sd_over_seeds"] = 100 * float(score.by_seed.std())
+                    rows[-1]["num_seeds"] = len(score.by_seed)
+        return csv_text(rows, columns, floats=".2f")
 
     def pairs_csv(self) -> str:
         """One line a pair of rows and metric: difference, interval, whether that excludes 0."""
         rows: list[dict[str, object]] = []
         for one, other in self.pairs:
             for metric in METRICS:
-                numbers = self.scores[one][metric].minus(self.scores[other][metric])
-                percent = {n: 100 * x for n, x in zip(_DIFFERENCE, numbers, strict=True)}
-                percent["separable"] = int(_excludes_zero(*numbers[1:]))
-                rows.append({"row": one, "other": other, "metric": metric, **percent})
-        return csv_text(rows, ["row", "other", "metric", *_DIFFERENCE, "separable"], floats=".2f")
+                difference, limits = self.scores[one][metric].minus(self.scores[other][metric])
+                rows.append({"row": one, "other": other, "metric": metric})
+                rows[-1] |= {"difference": 100 * difference, **_in_percent(limits)}
+                rows[-1]["separable"] = int(_excludes_zero(limits))
+        columns = ["row", "other", "metric", "difference", *_LIMITS, "separable"]
+        return csv_text(rows, columns, floats=".2f")
 
     def costs_csv(self) -> str:
         """One line a row: parameters in millions, TFLOP, GiB and seconds of a subject."""
@@ -155,24 +159,34 @@ class Report:
             return self.unscored.get(row.name, "not ours")
         score = self.scores[row.name][_KEY]
         if row.cohort != "true":
+            if score.interval is None:
+                return "control: no interval, since the resamples do not differ"
             low, high = score.interval
             return f"control: the interval {'holds' if low <= 0.5 <= high else 'leaves out'} 50"
         if row.name == self.table.reference or self.table.reference not in self.scores:
             return "–"
-        difference, low, high = score.minus(self.scores[self.table.reference][_KEY])
-        verdict = "separable" if _excludes_zero(low, high) else "not separable"
-        return f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}): {verdict}"
+        difference, limits = score.minus(self.scores[self.table.reference][_KEY])
+        text = f"{100 * difference:+.1f}"
+        if limits is None:
+            return f"{text} (no interval): not separable"
+        text += " ({:+.1f} to {:+.1f})".format(*(100 * limit for limit in limits))
+        return f"{text}: {'separable' if _excludes_zero(limits) else 'not separable'}"
 
     def _better(self) -> dict[str, list[str]]:
         """The rows that each row is above by more than chance."""
         better: dict[str, list[str]] = {}
         for one, other in self.pairs:
-            difference, low, high = self.scores[one][_KEY].minus(self.scores[other][_KEY])
-            if _excludes_zero(low, high):
+            difference, limits = self.scores[one][_KEY].minus(self.scores[other][_KEY])
+            if _excludes_zero(limits):
                 above, below = (one, other) if difference > 0 else (other, one)
                 better.setdefault(above, []).append(below)
         return better
 
 
-def _excludes_zero(low: float, high: float) -> bool:
-    return low > 0 or high < 0
+def _excludes_zero(limits: Limits | None) -> bool:
+    return limits is not None and (limits[0] > 0 or limits[1] < 0)
+
+
+def _in_percent(limits: Limits | None) -> dict[str, float]:
+    """Cells of an interval; none where it is not defined."""
+    return {} if limits is None else {n: 100 * x for n, x in zip(_LIMITS, limits, strict=True)}

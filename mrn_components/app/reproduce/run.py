@@ -48,8 +48,8 @@ def reproduce(
             paper's configuration on your data.
         output: folder of the tables and the runs; finished runs are not repeated.
         seeds: training seeds, e.g. 1,2,3; a seed also splits the folds.
-        rows: names of the rows, e.g. "['DINOv2','DINOv2 + FFA']"; None takes all. The reference
-            row always comes along.
+        rows: names of the rows, e.g. "['DINOv2','DINOv2 + FFA']"; None takes all. The row that
+            others are compared with comes along if it is trained already.
         jobs: runs at the same time; None is one a CPU core at the small scale, else one.
         bundles: folder of the bundles.
         dataset_dir: subjects to train on, at the scale "paper".
@@ -88,17 +88,19 @@ def reproduce(
         for row in ours
         if row.cohort in data
     }
+    asked = [row.name for row in chosen if rows is None or row.name in rows]
     runs: dict[Path, Run] = {}  # a run that several rows share has the first one's name
-    for run in (run for plan in chain.from_iterable(plans.values()) for run in plan.runs):
-        runs.setdefault(run.folder, run)
+    for plan in chain.from_iterable(plans[name] for name in asked if name in plans):
+        runs |= {run.folder: run for run in plan.runs if run.folder not in runs}
     print(f"Table {content.name}: {len(runs)} runs in {output / 'runs'}", flush=True)
     # small.yaml computes on one thread; several runs on one GPU would share its memory.
     usual = os.cpu_count() or 1 if scale == "small" else max(torch.cuda.device_count(), 1)
     failures = run_here(list(runs.values()), jobs or usual)
+    scores = _score(ours, plans)
     report = Report(
         table=content,
-        rows=chosen,
-        scores=_score(ours, plans),
+        rows=[row for row in chosen if row.name in {*asked, *scores}],
+        scores=scores,
         setting=_setting(scale, effect, data["true"], ours),
         seeds=seeds,
         unscored={
