@@ -710,7 +710,7 @@ def semicolons(root: Path) -> None:
 
 
 def header_row(root: Path) -> None:
-    _table(root, "subject,label", "SUBJ_000,0", "SUBJ_001,1")
+    _table(root, "case_id,label", "SUBJ_000,0", "SUBJ_001,1")
 
 
 def line_without_a_folder(root: Path) -> None:

@@ -152,7 +152,7 @@ def check(
     ]
     confounds = geometry = None
     if labelled:
-        fields = _fields(found, examinations)
+        fields = _fields(found, examinations, target)
         # Of a score, two classes: its lower and its higher half.
         names, groups = target.groups([subject["label"] for subject in labelled], 2)
         persons = (people[subject["subject"]] for subject in labelled)
@@ -168,8 +168,12 @@ def check(
     return report
 
 
-def parts_of(bundle: str | None) -> tuple[Mapping[str, Image], Mapping[str, ROI], Target]:
+def parts_of(
+    bundle: str | None, **overrides: Any
+) -> tuple[Mapping[str, Image], Mapping[str, ROI], Target]:
     """Return the images, the regions and the target of a bundle; None for the challenge's.
+
+    ``overrides`` are keys of the bundle's config and their values.
 
     Raises:
         FileNotFoundError: if ``bundle`` is none.
@@ -179,7 +183,7 @@ def parts_of(bundle: str | None) -> tuple[Mapping[str, Image], Mapping[str, ROI]
         return CHALLENGE_IMAGES, REGIONS, HC_PD
     from mrn_components.app.predict.workflow import inference_workflow, target_of  # wait for torch
 
-    parser = inference_workflow(".", ".", bundle=bundle).parser
+    parser = inference_workflow(".", ".", bundle=bundle, **overrides).parser
     rois = dict(parser.get_parsed_content("rois"))
     return needed_images(rois), rois, target_of(parser)
 
@@ -211,10 +215,27 @@ def _examine_one(
     return replace(examine_subject(subject, images, rois, deep=True), volumes={})
 
 
-def _fields(found: Found, examinations: Sequence[Examination]) -> dict[str, dict[str, float | str]]:
+def _fields(
+    found: Found, examinations: Sequence[Examination], target: Target
+) -> dict[str, dict[str, float | str]]:
     """What the confound baseline sees of each subject: headers, covariates, its place by id."""
+    labels = {
+        subject["subject"]: subject["label"] for subject in found.subjects if "label" in subject
+    }
+    columns = {column for own in found.covariates.values() for column in own}
+    seen = {column for column in columns if not _is_label(column, found, labels, target)}
     fields: dict[str, dict[str, float | str]] = {}
     for place, one in enumerate(sorted(examinations, key=attrgetter("subject"))):
-        known = one.fields | found.covariates.get(one.subject, {})
+        own = found.covariates.get(one.subject, {})
+        known = one.fields | {column: own[column] for column in own if column in seen}
         fields[one.subject] = known | {"order of the ids": float(place)}
     return fields
+
+
+def _is_label(column: str, found: Found, labels: Mapping[str, float], target: Target) -> bool:
+    """Whether a column of the covariates is the label once more."""
+    told = {name: own[column] for name, own in found.covariates.items() if column in own}
+    try:
+        return all(target.parse(told[name]) == labels[name] for name in told.keys() & labels.keys())
+    except ValueError:
+        return False

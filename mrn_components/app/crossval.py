@@ -24,7 +24,7 @@ from mrn_components.bundle import RunArguments, encoder_options, run_encoder
 from mrn_components.data import DataLeakageError, Subject
 from mrn_components.data.ledger import KEPT_WEIGHTS, read_record
 from mrn_components.data.predictions import read_predictions
-from mrn_components.data.tables import files_of, read_rows
+from mrn_components.data.tables import GROUP, files_of, read_rows
 from mrn_components.data.target import read_target
 from mrn_components.system.files import write_json, write_text
 
@@ -62,11 +62,16 @@ def crossval(
     networks of all folds. By default each fold's epoch is chosen on the subjects that it is scored
     on, and the page says so; ``--keep last``, ``mean`` or ``teacher`` chooses none.
 
+    ``--group_by site`` leaves one site out at a time, or as many as fit where there are more sites
+    than folds, and the page and ``evaluation`` have the metrics by site and a test whether sites
+    differ. Any column of the datalist, of a csv of labels with the header subject,label,... or of
+    ``participants.tsv`` of BIDS will do.
+
     Args:
         dataset: folder of subjects in the challenge's layout, with masks; or a JSON datalist.
         output: folder of the folds, out_of_fold.csv and crossval.json.
         bundle: folder of the bundle to train.
-        folds: number of folds.
+        folds: number of folds; no more than groups.
         configs: overlays, by file name in the bundle's ``configs`` or by path, e.g. small.yaml.
         fold: train only this one, from 0; None trains all.
         executor: local trains here, slurm in a job a fold; jobs go on when this process ends.
@@ -115,8 +120,11 @@ def crossval(
         print(f"Folds {', '.join(missing)} are not trained yet. To train them and see the metrics:")
         print(f"  {_command(settings, output)}")
     else:
-        print(write_results(runs, subjects, output))
-        print(f"The page of the cohort: {write_page(output, Path(bundle).resolve().name)}")
+        grouped = any(GROUP in subject for subject in subjects)
+        column = overrides.get("group_by", GROUP) if grouped else None
+        print(write_results(runs, subjects, output, column))
+        page = write_page(output, Path(bundle).resolve().name, group_by=column)
+        print(f"The page of the cohort: {page}")
         ensemble = save_ensemble([run.folder for run in runs], output / "ensemble")
         words = shlex.join(["--bundle", str(ensemble), *flags(run_encoder(runs[0].folder))])
         print(f"The folds together predict by: mrn predict INPUT OUTPUT {words}")
@@ -204,13 +212,20 @@ def submit(
     return [message for message in ended if message is not None]
 
 
-def write_results(runs: Sequence[BundleRun], subjects: Sequence[Subject], output: Path) -> str:
+def write_results(
+    runs: Sequence[BundleRun],
+    subjects: Sequence[Subject],
+    output: Path,
+    group_by: str | None = None,
+) -> str:
     """Write ``out_of_fold.csv`` and ``crossval.json``; return a table of the metrics, and a note.
 
+    ``group_by`` is the column that tells the subjects' groups.
     The note tells whether the epochs were chosen on the subjects that a fold is scored on. A
     ``DataLeakageError`` refuses a network that was trained on a subject which it predicts.
     """
     labels = {subject["subject"]: subject["label"] for subject in subjects}
+    group_of = {subject["subject"]: subject.get(GROUP) for subject in subjects}
     target = read_target(runs[0].predictions.parent)
     kept = ("subject", *target.columns, "class")
     rows: list[dict[str, Any]] = []
@@ -224,12 +239,14 @@ def write_results(runs: Sequence[BundleRun], subjects: Sequence[Subject], output
             if name not in predicted:
                 raise ValueError(f"{where}: {name} has no prediction: {row.get('error', '')}")
             cells = {column: row[column] for column in kept if column in row}
+            if group_by is not None:
+                cells[group_by] = str(group_of[name])
             label = target.shown(labels[name])
             rows.append({**cells, "fold": fold, "label": label, "value": predicted[name]})
     weights = [read_record(run.folder / "models" / "model.pt", KEPT_WEIGHTS) for run in runs]
     chosen = any(record is None or record["chosen_on_validation"] for record in weights)
     further = {"kept_weights": weights, "note": _CHOSEN if chosen else _NOT_CHOSEN}
-    return write_out_of_fold(output, rows, labels, target, further)
+    return write_out_of_fold(output, rows, labels, target, further, group_by=group_by)
 
 
 def _check_settings(settings: Mapping[str, Any], path: Path) -> None:

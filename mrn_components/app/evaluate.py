@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mrn_components.app.by_group import format_groups, read_groups, score_groups
 from mrn_components.app.figures import Scored, write_figures
 from mrn_components.app.geometry import recorded_geometry
 from mrn_components.app.records import read_record
@@ -46,6 +47,7 @@ def evaluate(
     half_width: float = 0.05,
     output: str | Path | None = None,
     names: Sequence[str] | None = None,
+    group_by: str | None = None,
     partial: bool = False,
     seed: int = 1,
 ) -> Path:
@@ -73,6 +75,8 @@ def evaluate(
         output: folder of the results; None means ``evaluation`` beside predictions.csv, and beside
             another table its name with ``_evaluation``, as ``out_of_fold_evaluation``.
         names: of the models, e.g. MRN,baseline; None names them after their files or folders.
+        group_by: column of the labels, or of the predictions, such as site: metrics by its values
+            too, and a test whether they differ (Cochran's Q).
         partial: evaluate the subjects that all tables name, instead of refusing others.
         seed: seed of the bootstrap.
 
@@ -82,7 +86,8 @@ def evaluate(
     Raises:
         DataLeakageError: if the predictions say that the model was trained on these subjects, or
             the threshold would be chosen on some of them.
-        ValueError: for a faulty table, or tables that do not name the same subjects.
+        ValueError: for a faulty table, tables that do not name the same subjects, or a column
+            ``group_by`` that no table has.
     """
     files = [predictions_file(path) for path in (predictions, against) if path is not None]
     truth_file = files[0] if labels is None else labels_file(labels, files[0])
@@ -108,6 +113,11 @@ def evaluate(
     if other:
         comparison = target.compare(models[0].prob, models[1].prob, truth)
         report |= {"against": other[0], "comparison": comparison}
+    by_group = {}
+    if group_by is not None:
+        groups = read_groups([truth_file, *files], group_by, subjects)
+        by_group = {m.name: score_groups(m.prob, truth, groups, target, seed) for m in models}
+        report["by_group"] = {"column": group_by, "models": by_group}
     records = (read_record(files[0].parent, subject, target) for subject in subjects)
     geometry = recorded_geometry(filter(None, records), truth_of, target)
     report |= {
@@ -135,6 +145,9 @@ def evaluate(
         threshold=threshold,
         needed=report.get("needed_subjects"),
         comparison=comparison,
+        by_group={
+            k: format_groups(v, str(group_by), target.main_metrics) for k, v in by_group.items()
+        },
         format_metrics=format_metrics,
         format_comparison=format_comparison,
     )

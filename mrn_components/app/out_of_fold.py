@@ -23,6 +23,8 @@ def write_out_of_fold(
     labels: Mapping[str, Any],
     target: Target,
     further: Mapping[str, Any],
+    *,
+    group_by: str | None = None,
 ) -> str:
     """Write ``out_of_fold.csv`` and ``crossval.json``; return a table of the metrics, and a note.
 
@@ -32,9 +34,11 @@ def write_out_of_fold(
         labels: {subject: label}.
         target: what the labels are.
         further: what else ``crossval.json`` says, with the ``note``.
+        group_by: cell of the rows that is a column of its own, such as site.
     """
     rows = sorted(rows, key=lambda row: row["subject"])
-    write_predictions(output / OUT_OF_FOLD, rows, target)
+    columns = [] if group_by is None else [group_by]
+    write_predictions(output / OUT_OF_FOLD, rows, target, columns)
 
     def score(members: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
         truth = [labels[row["subject"]] for row in members]
@@ -47,6 +51,9 @@ def write_out_of_fold(
     }
     content = {"num_subjects": len(rows), "folds": by_fold, "summary": summary}
     content |= {"overall": score(rows), **further}
+    if group_by is not None:
+        pairs = {(row["fold"], row[group_by]) for row in rows}
+        content["groups"] = [sorted(group for of, group in pairs if of == fold) for fold in folds]
     write_json(output / CROSSVAL, content)
     return f"{_table(content, target.main_metrics)}\n{content['note']}"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mrn_components.data.case import SUFFIXES, Case
+from mrn_components.data.tables import read_covariates
 from mrn_components.images.image import Image
 
 _MASK = "dseg"  # suffix of label maps
@@ -45,6 +46,7 @@ def bids_cases(
         names = folder.relative_to(root).parts
         session = tuple(name for name in names if name.startswith(("sub-", "ses-")))
         sessions.setdefault(session, []).append(folder)
+    participants = _participants(root)
     cases: list[Case] = []
     without = 0
     for session, folders in sorted(sessions.items()):
@@ -58,6 +60,7 @@ def bids_cases(
                 case.take(name, chosen, case.source / "anat" / Path(globs[name][0]).name)
             take_masks(case, images)
             _take_units(case, images, root)
+            case.covariates = read_covariates(participants.get(session[0], {}))
             cases.append(case)
     layout = [
         f"{image.title} by {' or '.join(globs[name])}: "
@@ -67,25 +70,28 @@ def bids_cases(
     told = {key: factor for case in cases for key, factor in case.factors.items() if factor != 1.0}
     layout += [f"{images[key].title} times {factor:g}" for key, factor in told.items()]
     layout += [f"{without} anat folders have none and are left out"] if without else []
-    if absent := sorted(_participants(root) - {session[0] for session in sessions}):
+    if absent := sorted(participants.keys() - {session[0] for session in sessions}):
         some = ", ".join(absent[:_MAX_NAMED]) + (", ..." if len(absent) > _MAX_NAMED else "")
         layout.append(f"{len(absent)} participants have no anat folder and are left out ({some})")
     return cases, f"BIDS, {'; '.join(layout)}"
 
 
-def _participants(root: Path) -> set[str]:
-    """Return the participants that a table or folders of a data set name: {"sub-01", ...}."""
-    folders = {path.name for path in root.glob("sub-*") if path.is_dir()}
+def _participants(root: Path) -> dict[str, dict[str, str]]:
+    """Return the participants that a table or folders of a data set name, with their columns."""
+    folders: dict[str, dict[str, str]]
+    folders = {path.name: {} for path in root.glob("sub-*") if path.is_dir()}
     try:
-        lines = (root / "participants.tsv").read_text("utf-8-sig", "replace").splitlines()
+        text = (root / "participants.tsv").read_text("utf-8-sig", "replace")
     except OSError:
         return folders
-    header, *rows = (line.split("\t") for line in lines or [""])
+    header, *rows = (line.split("\t") for line in text.splitlines() or [""])
     if "participant_id" not in header:
         return folders
-    place = header.index("participant_id")
-    ids = {row[place].strip().removeprefix("sub-") for row in rows if len(row) > place}
-    return folders | {f"sub-{name}" for name in ids if name}
+    for row in rows:
+        told = dict(zip(header, row, strict=False))
+        if name := told.pop("participant_id", "").strip().removeprefix("sub-"):
+            folders[f"sub-{name}"] = told
+    return folders
 
 
 def take_masks(case: BIDSCase, images: Mapping[str, Image], root: Path | None = None) -> None:

@@ -37,7 +37,9 @@ def give_labels(
     findings = [finding("labels-line", tables[0], text) for text in faults]
     for case in cases:
         case.fields.pop("label", None)
-        case.fields |= rows.get(case.subject) or rows.get(str(case.fields.get("person"))) or {}
+        row = dict(rows.get(case.subject) or rows.get(str(case.fields.get("person"))) or {})
+        case.covariates |= row.pop("covariates", {})
+        case.fields |= row
         if "label" not in case.fields:
             case.add("no-label", tables[0], "no label")
     known = {name for case in cases for name in (case.subject, case.fields.get("person"))}

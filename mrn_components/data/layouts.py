@@ -46,7 +46,7 @@ class Found:
 
     Subjects are dicts with ``subject``, the paths of the files that are there (``nm, qsm, mask_nm,
     ...``), ``label`` and ``person`` where they are known, and ``factor_qsm`` where the voxels of a
-    file are to be multiplied for the image's unit. A datalist may also tell covariates,
+    file are to be multiplied for the image's unit. A table or datalist may also tell covariates,
     {subject: {"age": 63, "site": "A"}}.
     """
 
@@ -131,8 +131,8 @@ def find_subjects(
         data: the folder or datalist.
         images: what a subject has; names of files, keys and masks follow from them.
         need: what the verb needs.
-        labels: csv of rows ``case_id,label[,person]``, or JSON datalist; as typed, or else relative
-            to ``data``. None takes a datalist's own labels, or the only csv in the folder.
+        labels: csv of rows ``case_id,label[,person]`` or with a header, or JSON datalist; as typed,
+            or else relative to ``data``. None takes a datalist's own, or the only csv in a folder.
         target: what a label may be; None for 0 (HC) and 1 (PD).
         masks: folder of all masks, where they lie elsewhere: ``MASKS/SUBJECT/NM_mask.nii.gz`` or
             ``NM_pred.nii.gz``, an output of ``mrn predict``, or a BIDS data set of ``*_dseg``.

@@ -12,7 +12,7 @@ The columns of ``predictions.csv``, those that there are, in this order:
 - ``trained_on``, 1 for a training subject of the weights, else 0;
 - ``mask_source``; ``missing_rois``, the masked ROIs with ";" between them; ``flags``, with "; "
   between the texts; ``error``, why a subject failed;
-- ``label`` where known.
+- ``label`` where known, and after it what a cross-validation was grouped by, such as ``site``.
 """
 
 import math
@@ -63,14 +63,19 @@ def check_finite(target: Target, values: Iterable[float]) -> None:
         )
 
 
-def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], target: Target) -> None:
-    """Write a table of what ``prediction`` returns, and beside it what the target is."""
+def write_predictions(
+    path: Path, rows: Sequence[Mapping[str, Any]], target: Target, further: Sequence[str] = ()
+) -> None:
+    """Write a table of what ``prediction`` returns, and beside it what the target is.
+
+    ``further`` are columns at its end, such as ``site``.
+    """
     flat = [_flat(row, target) for row in rows]
     found = dict.fromkeys(key for row in flat for key in row)
     columns = ["subject", "fold", "status", *target.columns, "class"]
     columns += [key for key in found if "_fold" in key and key.rpartition("_fold")[2].isdigit()]
     columns += ["fold_agreement", "fold_std", "tta_std", "trained_on", "mask_source"]
-    columns += [*_SEPARATORS, "error", "label"]
+    columns += [*_SEPARATORS, "error", "label", *further]
     write_text(path, csv_text(flat, [key for key in columns if key in found]))
     write_target(path.parent, target)
 

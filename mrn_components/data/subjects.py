@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mrn_components.checks import check_headers as find_header_faults
+from mrn_components.data.groups import give_groups
 from mrn_components.data.layouts import WORK, Need, filters_of, find_subjects
 from mrn_components.data.tables import Subject
 from mrn_components.data.target import Target
@@ -28,14 +29,15 @@ def load_subjects(
     nm_series: str | None = None,
     qsm_series: str | None = None,
     work_dir: str | Path | None = None,
+    group_by: str | None = None,
 ) -> list[Subject]:
     """List the subjects of a data set, sorted by subject, each with all that is needed of it.
 
     Args:
         dataset_dir: folder of subjects, one subject's folder, a JSON datalist or a BIDS directory,
             as ``find_subjects`` reads them.
-        labels: csv of rows ``case_id,label[,person]``, or JSON datalist, as typed or relative to
-            ``dataset_dir``; None takes a datalist's own labels, or the only csv there.
+        labels: csv of rows ``case_id,label[,person]`` or with a header, or JSON datalist, as typed
+            or relative to ``dataset_dir``; None takes a datalist's own, or the only csv there.
         require_labels: read the label; False leaves it out.
         require_masks: expect the masks of the nuclei; False leaves them out.
         check_headers: refuse files whose header, the first kilobyte, says that they are no usable
@@ -51,15 +53,18 @@ def load_subjects(
         qsm_series: the same of QSM.
         work_dir: folder that keeps what is converted from DICOM, in a folder of its own; None for
             one that goes with this process.
+        group_by: column, such as site, of the datalist, of a csv of labels with a header, or of
+            ``participants.tsv`` in BIDS.
 
     Returns:
         Dicts with the keys ``subject, nm, qsm, mask_nm, mask_qsm, label`` and, where the table or
         the layout has it, ``person`` (several scans of one person share it); ``factor_qsm`` where a
-        file has another unit than its image.
+        file has another unit than its image; ``group`` by ``group_by``.
 
     Raises:
         FileNotFoundError: if there is no such data set.
-        ValueError: for faults of tables, entries, ids and headers, and missing files; lists all.
+        ValueError: for faults of tables, entries, ids and headers, and missing files; lists all. Or
+            for subjects without a value in the column ``group_by``.
     """
     need = Need(
         masks="all" if require_masks else "none", labels="all" if require_labels else "none"
@@ -76,7 +81,8 @@ def load_subjects(
         series=filters_of(needed, nm_series, qsm_series),
         work=None if work_dir is None else Path(work_dir) / WORK,
     )
-    return found.require_all(find_header_faults(found.subjects, needed) if check_headers else ())
+    further = find_header_faults(found.subjects, needed) if check_headers else ()
+    return give_groups(found.require_all(further), found.covariates, group_by)
 
 
 def add_masks(

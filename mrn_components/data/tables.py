@@ -3,18 +3,22 @@
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from mrn_components.data.target import HC_PD, Target
 from mrn_components.images.image import FACTOR
 
-# {"subject", "nm", "qsm", "mask_nm", "mask_qsm", "label"[, "person"][, "factor_qsm"]}
+# {"subject", "nm", "qsm", "mask_nm", "mask_qsm", "label"[, "person"][, "group"][, "factor_qsm"]}
 Subject = dict[str, Any]
 
 _MAX_LISTED = 20  # faulty lines in one message
 _COLUMNS = ("subject", "label", "person")
+GROUP = "group"  # key of a subject's value in the column that ``group_by`` names
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")  # 01 is a name
+_NO_HEADER = " The table has no header, or one with the columns subject and label."
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # files are named after subjects
 
 
@@ -24,7 +28,7 @@ def files_of(subject: Subject, *, masks: bool = True) -> dict[str, Path]:
     return {
         key: Path(value)
         for key, value in subject.items()
-        if key not in _COLUMNS and not key.startswith(others)
+        if key not in (*_COLUMNS, GROUP) and not key.startswith(others)
     }
 
 
@@ -60,10 +64,14 @@ def read_labels(table: Path, target: Target = HC_PD) -> dict[str, float]:
 
 
 def read_table(table: Path, target: Target) -> tuple[dict[str, Subject], list[str]]:
-    """Read labels and persons of a csv with rows ``case_id,label[,person]``, or a JSON datalist.
+    """Read what a csv, or a JSON datalist, says of subjects.
+
+    A csv has rows ``case_id,label[,person]``, or a header with the columns ``subject`` and
+    ``label`` and perhaps ``person`` and others, which are covariates.
 
     Returns:
-        What the sound lines say, ``{subject: {"label", "person"}}``, and a message for each other.
+        What the sound lines say, ``{subject: {"label", "person", "covariates"}}`` as far as they
+        do, and a message for each other.
     """
     rows: dict[str, Subject] = {}
     faults: list[str] = []
@@ -79,11 +87,28 @@ def read_table(table: Path, target: Target) -> tuple[dict[str, Subject], list[st
             name, person = entry["subject"], entry.get("person")
             check_id(name, where)
             refuse_second(name, place, places, where)
-            label = {"label": parse_label(entry["label"], target, where)}
-            rows[name] = label if person is None else label | {"person": str(person)}
+            row: Subject = {"label": parse_label(entry["label"], target, where)}
+            row |= {} if person in (None, "") else {"person": str(person)}
+            others = read_covariates({k: v for k, v in entry.items() if k not in _COLUMNS})
+            rows[name] = row | ({"covariates": others} if others else {})
         except ValueError as fault:
-            faults.append(f"{fault}{' The table has no header.' if place == 'line 1' else ''}")
+            faults.append(f"{fault}{_NO_HEADER if place == 'line 1' else ''}")
     return rows, faults
+
+
+def read_covariates(entry: Mapping[str, Any]) -> dict[str, float | str]:
+    """Return what a line of a table says of its subject besides: numbers, and words.
+
+    Empty cells, the ``n/a`` of BIDS, and files are left out.
+    """
+    found: dict[str, float | str] = {}
+    for key, value in entry.items():
+        text = str(value).strip()
+        if not isinstance(value, str | int | float) or text.lower() in ("", "n/a"):
+            continue
+        if not text.endswith((".nii", ".nii.gz")):
+            found[key] = float(text) if _NUMBER.fullmatch(text) else text
+    return found
 
 
 def _entries(table: Path) -> Iterator[tuple[str, Any]]:
@@ -92,11 +117,17 @@ def _entries(table: Path) -> Iterator[tuple[str, Any]]:
         for number, entry in enumerate(read_entries(table), start=1):
             yield f"entry {number}", entry
         return
-    width = 0
-    for number, cells in csv_lines(table):
-        width = width or len(cells)
-        sound = len(cells) == width in (2, 3) and all(cells)
-        line = dict(zip(_COLUMNS, cells, strict=False)) if sound else ",".join(cells)
+    lines = csv_lines(table)
+    first = next(lines, None)
+    if first is None:
+        return
+    has_header = {"subject", "label"} <= {*first[1]}
+    names = first[1] if has_header else _COLUMNS[: len(first[1])]
+    needed = [names.index(name) for name in (_COLUMNS[:2] if has_header else names)]
+    for number, cells in lines if has_header else chain([first], lines):
+        sound = len(cells) == len(first[1]) == len(names) > 1
+        sound = sound and all(cells[place] for place in needed)
+        line = dict(zip(names, cells, strict=False)) if sound else ",".join(cells)
         yield f"line {number}", line
 
 

@@ -13,7 +13,7 @@ SIDES = ("right", "left")
 FACTOR = "factor_"  # and an image's name: key in data and datalists; see ``factor_of``
 
 _STEM = re.compile(r"[A-Za-z0-9][\w.-]*")
-_OTHER_KEYS = re.compile("subject|person|label|image|pred|(mask|factor)_.*")  # of datalists
+_OTHER_KEYS = re.compile("subject|person|label|group|image|pred|(mask|factor)_.*")  # of datalists
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.phantom.anatomy import TISSUE_ID, Region, draw_anatomy, paint_tissues
 from mrn_components.phantom.mean import Mean
-from mrn_components.phantom.numbers import GRIDS, SHAPES, Grid, View
+from mrn_components.phantom.numbers import GRIDS, SCANNERS, SHAPES, Grid, Scanner, View
 from mrn_components.phantom.signal import draw_traits, render_nm, render_qsm, render_t1
 from mrn_components.system.files import replacing, write_json, write_text
 from mrn_components.system.workers import in_order
@@ -37,6 +37,7 @@ def make_cohort(
     seed: int = 1,
     effect: float = 1.0,
     view: View = "brain",
+    sites: int = 1,
     t1: bool = False,
     template: bool = False,
     workers: int | None = None,
@@ -48,12 +49,17 @@ def make_cohort(
     at once when it is complete; an interrupted call goes on where it stopped, and a call with more
     subjects adds to those that are there.
 
+    Subjects of several sites differ by their scanner as well: the reference, noise and sharpness of
+    QSM, the contrast of neuromelanin, and the share of PD (``scanners`` in
+    ``phantom/numbers.yaml``). The csv then has a header and a column ``site``.
+
     Args:
         output: folder to write to; new, empty, or begun by a call with the same settings.
         subjects: how many, half of them PD.
         seed: of the cohort; a subject depends on (seed, number) and on nothing else.
         effect: scale of every difference between PD and HC; 1 is the published size, 0 none.
         view: brain is the challenge's 300x300x70 grid, midbrain the part that holds the nuclei.
+        sites: scanners that examine the subjects in turn, 1 to 4.
         t1: write a T1-like image too, e.g. to try a registration; nothing here reads it.
         template: write an atlas instead, of the mean subject: QSM.nii.gz, T1.nii.gz, labels.nii.gz
             and nuclei.csv, as ``--atlas`` takes it.
@@ -66,7 +72,7 @@ def make_cohort(
         ValueError: for settings that no cohort can have.
         FileExistsError: when ``output`` holds other files, or subjects of other settings.
     """
-    _check_settings(seed=seed, effect=effect, view=view)
+    _check_settings(seed=seed, effect=effect, view=view, sites=sites)
     if subjects < 1:
         raise ValueError(f"subjects must be >= 1, got {subjects}.")
     if workers is not None and workers < 1:
@@ -75,6 +81,7 @@ def make_cohort(
     if template:
         return _write_template(output, view)
     settings = {"seed": seed, "effect": float(effect), "view": view, "t1": t1}
+    settings |= {"sites": sites} if sites > 1 else {}
     _claim(output, {"version": _VERSION, **settings})
     names = [f"PHAN{seed}_{index:03d}" for index in range(subjects)]
     surplus = {path.name for path in output.glob("PHAN*")} - set(names)
@@ -93,8 +100,11 @@ def make_cohort(
     processes = min(workers or os.cpu_count() or 1, max(len(missing), 1))
     bar = partial(tqdm, total=len(missing), desc="phantoms", unit="subject")
     list(bar(in_order(write, missing, workers=processes if processes > 1 else 0)))
-    rows = [f"{name},{draw_label(index, seed=seed)}\n" for index, name in enumerate(names)]
-    write_text(output / _LABELS, "".join(rows))
+    rows = [f"{name},{draw_label(i, seed=seed, sites=sites)}" for i, name in enumerate(names)]
+    if sites > 1:
+        own = [f"{row},{SCANNERS[i % sites].name}" for i, row in enumerate(rows)]
+        rows = ["subject,label,site", *own]
+    write_text(output / _LABELS, "".join(f"{row}\n" for row in rows))
     return output
 
 
@@ -116,11 +126,13 @@ def make_subject(
     effect: float = 1.0,
     view: View = "brain",
     label: int | None = None,
+    sites: int = 1,
     t1: bool = False,
 ) -> Phantom:
     """Make one subject; the same (seed, index) always gives the same one.
 
-    Anatomy and disease do not depend on the view, and ``effect`` changes nothing but the disease.
+    Anatomy and disease do not depend on the view, ``effect`` changes nothing but the disease, and
+    ``sites`` nothing but the labels and what scanners do to the images.
 
     Args:
         index: number of the subject, from 0.
@@ -128,19 +140,21 @@ def make_subject(
         effect: scale of every difference between PD and HC; 1 is the published size, 0 none.
         view: "brain" is the challenge's 300x300x70 grid, "midbrain" the part of it that holds the
             nuclei, on the same voxels.
-        label: 0 or 1; by default ``draw_label(index, seed=seed)``.
+        label: 0 or 1; by default ``draw_label(index, seed=seed, sites=sites)``.
+        sites: scanners that examine the subjects in turn, 1 to 4.
         t1: make a T1-like image too; it changes none of the others.
 
     Raises:
-        ValueError: for a negative index, seed or effect, or another view or label.
+        ValueError: for a negative index, seed or effect, another view or label, or too many sites.
     """
-    _check_settings(seed=seed, effect=effect, view=view)
+    _check_settings(seed=seed, effect=effect, view=view, sites=sites)
     if index < 0:
         raise ValueError(f"index must be >= 0, got {index}.")
-    label = draw_label(index, seed=seed) if label is None else label
+    label = draw_label(index, seed=seed, sites=sites) if label is None else label
     if label not in (0, 1):
         raise ValueError(f"label must be 0 (HC) or 1 (PD), got {label!r}.")
-    return _make(label, _streams(index, seed), effect=effect, view=view, t1=t1)
+    draws, site = _streams(index, seed), index % sites
+    return _make(label, draws, effect=effect, view=view, t1=t1, scanner=SCANNERS[site])
 
 
 def make_template(view: View = "brain") -> Phantom:
@@ -148,7 +162,15 @@ def make_template(view: View = "brain") -> Phantom:
     return _make(0, [Mean()] * 5, effect=0.0, view=view, t1=True)
 
 
-def _make(label: int, draws: Sequence[Any], *, effect: float, view: View, t1: bool) -> Phantom:
+def _make(
+    label: int,
+    draws: Sequence[Any],
+    *,
+    effect: float,
+    view: View,
+    t1: bool,
+    scanner: Scanner = SCANNERS[0],
+) -> Phantom:
     """Make a subject of five sources of random numbers."""
     traits_rng, anatomy_rng, tissue_rng, image_rng, t1_rng = draws
     traits = draw_traits(traits_rng, effect=effect * label)
@@ -160,9 +182,10 @@ def _make(label: int, draws: Sequence[Any], *, effect: float, view: View, t1: bo
     qsm_mask = _mask(grid, dict(zip(qsm_ids, anatomy.nuclei.values(), strict=True)))
     nm_mask = _mask(grid, dict(zip(nm.nuclei["SN"], anatomy.nm_seen.values(), strict=True)))
     brain = (tissue >= TISSUE_ID["csf"]) | (qsm_mask > 0)
+    own: dict[str, Any] = {"grid": grid, "rng": image_rng, "scanner": scanner}
     volumes = {
-        nm.file: render_nm(anatomy, traits, tissue, grid=grid, rng=image_rng),
-        qsm.file: render_qsm(anatomy, traits, tissue, brain=brain, grid=grid, rng=image_rng),
+        nm.file: render_nm(anatomy, traits, tissue, **own),
+        qsm.file: render_qsm(anatomy, traits, tissue, brain=brain, **own),
         str(nm.mask): nm_mask,
         str(qsm.mask): qsm_mask,
     }
@@ -176,7 +199,8 @@ def latent_values(cohort: str | Path) -> dict[str, dict[str, float]]:
 
     It is what a perfect measurement of the images would give, drawn again from the seed: the mean
     susceptibility and the gradient of a nucleus in ppb, nigrosome-1's share of the SN, the signal
-    of NM, and the contrast of neuromelanin that is left. Sizes are not among it.
+    of NM, and the contrast of neuromelanin that is left. Sizes are not among it, nor what a scanner
+    does.
 
     Args:
         cohort: folder that ``make_cohort`` wrote.
@@ -194,12 +218,12 @@ def latent_values(cohort: str | Path) -> dict[str, dict[str, float]]:
             f"{cohort} holds phantoms of version {settings['version']}, this is version "
             f"{_VERSION}: what they were made of is not known; make them anew."
         )
-    seed, effect = settings["seed"], settings["effect"]
-    rows = (Path(cohort) / _LABELS).read_text().split()
+    seed, effect, sites = settings["seed"], settings["effect"], settings.get("sites", 1)
+    rows = (Path(cohort) / _LABELS).read_text().split()[int(sites > 1) :]
     values = {}
     for index, row in enumerate(rows):
         rng, *_ = _streams(index, seed)
-        traits = draw_traits(rng, effect=effect * draw_label(index, seed=seed))
+        traits = draw_traits(rng, effect=effect * draw_label(index, seed=seed, sites=sites))
         values[row.split(",")[0]] = traits.seen()
     return values
 
@@ -210,14 +234,23 @@ def _streams(index: int, seed: int) -> list[np.random.Generator]:
     return [np.random.default_rng(stream) for stream in streams]
 
 
-def draw_label(index: int, *, seed: int = 1) -> int:
-    """Class of a subject: each pair (2n, 2n + 1) holds one HC and one PD in random order."""
+def draw_label(index: int, *, seed: int = 1, sites: int = 1) -> int:
+    """Class of a subject: each pair (2n, 2n + 1) holds one HC and one PD in random order.
+
+    Of several sites each ten subjects of a site hold its share of PD in random order.
+    """
+    if sites > 1:
+        place, site = divmod(index, sites)
+        order = np.random.default_rng([seed, site, place // 10, 2]).permutation(10)
+        return int(order[place % 10] < round(10 * SCANNERS[site].share))
     first = int(np.random.default_rng([seed, index // 2, 1]).integers(2))
     return first ^ (index % 2)
 
 
-def _check_settings(*, seed: int, effect: float, view: str) -> None:
+def _check_settings(*, seed: int, effect: float, view: str, sites: int) -> None:
     """Refuse settings that no cohort can have."""
+    if not 1 <= sites <= len(SCANNERS):
+        raise ValueError(f"sites must be 1 to {len(SCANNERS)}, got {sites}.")
     if seed < 0:
         raise ValueError(f"seed must be >= 0, got {seed}.")
     if not 0 <= effect < np.inf:

@@ -104,6 +104,20 @@ NIGROSOME_PRESENT = (0.85, 0.15)  # probability per side in (HC, PD); inferred
 NIGROSOME_AGREEMENT = 0.6  # correlation of the two sides; calibrated
 
 
+@dataclass(frozen=True)
+class Scanner:
+    """How a site's images differ from those of the first, and whom it examines."""
+
+    name: str
+    reference: float  # added to QSM, in ppb
+    noise: float  # of both images, relative to the first
+    blur: float  # width of the point spread, relative to the first
+    neuromelanin: float  # its contrast, relative to the first
+    share: float  # of PD
+
+
+SCANNERS = [Scanner(**scanner) for scanner in _TABLES["scanners"]]
+
 TISSUES: dict[str, dict[str, float]] = _TABLES["tissues"]  # {name: {"chi", "nm", "t1"}}
 BALLS: dict[str, list[tuple[str, Triple, Triple]]] = _TABLES["balls"]
 VEINS = {name: np.array(corners) for name, corners in _TABLES["veins"].items()}  # (n, 3) mm

@@ -13,7 +13,7 @@ from scipy.special import ndtri
 
 from mrn_components.phantom import numbers
 from mrn_components.phantom.anatomy import SIDES, Anatomy, Pose, Region, normal, waves
-from mrn_components.phantom.numbers import SPACING_MM, Grid
+from mrn_components.phantom.numbers import SCANNERS, SPACING_MM, Grid, Scanner
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,7 @@ def render_qsm(
     brain: np.ndarray,
     grid: Grid,
     rng: np.random.Generator,
+    scanner: Scanner = SCANNERS[0],
 ) -> np.ndarray:
     """QSM in ppb, exactly 0 where ``brain`` is False."""
     chi = np.array([t["chi"] for t in numbers.TISSUES.values()], np.float32)[tissue]
@@ -142,13 +143,20 @@ def render_qsm(
         # Blur and inversion will take a share of the contrast: give it beforehand.
         chi[region.index(grid)] = around + (values - around) / numbers.SIGNALS[name].recovery
     chi[~brain] = 0
-    chi = _invert_dipole(_blur(chi), rng.standard_normal(grid.shape, dtype=np.float32))
-    chi += numbers.OFFSET_PPB * normal(rng)
+    noise = rng.standard_normal(grid.shape, dtype=np.float32)
+    chi = _invert_dipole(_blur(chi, scanner.blur), noise, numbers.QSM_NOISE_PPB * scanner.noise)
+    chi += numbers.OFFSET_PPB * normal(rng) + scanner.reference
     return np.where(brain, chi, np.float32(0))
 
 
 def render_nm(
-    anatomy: Anatomy, traits: Traits, tissue: np.ndarray, *, grid: Grid, rng: np.random.Generator
+    anatomy: Anatomy,
+    traits: Traits,
+    tissue: np.ndarray,
+    *,
+    grid: Grid,
+    rng: np.random.Generator,
+    scanner: Scanner = SCANNERS[0],
 ) -> np.ndarray:
     """Neuromelanin-sensitive image in arbitrary units: not skull-stripped, Rician noise."""
     signal = np.array([t["nm"] for t in numbers.TISSUES.values()], np.float32)[tissue]
@@ -156,12 +164,12 @@ def render_nm(
         signal[region.index(grid)] = traits.nm[key]
     for side, region in anatomy.nm_true.items():
         depletion = traits.nm_depletion[side] / (1 + np.exp((0.5 - region.posterolateral) / 0.8))
-        contrast = traits.nm_contrast * (1 - depletion)
+        contrast = traits.nm_contrast * (1 - depletion) * scanner.neuromelanin
         signal[region.index(grid)] = 1 + contrast
-    signal = _blur(signal)
+    signal = _blur(signal, scanner.blur)
     shift_voxels = traits.shift_mm / SPACING_MM
     signal = ndimage.shift(signal, shift_voxels, order=1, mode="nearest")
-    return _acquire(signal, grid, rng, scale=rng.uniform(600, 1100))
+    return _acquire(signal, grid, rng, scale=rng.uniform(600, 1100), noise=scanner.noise)
 
 
 def render_t1(
@@ -207,12 +215,13 @@ def _paint_veins(chi: np.ndarray, pose: Pose, grid: Grid, rng: np.random.Generat
                 chi[tuple(voxels[inside].T)] = value
 
 
-def _blur(image: np.ndarray) -> np.ndarray:
+def _blur(image: np.ndarray, width: float = 1.0) -> np.ndarray:
     """Blur by the point spread; wide along z because slices are thick."""
-    return ndimage.gaussian_filter(image, np.array(numbers.BLUR_MM) / SPACING_MM, truncate=2.5)
+    sd_voxels = width * np.array(numbers.BLUR_MM) / SPACING_MM
+    return ndimage.gaussian_filter(image, sd_voxels, truncate=2.5)
 
 
-def _invert_dipole(chi: np.ndarray, noise: np.ndarray) -> np.ndarray:
+def _invert_dipole(chi: np.ndarray, noise: np.ndarray, noise_ppb: float) -> np.ndarray:
     """Thresholded dipole inversion of a noisy field: streaks along the magic angle.
 
     With D = 1/3 - kz^2/k^2, the field D chi + noise divided by D cut off at +-t gives
@@ -221,7 +230,7 @@ def _invert_dipole(chi: np.ndarray, noise: np.ndarray) -> np.ndarray:
     kernel = np.abs(_dipole(chi.shape))
     gain = 1 / np.maximum(kernel, numbers.DIPOLE_THRESHOLD)
     spectrum = fft.rfftn(chi) * np.minimum(1, kernel / numbers.DIPOLE_THRESHOLD)
-    level = numbers.QSM_NOISE_PPB / np.sqrt(np.mean(gain**2))
+    level = noise_ppb / np.sqrt(np.mean(gain**2))
     spectrum += level * gain * fft.rfftn(noise)
     return fft.irfftn(spectrum, chi.shape)
 
@@ -239,7 +248,12 @@ def _dipole(shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def _acquire(
-    signal: np.ndarray, grid: Grid, rng: np.random.Generator, *, scale: float
+    signal: np.ndarray,
+    grid: Grid,
+    rng: np.random.Generator,
+    *,
+    scale: float,
+    noise: float = 1.0,
 ) -> np.ndarray:
     """Receive field and Rician noise; ``scale`` is white matter's value in arbitrary units."""
     tilt = rng.uniform(-1, 1, 3)
@@ -249,5 +263,7 @@ def _acquire(
         position = (grid.start[axis] + np.arange(grid.shape[axis])) / (150, 150, 35)[axis] - 1
         shape = [-1 if a == axis else 1 for a in range(3)]
         field = field * (1 + numbers.BIAS * slope * position).astype(np.float32).reshape(shape)
-    noise = rng.standard_normal((2, *signal.shape), dtype=np.float32) / np.float32(numbers.SNR)
-    return np.float32(scale) * np.sqrt((signal * field + noise[0]) ** 2 + noise[1] ** 2)
+    real, other = rng.standard_normal((2, *signal.shape), dtype=np.float32) / np.float32(
+        numbers.SNR / noise
+    )
+    return np.float32(scale) * np.sqrt((signal * field + real) ** 2 + other**2)

@@ -451,3 +451,46 @@ def posterolateral_contrast(volumes):
 def means(image, mask):
     ids = mask.ravel()
     return (np.bincount(ids, image.ravel()) / np.bincount(ids))[1:]
+
+
+# ---- several sites
+
+
+def test_scanners_differ_as_their_table_says_and_anatomy_does_not():
+    own = make_subject(1, view="midbrain", label=1)
+    other = make_subject(1, view="midbrain", label=1, sites=2)
+    first = make_subject(2, view="midbrain", label=1)
+    assert np.array_equal(
+        first.volumes["QSM"], make_subject(2, view="midbrain", label=1, sites=2).volumes["QSM"]
+    )
+    for name in ("QSM_mask", "NM_mask"):
+        np.testing.assert_array_equal(own.volumes[name], other.volumes[name])
+    brain = own.volumes["QSM"] != 0
+    assert (other.volumes["QSM"] - own.volumes["QSM"])[brain].mean() == pytest.approx(30, abs=0.5)
+    around = (own.volumes["QSM_mask"] == 0) & brain
+    contrast = [
+        p.volumes["NM"][own.volumes["NM_mask"] > 0].mean() / p.volumes["NM"][around].mean()
+        for p in (own, other)
+    ]
+    assert contrast[1] < contrast[0]  # its neuromelanin stands out less
+
+
+def test_each_site_has_its_share_of_patients_and_effect_its_own_labels():
+    labels = [draw_label(index, seed=5, sites=3) for index in range(300)]
+    assert [np.mean(labels[site::3]) for site in range(3)] == [0.5, 0.4, 0.6]
+    assert [draw_label(index) for index in range(8)] == [
+        draw_label(index, sites=1) for index in range(8)
+    ]
+
+
+def test_the_csv_tells_the_sites_and_a_cohort_of_others_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(phantom_cohort, "_write_subject", lambda *_, **__: None)
+    make_cohort(tmp_path, subjects=4, workers=1, sites=3)
+    rows = [line.split(",") for line in (tmp_path / "train_cases.csv").read_text().splitlines()]
+    assert rows[0] == ["subject", "label", "site"]
+    assert [row[2] for row in rows[1:]] == ["A", "B", "C", "A"]
+    assert latent_values(tmp_path).keys() == {row[0] for row in rows[1:]}
+    with pytest.raises(FileExistsError, match="sites is 3, asked for 2"):
+        make_cohort(tmp_path, subjects=4, workers=1, sites=2)
+    with pytest.raises(ValueError, match="sites must be 1 to 4, got 9"):
+        make_cohort(tmp_path / "other", sites=9)

@@ -8,9 +8,11 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from mrn_components.app.baseline.features import Features
+from mrn_components.app.baseline.harmonize import Harmonizer
 from mrn_components.app.baseline.models import Recipe, Split, fit, predict
 from mrn_components.data import Subject
 from mrn_components.data.folds import split_folds
+from mrn_components.data.tables import GROUP
 from mrn_components.data.target import Classes, Target
 
 _MOST_INNER = 5  # folds inside a training part; fewer where a class has fewer people
@@ -31,16 +33,18 @@ def fit_folds(
     subjects: Sequence[Subject],
     folds: Mapping[str, Any],
     recipe: Recipe,
+    harmonizer: Harmonizer | None = None,
 ) -> list[Fitted]:
     """Fit a model for each fold to the others, and predict the fold.
 
-    Subjects that the table lacks are in no part.
+    Subjects that the table lacks are in no part, nor those that cannot be harmonised.
 
     Args:
         table: what a model sees.
         subjects: with labels, and persons where they are known.
         folds: what ``split_folds`` returns.
         recipe: the model.
+        harmonizer: what takes the differences between sites out, fitted to the other folds too.
 
     Raises:
         ValueError: if there are too few subjects of a class to fit to.
@@ -53,21 +57,31 @@ def fit_folds(
     for number, members in enumerate(folds["folds"]):
         own = [name for name in members if name in places]
         inside = [subject for subject in known if subject["subject"] not in {*members}]
+        seen = table.values
+        if harmonizer is not None:
+            seen, inside, own = harmonizer.apply(table, inside, own)
+            if not own:
+                continue
         labels = np.array([label_of[subject["subject"]] for subject in inside])
         splits = inner_splits(inside, recipe.target, folds["seed"])
         for part in (np.arange(len(inside)), *(part for part, _ in splits)):
             _require_classes(labels[part], recipe, number)
-        rows = table.values[[places[subject["subject"]] for subject in inside]]
+        rows = seen[[places[subject["subject"]] for subject in inside]]
         model, chosen = fit(clone(pipeline), grid, rows, labels, splits)
         if own:  # which could all have failed
-            values = predict(model, table.values[[places[name] for name in own]], recipe.target)
+            values = predict(model, seen[[places[name] for name in own]], recipe.target)
             chosen = {**chosen, "inner_folds": len(splits)}
             fitted.append(Fitted(number, model, chosen, own, values))
     return fitted
 
 
 def inner_splits(subjects: Sequence[Subject], target: Target, seed: int) -> list[Split]:
-    """Split a training part as ``split_folds`` does, in up to five; none of too few people."""
+    """Split a training part as ``split_folds`` does, in up to five; none of too few people.
+
+    Groups are kept apart where there are two or more.
+    """
+    if len({subject.get(GROUP) for subject in subjects}) < 2:
+        subjects = [{k: v for k, v in subject.items() if k != GROUP} for subject in subjects]
     places = {subject["subject"]: place for place, subject in enumerate(subjects)}
     for count in range(_MOST_INNER, 1, -1):
         try:

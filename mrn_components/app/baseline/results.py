@@ -1,6 +1,7 @@
 """What ``mrn baseline`` writes, in the files of ``mrn crossval``, with a model's coefficients."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from mrn_components.app.baseline.features import Features
 from mrn_components.app.baseline.models import Recipe, coefficients
 from mrn_components.app.baseline.nested import Fitted
 from mrn_components.app.out_of_fold import write_out_of_fold
+from mrn_components.checks.groups import GroupTest
 from mrn_components.data.target import Classes, Score, Target
 from mrn_components.system.files import csv_text, write_text
 
@@ -26,6 +28,9 @@ def write_results(
     *,
     recipe: Recipe,
     title: str,
+    group_by: str | None = None,
+    groups: Mapping[str, str] | None = None,
+    told: GroupTest | None = None,
 ) -> str:
     """Write ``out_of_fold.csv``, ``crossval.json`` and ``coefficients.csv``; return the metrics.
 
@@ -36,6 +41,9 @@ def write_results(
         labels: {subject: label}.
         recipe: of the models.
         title: of the model and what it sees.
+        group_by: column that subjects are grouped by, such as site.
+        groups: {subject: its value there}.
+        told: whether it can be told from the table.
     """
     target = recipe.target
     (output / _COEFFICIENTS).unlink(missing_ok=True)  # of another model
@@ -43,14 +51,20 @@ def write_results(
         rows = [row for fold in fitted for row in _coefficients(fold, table, target)]
         write_text(output / _COEFFICIENTS, csv_text(rows, floats=".10g"))
     loss = "squared error" if isinstance(target, Score) else "cross entropy"
-    further = {
+    further: dict[str, Any] = {
         "model": title,
         "features": len(table.columns),
         "chosen": [{"fold": fold.fold, **_plain(fold.chosen)} for fold in fitted],
         "note": _NOTE.format(loss=loss),
     }
+    if told is not None:
+        further |= {"group_test": {**asdict(told), "words": f"The {group_by} {told}."}}
     cells = [row for fold in fitted for row in _rows(fold, table, labels, target)]
-    return f"{title}\n{write_out_of_fold(output, cells, labels, target, further)}"
+    if groups:
+        cells = [row | {str(group_by): groups[row["subject"]]} for row in cells]
+    column = group_by if groups else None
+    text = write_out_of_fold(output, cells, labels, target, further, group_by=column)
+    return "\n".join([title, text, *([] if told is None else [further["group_test"]["words"]])])
 
 
 def _rows(

@@ -13,17 +13,21 @@ from mrn_components.app.baseline.features import (
     measure,
     roi_by_column,
 )
+from mrn_components.app.baseline.harmonize import LEAST, Harmonizer
 from mrn_components.app.baseline.models import ModelKind, Recipe
-from mrn_components.app.baseline.nested import fit_folds
+from mrn_components.app.baseline.nested import Fitted, fit_folds
 from mrn_components.app.baseline.results import write_results
 from mrn_components.app.check import parts_of
 from mrn_components.app.measuring import Read, measure_each, raise_failed
 from mrn_components.app.out_of_fold import OUT_OF_FOLD, write_page
+from mrn_components.checks.groups import GroupTest, tell_groups
 from mrn_components.data import Subject
-from mrn_components.data.folds import split_folds
+from mrn_components.data.folds import split_folds, without_group
+from mrn_components.data.groups import give_groups
 from mrn_components.data.identities import Identities, identify_subjects, marks_of
 from mrn_components.data.layouts import WORK, Found, Need, filters_of, find_subjects
 from mrn_components.data.nuclei import drawn_by, nuclei_settings
+from mrn_components.data.tables import GROUP
 from mrn_components.data.target import Target
 from mrn_components.images.image import Image
 from mrn_components.regions.roi import ROI
@@ -36,7 +40,9 @@ ROIChoice = Literal["all", "choose"]
 FOLDS = "folds.json"
 _NUM_FOLDS, _SEED = 5, 1  # of `mrn crossval`
 _PACKAGES = ("numpy", "scipy", "scikit-learn")
-_BUNDLE = "bundles/mrn"  # whose encoder gives tokens
+_BUNDLE = "bundles/mrn"  # whose encoder gives tokens, and whose images a key may change
+_IMAGE_KEYS = ("images#", "rois#")
+_PARTS = 4  # of a score's range, among which groups are shuffled
 
 
 def baseline(
@@ -53,6 +59,8 @@ def baseline(
     against: str | Path | None = None,
     labels: str | Path | None = None,
     masks: str | Path | None = None,
+    group_by: str | None = None,
+    harmonize: str | None = None,
     bundle: str | None = None,
     encoder_weights: str = "hub",
     nuclei: str | Path | None = None,
@@ -88,6 +96,12 @@ def baseline(
         against: out_of_fold.csv of a cross-validation, or its folder, to compare with in pairs.
         labels: csv or JSON datalist of the labels, as typed or relative to ``data``.
         masks: folder of the masks, where they do not lie beside the images.
+        group_by: column of the datalist, of a csv of labels with a header, or of participants.tsv,
+            such as site: folds leave one out at a time, or as many as fit, and there are metrics
+            by its values, and a test whether the features tell them.
+        harmonize: column whose differences ComBat takes out, such as site, fitted to each training
+            part; subjects of a site that the training part lacks are not predicted. It needs the
+            extra of that name, and folds that share sites.
         bundle: take the images, ROIs and labels of this bundle instead of the challenge's; for
             tokens also its encoder, and None is bundles/mrn.
         encoder_weights: for tokens: hub, a file, or none for random weights, a control.
@@ -96,7 +110,8 @@ def baseline(
         qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
         nm_series: the NM series of DICOM studies, by number or glob of the description.
         qsm_series: the same of QSM.
-        overrides: for tokens: config keys and their values, e.g. --image_size 112.
+        overrides: config keys of the images and their values, e.g. --images#qsm#reference TH; for
+            tokens those of the encoder too, e.g. --image_size 112.
 
     Returns:
         The folder of the results.
@@ -109,13 +124,14 @@ def baseline(
     output = Path(output)
     choices = {"features": FeatureKind, "model": ModelKind, "rois": ROIChoice}
     _check(choices, {"features": features, "model": model, "rois": rois}, components)
-    if features == "tokens":
+    of_images = {key: own for key, own in overrides.items() if key.startswith(_IMAGE_KEYS)}
+    if features == "tokens" or of_images:
         bundle = bundle or _BUNDLE
-    elif overrides:
-        text = f"config keys {sorted(overrides)} are for --features tokens, which have a network."
-        raise UnknownKeyError(text, key=min(overrides), near=())
+    if (others := sorted(overrides.keys() - of_images.keys())) and features != "tokens":
+        text = f"config keys {others} are for --features tokens, which have a network."
+        raise UnknownKeyError(text, key=others[0], near=())
     other = _other_table(against)
-    images, regions, target = parts_of(bundle)
+    images, regions, target = parts_of(bundle, **of_images)
     images, regions = drawn_by(nuclei, images, regions)
     found = find_subjects(
         data,
@@ -143,26 +159,47 @@ def baseline(
     else:
         table, identities, errors = _measure(found, features, images, regions)
     subjects = [s for s in found.subjects if s["subject"] not in found.problems]
-    split = _split(subjects, identities, target, folds=folds, num_folds=num_folds, seed=seed)
-    fitted = fit_folds(table, subjects, split, recipe)
+    subjects = give_groups(subjects, found.covariates, group_by)
+    groups = {s["subject"]: s[GROUP] for s in subjects if GROUP in s}
+    told = _tell(table, subjects, target) if groups else None
+    path, known = _known_folds(folds)
+    if path is not None and "groups" not in known:  # folds that share them
+        subjects = [without_group(subject) for subject in subjects]
+    split = split_folds(
+        subjects,
+        len(known["folds"]) if num_folds is None else num_folds,
+        known["seed"] if seed is None else seed,
+        path,
+        identities,
+        target=target,
+    )
+    harmonizer = _harmonizer(found, subjects, harmonize, target)
+    fitted = fit_folds(table, subjects, split, recipe, harmonizer)
+    if harmonizer is not None:
+        errors |= _unknown_sites(table, fitted, harmonizer)
 
     named = {"data": data, "bundle": bundle, "labels": labels, "masks": masks, "nuclei": nuclei}
     settings = {
         **{key: None if value is None else str(value) for key, value in named.items()},
-        **({"encoder_weights": encoder_weights, **overrides} if features == "tokens" else {}),
+        **({"encoder_weights": encoder_weights} if features == "tokens" else {}),
+        **overrides,
         "features": features,
         "model": model,
         "rois": rois,
         "components": components,
+        "group_by": group_by,
+        "harmonize": harmonize,
         "versions": versions_with(_PACKAGES),
     }
     write_json(output / "settings.json", settings)
     write_json(output / FOLDS, split, indent=1)
     labels_of = {subject["subject"]: subject["label"] for subject in subjects}
     title = f"{recipe.title} on {TITLES[features]}"
-    print(write_results(output, fitted, table, labels_of, recipe=recipe, title=title))
+    of_groups: dict[str, Any] = {"group_by": group_by, "groups": groups, "told": told}
+    print(write_results(output, fitted, table, labels_of, recipe=recipe, title=title, **of_groups))
     name = f"{model} on {features}" + " (a control)" * (features == "geometry")
-    print(f"The page of the cohort: {_write_page(output, name, other, partial=bool(errors))}")
+    page = _write_page(output, name, other, partial=bool(errors), group_by=group_by)
+    print(f"The page of the cohort: {page}")
     raise_failed(errors, len(table.subjects), output / OUT_OF_FOLD)
     return output
 
@@ -229,34 +266,55 @@ def _table(
     return table
 
 
-def _split(
-    subjects: Sequence[Subject],
-    identities: Identities,
-    target: Target,
-    *,
-    folds: str | Path | None,
-    num_folds: int | None,
-    seed: int | None,
-) -> dict[str, Any]:
-    """Split subjects as ``mrn crossval`` does, or as a file of its says."""
-    known: dict[str, Any] = {"folds": [()] * _NUM_FOLDS, "seed": _SEED}
-    path = None
-    if folds is not None:
-        path = Path(folds) / FOLDS if Path(folds).is_dir() else Path(folds)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"--folds: {path} is not there; name the {FOLDS} of a cross-validation, or a "
-                "number of folds by --num_folds."
-            )
-        known = json.loads(path.read_text(encoding="utf-8"))
-    return split_folds(
-        subjects,
-        len(known["folds"]) if num_folds is None else num_folds,
-        known["seed"] if seed is None else seed,
-        path,
-        identities,
-        target=target,
-    )
+def _known_folds(folds: str | Path | None) -> tuple[Path | None, dict[str, Any]]:
+    """Return the file of a cross-validation's folds, and what it holds; without one, its usual."""
+    if folds is None:
+        return None, {"folds": [()] * _NUM_FOLDS, "seed": _SEED}
+    path = Path(folds) / FOLDS if Path(folds).is_dir() else Path(folds)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"--folds: {path} is not there; name the {FOLDS} of a cross-validation, or a "
+            "number of folds by --num_folds."
+        )
+    return path, json.loads(path.read_text(encoding="utf-8"))
+
+
+def _tell(table: Features, subjects: Sequence[Subject], target: Target) -> GroupTest:
+    """Test whether the groups of subjects can be told from the table."""
+    of = {subject["subject"]: subject for subject in subjects}
+    own = [of[name] for name in table.subjects]
+    _, strata = target.groups([subject["label"] for subject in own], _PARTS)
+    people = [str(subject.get("person", subject["subject"])) for subject in own]
+    return tell_groups(table.values, [s[GROUP] for s in own], strata.tolist(), people)
+
+
+def _harmonizer(
+    found: Found, subjects: Sequence[Subject], column: str | None, target: Target
+) -> Harmonizer | None:
+    if column is None:
+        return None
+    sited = give_groups(subjects, found.covariates, column)
+    site_of = {subject["subject"]: subject[GROUP] for subject in sited}
+    return Harmonizer(site_of=site_of, target=target)
+
+
+def _unknown_sites(
+    table: Features, fitted: Sequence[Fitted], harmonizer: Harmonizer
+) -> dict[str, str]:
+    """Say of each subject that is not predicted why; refuse if nobody is."""
+    predicted = {name for fold in fitted for name in fold.subjects}
+    left = {name: harmonizer.site_of[name] for name in table.subjects if name not in predicted}
+    if not predicted:
+        raise ValueError(
+            f"ComBat knows no site that it is not fitted to, and no training part has {LEAST} "
+            f"subjects without the disease of the sites that it predicts "
+            f"({', '.join(sorted(set(left.values())))}); leave --group_by or --harmonize out."
+        )
+    return {
+        name: f"not predicted: its training part has fewer than {LEAST} subjects without the "
+        f"disease of the site {site}, to which ComBat could be fitted"
+        for name, site in left.items()
+    }
 
 
 def _other_table(against: str | Path | None) -> Path | None:
@@ -272,9 +330,12 @@ def _other_table(against: str | Path | None) -> Path | None:
     return path
 
 
-def _write_page(output: Path, name: str, other: Path | None, *, partial: bool) -> Path:
+def _write_page(
+    output: Path, name: str, other: Path | None, *, partial: bool, group_by: str | None
+) -> Path:
     """Evaluate the predictions, against those of another model if it is named."""
     if other is None:
-        return write_page(output, name)
+        return write_page(output, name, group_by=group_by)
     names = [name, other.resolve().parent.name]
-    return write_page(output, name, against=other, names=names, partial=partial)
+    options: dict[str, Any] = {"against": other, "names": names, "partial": partial}
+    return write_page(output, name, group_by=group_by, **options)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mrn_components.app.by_group import say_test
 from mrn_components.app.figures import FIGURES
 from mrn_components.app.report.pages import data_uri, write_page
 from mrn_components.app.report.subject import flatten
@@ -53,6 +54,7 @@ def write_cohort_report(folder: Path, *, crossval: Mapping[str, Any] | None = No
         target=target,
         names=_metric_names(target),
         threshold=THRESHOLD,
+        say_test=say_test,
         figures=[
             (name, data_uri(figure.read_bytes(), "svg+xml"))
             for name in FIGURES
