@@ -1,5 +1,7 @@
 """Metrics by site, or by another column of the tables, and whether the sites differ."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,13 @@ from mrn_components.metrics.groups import (
 )
 
 _FEW = 10  # subjects of each class in a group; of fewer the interval says little
+_MOST_VALUES = 6  # of a column of numbers: more are grouped by their thirds
 
 
 def read_groups(tables: Sequence[Path], column: str, subjects: Sequence[str]) -> list[str]:
     """Return the group of each subject: its value in a column of the first table that has it.
+
+    Numbers of more than six values, such as ages, are grouped by their thirds.
 
     Raises:
         ValueError: if no table has the column, or subjects lack a value.
@@ -36,7 +41,7 @@ def read_groups(tables: Sequence[Path], column: str, subjects: Sequence[str]) ->
                 f"{table}: the column {column!r}, to group by, has no value for {len(lacking)} "
                 f"subjects: {lacking[:10]}."
             )
-        return [group_name(found[name]) for name in subjects]
+        return _named([found[name] for name in subjects])
     raise ValueError(
         f"{' and '.join(map(str, tables))} have no column {column!r} to group by; add it to the "
         f"labels, below a header such as subject,label,{column}."
@@ -56,6 +61,26 @@ def _read_column(table: Path, column: str) -> dict[str, float | str]:
     return {str(name): own[column] for name, own in told if own}
 
 
+def _named(values: Sequence[float | str]) -> list[str]:
+    """Name the groups of some values."""
+    numbers = [value for value in values if isinstance(value, float)]
+    if len(numbers) < len(values) or len(set(numbers)) <= _MOST_VALUES:
+        return [group_name(value) for value in values]
+    third = np.searchsorted(np.quantile(numbers, (1 / 3, 2 / 3)), numbers)
+    ends = {k: np.array(numbers)[third == k] for k in sorted({*third})}
+    names = {k: f"{group_name(of.min())} to {group_name(of.max())}" for k, of in ends.items()}
+    return [names[k] for k in third]
+
+
+def _place(name: str) -> tuple[float, str]:
+    """Where a group stands: by the number that its name begins with, then by its name."""
+    found = re.match(r"-?[\d.]+", name)
+    try:
+        return float(found.group()) if found else math.inf, name
+    except ValueError:  # such as 1.5.2
+        return math.inf, name
+
+
 def score_groups(
     values: np.ndarray, truth: np.ndarray, groups: Sequence[str], target: Target, seed: int
 ) -> dict[str, Any]:
@@ -64,7 +89,7 @@ def score_groups(
     Returns:
         ``{"groups": {"A": {"n", "classes", metrics}}, "heterogeneity": {"roc_auc": ...}}``.
     """
-    members = {name: np.array(groups) == name for name in sorted(set(groups))}
+    members = {name: np.array(groups) == name for name in sorted(set(groups), key=_place)}
     by_group = {
         name: {
             "n": int(own.sum()),

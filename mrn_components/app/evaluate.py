@@ -47,7 +47,7 @@ def evaluate(
     half_width: float = 0.05,
     output: str | Path | None = None,
     names: Sequence[str] | None = None,
-    group_by: str | None = None,
+    group_by: str | Sequence[str] | None = None,
     partial: bool = False,
     seed: int = 1,
 ) -> Path:
@@ -75,8 +75,9 @@ def evaluate(
         output: folder of the results; None means ``evaluation`` beside predictions.csv, and beside
             another table its name with ``_evaluation``, as ``out_of_fold_evaluation``.
         names: of the models, e.g. MRN,baseline; None names them after their files or folders.
-        group_by: column of the labels, or of the predictions, such as site: metrics by its values
-            too, and a test whether they differ (Cochran's Q).
+        group_by: columns of the labels, or of the predictions, e.g. site,sex,age,mask_source:
+            metrics by their values too, of numbers by their thirds, and a test whether they differ
+            (Cochran's Q).
         partial: evaluate the subjects that all tables name, instead of refusing others.
         seed: seed of the bootstrap.
 
@@ -113,11 +114,13 @@ def evaluate(
     if other:
         comparison = target.compare(models[0].prob, models[1].prob, truth)
         report |= {"against": other[0], "comparison": comparison}
-    by_group = {}
-    if group_by is not None:
-        groups = read_groups([truth_file, *files], group_by, subjects)
-        by_group = {m.name: score_groups(m.prob, truth, groups, target, seed) for m in models}
-        report["by_group"] = {"column": group_by, "models": by_group}
+    by_group: dict[str, dict[str, Any]] = {}
+    for column in [group_by] if isinstance(group_by, str) else group_by or ():
+        groups = read_groups([truth_file, *files], column, subjects)
+        by_group[column] = {
+            m.name: score_groups(m.prob, truth, groups, target, seed) for m in models
+        }
+    report |= {"by_group": by_group} if by_group else {}
     records = (read_record(files[0].parent, subject, target) for subject in subjects)
     geometry = recorded_geometry(filter(None, records), truth_of, target)
     report |= {
@@ -146,7 +149,9 @@ def evaluate(
         needed=report.get("needed_subjects"),
         comparison=comparison,
         by_group={
-            k: format_groups(v, str(group_by), target.main_metrics) for k, v in by_group.items()
+            f"{name} by {column}": format_groups(scored, column, target.main_metrics)
+            for column, of_models in by_group.items()
+            for name, scored in of_models.items()
         },
         format_metrics=format_metrics,
         format_comparison=format_comparison,

@@ -49,8 +49,8 @@ def test_evaluate_scores_each_site_as_if_it_were_alone(tmp_path):
     prob, label, site = tables(tmp_path)
     out = evaluate(tmp_path, "labels.csv", group_by="site")
     found = json.loads((out / "metrics.json").read_text())["by_group"]
-    assert found["column"] == "site"
-    (scored,) = found["models"].values()
+    assert found.keys() == {"site"}
+    (scored,) = found["site"].values()
     assert list(scored["groups"]) == ["A", "B", "C"]
     for name, own in scored["groups"].items():
         alone = diagnosis_metrics(prob[site == name], label[site == name])
@@ -68,6 +68,22 @@ def test_evaluate_scores_each_site_as_if_it_were_alone(tmp_path):
     assert "15 HC, 15 PD" in page
     without = evaluate(tmp_path, "labels.csv", output=tmp_path / "plain")
     assert "by_group" not in json.loads((without / "metrics.json").read_text())
+
+
+def test_several_columns_have_a_table_each_and_ages_go_by_thirds(tmp_path):
+    """The ages are 30 to 119; lexically 91 would come last."""
+    prob, label, _ = tables(tmp_path)
+    out = evaluate(tmp_path, "labels.csv", group_by=["site", "age"])
+    found = json.loads((out / "metrics.json").read_text())["by_group"]
+    assert list(found) == ["site", "age"]
+    (scored,) = found["age"].values()
+    assert list(scored["groups"]) == ["30 to 59", "60 to 89", "90 to 119"]
+    alone = diagnosis_metrics(prob[60:], label[60:])
+    assert scored["groups"]["90 to 119"]["accuracy"] == alone["accuracy"]
+    page = (out / "report.html").read_text()
+    assert "By site" in page
+    assert "By age" in page
+    assert "by age" in (out / "metrics.txt").read_text()
 
 
 def test_small_sites_are_marked_and_what_is_undefined_is_left_out(tmp_path):
@@ -98,7 +114,7 @@ def test_a_score_has_correlations_by_site(tmp_path):
     ]
     write_predictions(tmp_path / "predictions.csv", rows, target, ["site"])
     out = evaluate(tmp_path, tmp_path / "predictions.csv", group_by="site")
-    (scored,) = json.loads((out / "metrics.json").read_text())["by_group"]["models"].values()
+    (scored,) = json.loads((out / "metrics.json").read_text())["by_group"]["site"].values()
     assert scored["groups"]["A"]["pearson"]["value"] > 0.9
     assert scored["heterogeneity"].keys() == {"pearson"}
 
@@ -119,7 +135,7 @@ def test_a_baseline_leaves_one_site_out(sited, tmp_path, capsys):
     )  # the folds stay, the tables are by site
     assert (mixed / "folds.json").read_text() == (plain / "folds.json").read_text()
     by = json.loads((mixed / "evaluation" / "metrics.json").read_text())["by_group"]
-    assert by["column"] == "site"
+    assert by.keys() == {"site"}
     one, other = ([r["prob_pd"] for r in read_rows(o / "out_of_fold.csv")] for o in (plain, mixed))
     assert one == other
 
