@@ -65,11 +65,13 @@ def heterogeneity(effects: Sequence[Effect], kind: str) -> dict[str, Any]:
     from statsmodels.stats.meta_analysis import combine_effects  # slow to import, seldom needed
 
     values, variances = map(np.array, zip(*effects, strict=True))
-    found = combine_effects(values, variances, method_re="dl", alpha=1 - CONFIDENCE)
-    with np.errstate(invalid="ignore"):  # of another interval than the one that is taken
-        _, interval, *_ = found.conf_int()
+    with np.errstate(invalid="ignore"):  # of other intervals than those that are taken
+        found = combine_effects(values, variances, method_re="dl", alpha=1 - CONFIDENCE)
+        fixed, random, *_ = found.conf_int()
+    alike = found.tau2 <= 0  # statsmodels does not cut it off, and its interval is too narrow then
+    value, interval = (found.mean_effect_fe, fixed) if alike else (found.mean_effect_re, random)
     back = {"logit": expit, "fisher": np.tanh}[kind]
-    mean = {"value": float(back(found.mean_effect_re)), "method": "random effects"}
+    mean = {"value": float(back(value)), "method": "random effects"}
     mean |= {"low": float(back(interval[0])), "high": float(back(interval[1]))}
     return {
         "q": float(found.q),

@@ -35,7 +35,13 @@ def test_q_and_i2_are_those_of_the_formulas():
     centre, error = np.sum(random * values) / random.sum(), random.sum() ** -0.5
     ends = expit([centre, centre - 1.959964 * error, centre + 1.959964 * error])
     assert [found["mean"][key] for key in ("value", "low", "high")] == pytest.approx(list(ends))
-    assert heterogeneity([(0.5, 0.1), (0.5, 0.1)], "fisher")["i2"] == 0
+
+
+def test_groups_that_differ_less_than_by_chance_have_no_narrower_interval():
+    found = heterogeneity([(0.5, 0.1), (0.52, 0.2), (0.48, 0.1)], "fisher")
+    assert (found["i2"], found["p"] > 0.9) == (0, True)
+    ends = np.tanh([0.496, 0.496 - 1.959964 * 0.2, 0.496 + 1.959964 * 0.2])
+    assert [found["mean"][k] for k in ("value", "low", "high")] == pytest.approx(list(ends))
 
 
 def test_q_of_alike_groups_has_its_distribution():
