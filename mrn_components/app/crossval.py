@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from mrn_components.app.bundle_run import (
     train_command,
 )
 from mrn_components.app.ensemble import save_ensemble
+from mrn_components.app.learning_curve import learn
 from mrn_components.app.out_of_fold import write_out_of_fold, write_page
 from mrn_components.bundle import RunArguments, encoder_options, run_encoder
 from mrn_components.data import DataLeakageError, Subject
@@ -50,6 +52,7 @@ def crossval(
     jobs: int = 1,
     processes: int = 1,
     slurm: Mapping[str, Any] | None = None,
+    learning_curve: Sequence[float] = (),
     **overrides: Any,
 ) -> Path:
     """Train and score every fold; the same command again goes on where it stopped.
@@ -67,6 +70,10 @@ def crossval(
     differ. Any column of the datalist, of a csv of labels with the header subject,label,... or of
     ``participants.tsv`` of BIDS will do.
 
+    ``--learning_curve 25,50,75,100`` cross-validates with these percent of each fold's training
+    subjects, one after another, in ``output/share025`` and so on; ``learning_curve.csv``, ``.png``
+    and ``.svg`` have the metrics.
+
     Args:
         dataset: folder of subjects in the challenge's layout, with masks; or a JSON datalist.
         output: folder of the folds, out_of_fold.csv and crossval.json.
@@ -79,6 +86,7 @@ def crossval(
         processes: processes a fold, for ``multi_gpu_train.yaml``.
         slurm: parameters of the jobs for submitit's ``update_parameters``, e.g.
             "{'slurm_partition': 'gpu', 'gpus_per_node': 1}".
+        learning_curve: percent of the training subjects, above 0 and at most 100.
         overrides: config keys and their values, e.g. --epochs 100.
 
     Returns:
@@ -95,6 +103,10 @@ def crossval(
     if jobs < 1 or processes < 1:
         raise ValueError(f"jobs and processes must be >= 1, got {jobs} and {processes}.")
     output = Path(output).resolve()
+    if learning_curve:
+        each = partial(crossval, dataset, bundle=bundle, folds=folds, configs=configs, fold=fold)
+        each = partial(each, executor=executor, jobs=jobs, processes=processes, slurm=slurm)
+        return learn(each, output, learning_curve, overrides)
     settings = {
         "dataset_dir": str(Path(dataset).resolve()),
         "bundle": str(Path(bundle).resolve()),

@@ -79,16 +79,49 @@ def write_figures(
             figures["decision"] = _decision(models, truth, target, subjects)
         figures["confusion"] = _confusion(models, target.names, subjects)
     for name, figure in figures.items():
-        figure.text(0.995, 0.008, "Research use only", ha="right", va="bottom", fontsize=7)
-        for suffix, metadata in {".png": {"Software": None}, ".svg": {"Date": None}}.items():
-            with (
-                mpl.rc_context({"svg.hashsalt": "mrn", "svg.fonttype": "none"}),
-                replacing(output_dir / f"{name}{suffix}") as temporary,
-            ):
-                figure.savefig(temporary, dpi=150, metadata=metadata)
+        _save(figure, output_dir / name)
     for name in {*FIGURES} - {*figures}:
         for suffix in (".png", ".svg"):
             (output_dir / f"{name}{suffix}").unlink(missing_ok=True)
+
+
+def write_learning_curve(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``path`` as .png and .svg: a line a metric over the number of training subjects.
+
+    A row has ``training_subjects`` and, of each metric, its value, ``_low`` and ``_high``.
+    """
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    names = [key.removesuffix("_low") for key in rows[0] if key.endswith("_low")]
+    for name, style in zip(names, cycle(_STYLES), strict=False):
+        points = [row for row in rows if row[name] is not None]
+        at = [row["training_subjects"] for row in points]
+        axes.plot(at, [row[name] for row in points], label=name, **style)
+        known = [row for row in points if row[f"{name}_low"] is not None]
+        axes.vlines(
+            [row["training_subjects"] for row in known],
+            [row[f"{name}_low"] for row in known],
+            [row[f"{name}_high"] for row in known],
+            color=style["color"],
+        )
+    axes.legend(loc="best", fontsize=8)
+    axes.set(
+        title="Learning curve, all subjects out of fold",
+        xlabel="Training subjects of a fold",
+        ylabel=f"Metric (bars: {CONFIDENCE:.0%})",
+    )
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write a figure as .png and .svg, the same bytes for the same input."""
+    figure.text(0.995, 0.008, "Research use only", ha="right", va="bottom", fontsize=7)
+    for suffix, metadata in {".png": {"Software": None}, ".svg": {"Date": None}}.items():
+        with (
+            mpl.rc_context({"svg.hashsalt": "mrn", "svg.fonttype": "none"}),
+            replacing(path.with_suffix(suffix)) as temporary,
+        ):
+            figure.savefig(temporary, dpi=150, metadata=metadata)
 
 
 def _roc(models: list[Scored], truth: np.ndarray, target: Classes, subjects: str) -> Figure:

@@ -1,5 +1,6 @@
 """Folds of the cross-validation (section 4.1.1)."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from mrn_components.data.identities import DataLeakageError, Identities, check_d
 from mrn_components.data.tables import GROUP, Subject
 from mrn_components.data.target import HC_PD, Classes, Target
 from mrn_components.system.files import write_json
+
+_MOST_CLASSES = 10  # more labels are scores
 
 
 def split_folds(
@@ -71,6 +74,7 @@ def select_fold(
     folds: Mapping[str, Any],
     fold: int,
     part: Literal["training", "validation"],
+    share: float = 1.0,
 ) -> list[Subject]:
     """Take the training or the validation part of a fold, without the subjects' groups.
 
@@ -79,9 +83,12 @@ def select_fold(
         folds: what ``split_folds`` returns.
         fold: number of the fold, from 0.
         part: which part.
+        share: of the training part, for a learning curve. It has its share of each class, or of
+            each quarter of a score; a person's scans stay together; a larger share holds a smaller.
 
     Raises:
-        ValueError: for a fold that does not exist, another part, or subjects outside the folds.
+        ValueError: for a fold that does not exist, another part, subjects outside the folds, or a
+            share that is not above 0 and at most 1.
         DataLeakageError: if both parts share a subject or a person.
     """
     lists = folds["folds"]
@@ -89,6 +96,8 @@ def select_fold(
         raise ValueError(f"fold must be 0 to {len(lists) - 1}, got {fold}.")
     if part not in ("training", "validation"):
         raise ValueError(f"part must be 'training' or 'validation', got {part!r}.")
+    if not 0 < share <= 1:
+        raise ValueError(f"the share of the training subjects must be in (0, 1], got {share}.")
     validation = set(lists[fold])
     training = set().union(*lists[:fold], *lists[fold + 1 :])
     unknown = {subject["subject"] for subject in subjects} - training - validation
@@ -105,7 +114,24 @@ def select_fold(
             f"training and validation of fold {fold} share {sorted(shared)}; delete the file of "
             "the folds and split again, with one name for one person in the person column."
         )
-    return parts[part]
+    return _share(parts[part], share, folds["seed"]) if part == "training" else parts[part]
+
+
+def _share(subjects: list[Subject], share: float, seed: int) -> list[Subject]:
+    """Take a share of the people of each label, in an order that follows from the seed."""
+    if share == 1:
+        return subjects
+    labels = np.array([subject["label"] for subject in subjects], dtype=float)
+    if len(set(labels)) > _MOST_CLASSES:  # scores
+        labels = np.searchsorted(np.quantile(labels, (0.25, 0.5, 0.75)), labels)
+    people = dict(zip(_people(subjects), labels, strict=True))  # by their last scan
+    kept: set[str] = set()
+    for label in sorted(set(people.values())):
+        of_label = [person for person, own in people.items() if own == label]
+        of_label.sort(key=lambda person: hashlib.sha256(f"{seed} {person}".encode()).digest())
+        kept.update(of_label[: max(1, round(share * len(of_label)))])
+    pairs = zip(subjects, _people(subjects), strict=True)
+    return [subject for subject, person in pairs if person in kept]
 
 
 def without_group(subject: Subject) -> Subject:
