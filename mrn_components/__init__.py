@@ -46,6 +46,7 @@ _REGISTER = {
     "KeptWeights": "training.handlers.kept_weights",
     "ProjectionHead": "training.msupmoco",
     "RES": "networks.res",
+    "RepresentationHandler": "training.handlers.representation",
     "ROI": "regions.roi",
     "ROICropd": "regions.transforms",
     "ROIDataset": "data.dataset",

@@ -24,7 +24,7 @@ from mrn_components.app.learning_curve import learn
 from mrn_components.app.out_of_fold import write_out_of_fold, write_page
 from mrn_components.bundle import RunArguments, encoder_options, run_encoder
 from mrn_components.data import DataLeakageError, Subject
-from mrn_components.data.ledger import KEPT_WEIGHTS, read_record
+from mrn_components.data.ledger import KEPT_WEIGHTS, REPRESENTATION, read_record
 from mrn_components.data.predictions import read_predictions
 from mrn_components.data.tables import GROUP, files_of, read_rows
 from mrn_components.data.target import read_target
@@ -257,7 +257,14 @@ def write_results(
             rows.append({**cells, "fold": fold, "label": label, "value": predicted[name]})
     weights = [read_record(run.folder / "models" / "model.pt", KEPT_WEIGHTS) for run in runs]
     chosen = any(record is None or record["chosen_on_validation"] for record in weights)
-    further = {"kept_weights": weights, "note": _CHOSEN if chosen else _NOT_CHOSEN}
+    further: dict[str, Any] = {"kept_weights": weights}
+    further["note"] = _CHOSEN if chosen else _NOT_CHOSEN
+    seen = [read_record(run.folder / "models" / "model.pt", REPRESENTATION) for run in runs]
+    if told := [
+        f"fold {k}: it {own['groups']}" for k, own in enumerate(seen) if own and "groups" in own
+    ]:
+        words = f"whether the {group_by} can be told of the training subjects, {'; '.join(told)}."
+        further["group_test"] = {"words": words}
     return write_out_of_fold(output, rows, labels, target, further, group_by=group_by)
 
 

@@ -1,5 +1,6 @@
 """Whether the group of a subject, such as its site, can be told from numbers that a model sees."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,16 +63,18 @@ def tell_groups(
         StandardScaler(),
         LogisticRegression(C=0.1, max_iter=1000),
     )
-    accuracy, shuffled, p = permutation_test_score(
-        model,
-        table,
-        names,
-        groups=strata,
-        cv=StratifiedKFold(_NUM_FOLDS, shuffle=True, random_state=1),
-        n_permutations=_NUM_SHUFFLES,
-        scoring="balanced_accuracy",
-        random_state=1,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The groups parameter is ignored")  # they are strata here
+        accuracy, shuffled, p = permutation_test_score(
+            model,
+            table,
+            names,
+            groups=strata,
+            cv=StratifiedKFold(_NUM_FOLDS, shuffle=True, random_state=1),
+            n_permutations=_NUM_SHUFFLES,
+            scoring="balanced_accuracy",
+            random_state=1,
+        )
     return GroupTest(
         accuracy=float(accuracy),
         shuffled=float(shuffled.mean()),

@@ -27,7 +27,8 @@ from mrn_components.system.files import existing_file
 _logger = logging.getLogger(__name__)
 _RECORD = "training_subjects.json"
 KEPT_WEIGHTS = "kept_weights.json"  # how the weights of a run were chosen
-RECORDS = (_RECORD, KEPT_WEIGHTS)  # what a weight file carries besides
+REPRESENTATION = "representation.json"  # how the training subjects spread in it
+RECORDS = (_RECORD, KEPT_WEIGHTS, REPRESENTATION)  # what a weight file carries besides
 
 _LIKE = 0.8  # slices of 0.8 times the thickness seen in training, or of 1 / 0.8, are like them
 _VOXELS = {  # fields of a ledger: how they are told, and the share of the least that is like them

@@ -9,6 +9,8 @@ The columns of ``predictions.csv``, those that there are, in this order:
   whose class is the ensemble's; ``fold_std``, the standard deviation of the folds' P(PD), of the
   positive class, or of the score;
 - with test-time augmentation ``tta_std``, the same of the views;
+- ``unlike_training``, 0 to 1: the share of subjects outside the training that lie nearer to the
+  training's, in the network's representation;
 - ``trained_on``, 1 for a training subject of the weights, else 0;
 - ``mask_source``; ``missing_rois``, the masked ROIs with ";" between them; ``flags``, with "; "
   between the texts; ``error``, why a subject failed;
@@ -74,7 +76,8 @@ def write_predictions(
     found = dict.fromkeys(key for row in flat for key in row)
     columns = ["subject", "fold", "status", *target.columns, "class"]
     columns += [key for key in found if "_fold" in key and key.rpartition("_fold")[2].isdigit()]
-    columns += ["fold_agreement", "fold_std", "tta_std", "trained_on", "mask_source"]
+    columns += ["fold_agreement", "fold_std", "tta_std", "unlike_training", "trained_on"]
+    columns += ["mask_source"]
     columns += [*_SEPARATORS, "error", "label", *further]
     write_text(path, csv_text(flat, [key for key in columns if key in found]))
     write_target(path.parent, target)

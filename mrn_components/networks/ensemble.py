@@ -36,14 +36,17 @@ class FoldEnsemble(nn.Module):
         """Diagnose a batch of B subjects with every fold: crops by ROI, or a tensor an ROI.
 
         Returns:
-            "logits" (B, O) of the mean probabilities, and "fold_logits" (B, F, O). For tensors only
-            the logits.
+            "logits" (B, O) of the mean probabilities, "fold_logits" (B, F, O), and where the folds
+            have it "fold_patient" (B, F, P). For tensors only the logits.
         """
         # One fold after the other: the memory of one forward pass, whatever F.
         outputs = [fold(image, **others) for fold in self.folds]
         if isinstance(image, Tensor):
             return merge_logits(outputs, "fold_logits")["logits"]
-        return merge_logits([output["logits"] for output in outputs], "fold_logits")
+        merged = merge_logits([output["logits"] for output in outputs], "fold_logits")
+        if all("patient" in output for output in outputs):
+            merged["fold_patient"] = stack([output["patient"] for output in outputs], dim=1)
+        return merged
 
 
 def merge_logits(members: list[Tensor], name: str) -> dict[str, Tensor]:

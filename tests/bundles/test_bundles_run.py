@@ -17,6 +17,8 @@ from tiny_run import make_datalist, read_rows
 
 from mrn_components import VolumeViT
 from mrn_components.app.predict import predict
+from mrn_components.data.ledger import REPRESENTATION, read_record
+from mrn_components.metrics.spread import Spread
 
 TINY_VIT = {
     "_target_": "mrn_components.VolumeViT",
@@ -164,6 +166,9 @@ def test_a_run_leaves_weights_for_inference_and_curves(cohort, tmp_path):
     models = tmp_path / "run" / "models"
     weights = torch.load(models / "model.pt", weights_only=True)
     assert not any(name.startswith("res.dpt") for name in weights)
+    spread = Spread.from_record(read_record(models / "model.pt", REPRESENTATION))
+    assert spread.mean.shape == (4 * 48,)
+    assert spread.count == 8  # the training subjects, for two of the validation are few
     assert sorted(path.name for path in (models / "checkpoints").iterdir()) == [
         "epoch_0001.pt",
         "epoch_0001.pt.sha256",

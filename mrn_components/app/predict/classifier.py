@@ -10,6 +10,7 @@ from monai.bundle import ConfigWorkflow
 from monai.networks.utils import eval_mode
 from monai.utils import ensure_tuple
 
+from mrn_components.app.predict.unlike import Unlike
 from mrn_components.app.predict.workflow import target_of
 from mrn_components.app.report.explanation import Explanation, explain_subject, masked_values
 from mrn_components.data import Subject
@@ -50,6 +51,7 @@ class Classifier:
         self.weights = [Path(file) for file in ensure_tuple(parser.get_parsed_content("ckpt_path"))]
         # First, because it fails where there are no weights, and the network takes long.
         checkpoint = parser.get_parsed_content("checkpoint")
+        self._unlike = Unlike.of(self.weights)
         self._network = parser.get_parsed_content("network")
         self._inferer = parser.get_parsed_content("inferer")
         self._prepare_batch = parser.get_parsed_content("prepare_batch")
@@ -77,8 +79,9 @@ class Classifier:
         """
         images, targets = self._inputs(crops)
         with eval_mode(self._network):
-            output = {"label": targets, "pred": self._inferer(images, self._network)}
-            return prediction(self.target, self._postprocess(output), 0)
+            answer = self._inferer(images, self._network)
+            output = self._postprocess({"label": targets, "pred": answer})
+            return prediction(self.target, output, 0) | self._unlike.score(answer)
 
     def states(self, crops: Mapping[str, Any], mask_mode: MaskMode = "voxels") -> list[float]:
         """Ask the network about what ``crop`` returns with every subset of the ROIs masked.

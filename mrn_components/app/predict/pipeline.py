@@ -11,6 +11,7 @@ from typing import Any, Literal
 from mrn_components.app.align import Mode, moved_volumes
 from mrn_components.app.masking import Masking, note, timed, volumes_of
 from mrn_components.app.predict.classifier import Classifier
+from mrn_components.app.predict.unlike import flag_unlike
 from mrn_components.app.records import (
     EXPLANATION,
     UNEXPLAINED,
@@ -204,6 +205,7 @@ class Pipeline:
             return
         with timed(record, "classify"):
             record |= self.classifier.classify(crops)
+            record["flags"] += flag_unlike(record)
         if (mode := self.options.states) is not None:
             with timed(record, "states"):
                 values = self.classifier.states(crops, mode)

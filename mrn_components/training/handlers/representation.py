@@ -1,0 +1,119 @@
+"""How a run's subjects lie in the patient representation: what tells later that one is unlike."""
+
+import copy
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite import distributed as idist
+from ignite.engine import Engine, Events
+from monai.engines import Evaluator
+from torch import nn
+
+from mrn_components.checks.groups import tell_groups
+from mrn_components.data import Subject
+from mrn_components.data.ledger import REPRESENTATION, append_record
+from mrn_components.data.tables import GROUP
+from mrn_components.data.target import HC_PD, Target
+from mrn_components.metrics.spread import LEAST, Spread
+from mrn_components.system.files import replacing_hashed
+from mrn_components.training.optim import unwrap
+
+logger = logging.getLogger(__name__)
+_PARTS = 4  # of a score's range, among which groups are shuffled
+
+
+class RepresentationHandler:
+    """Write into ``model.pt`` how the training subjects spread in the patient representation.
+
+    At the end of a run the kept network looks at every subject once, without augmentation. Mean and
+    shrunk covariance of the training's representations stand in the file, and how far subjects lie
+    that the network was not trained on: those of the validation, or, where these are few or of
+    another site, parts of the training from the others. Where subjects have a group, such as a
+    site, it is also tested whether the representation tells it.
+
+    Args:
+        directory: folder of the run's weights.
+        evaluator: the validation engine, whose data set and batches are used.
+        training: the training subjects.
+        subjects: all subjects, with their groups.
+        target: what the labels are.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: str | Path,
+        evaluator: Evaluator,
+        training: Sequence[Subject],
+        subjects: Sequence[Subject],
+        target: Target = HC_PD,
+    ) -> None:
+        self.directory = Path(directory)
+        self.evaluator = evaluator
+        self.training = list({subject["subject"]: subject for subject in training}.values())
+        self.groups = {s["subject"]: s[GROUP] for s in subjects if GROUP in s}
+        self.target = target
+
+    def attach(self, engine: Engine) -> None:
+        """Subscribe to the trainer."""
+        engine.add_event_handler(Events.COMPLETED, self.describe)
+
+    def describe(self, engine: Any) -> None:
+        """Measure the spread, and append it to the weights."""
+        weights = self.directory / "model.pt"
+        ended_early = engine.state.epoch < engine.state.max_epochs
+        if idist.get_rank() != 0 or ended_early or not weights.is_file():
+            return
+        if len(self.training) < LEAST:
+            logger.warning("Too few training subjects: nothing will tell what is unlike them.")
+            return
+        network = copy.deepcopy(unwrap(engine.network))
+        kept = torch.load(weights, map_location="cpu", weights_only=True)
+        network.load_state_dict(kept, strict=False)  # without what inference does without
+        loader: Any = self.evaluator.data_loader
+        seen = self._represent(network, self.training)
+        if seen is None:
+            return
+        held_out = None if self.groups else self._represent(network, loader.dataset.data)
+        spread = Spread.fit(seen, held_out)
+        if spread is None:
+            logger.warning("All representations are equal: nothing will tell what is unlike them.")
+            return
+        record = spread.to_record() | self._group_test(seen, spread)
+        with replacing_hashed(weights) as unfinished:
+            shutil.copyfile(weights, unfinished)
+            append_record(unfinished, REPRESENTATION, record)
+
+    @torch.no_grad()
+    def _represent(self, network: nn.Module, subjects: Sequence[Subject]) -> np.ndarray | None:
+        """Return the representations (N, P) of subjects; None of a network without."""
+        loader: Any = self.evaluator.data_loader
+        dataset = copy.copy(loader.dataset)
+        dataset.set_data(subjects)
+        network.eval()
+        vectors = []
+        for index in range(len(subjects)):
+            batch = loader.collate_fn([dataset[index]])
+            images, _ = self.evaluator.prepare_batch(batch, self.evaluator.state.device, False)
+            output = network(images)
+            if "patient" not in output:
+                return None
+            vectors.append(output["patient"][0].float().cpu().numpy())
+        return np.array(vectors, float).reshape(len(vectors), -1)
+
+    def _group_test(self, seen: np.ndarray, spread: Spread) -> dict[str, Any]:
+        """Say whether the groups of the training subjects can be told."""
+        if not self.groups:
+            return {}
+        names = [subject["subject"] for subject in self.training]
+        people = [str(subject.get("person", subject["subject"])) for subject in self.training]
+        labels = [subject["label"] for subject in self.training]
+        _, strata = self.target.groups(labels, _PARTS)
+        along = (seen - spread.mean) @ spread.axes.T
+        found = tell_groups(along, [self.groups[n] for n in names], strata.tolist(), people)
+        return {"groups": str(found)}
