@@ -12,6 +12,8 @@ attention, both measured in the same process before and after. Cases:
     train-PRECISION-bN[-ckpt]
                        a training step of N subjects: student forward and backward, all losses,
                        teacher, AdamW, teacher update; with activation checkpointing or not
+    count-PRECISION-bN[-ckpt]
+                       the same step's operations, counted without computing it
     encoder-PRECISION  the encoder alone on four subjects in sixteen shapes, in turn with its
                        yardstick, one call of timm a shape
     data               augmented subjects from the cache, in one process
@@ -109,9 +111,9 @@ def run_case(network: str, name: str, repeats: int, threads: int) -> None:
     torch.manual_seed(0)
     kind, *options = name.split("-")
     runs = {"data": lambda: _data(network), "encoder": lambda: _encoder(network, options, repeats)}
-    if kind not in (*runs, "yardstick", "infer", "train"):
+    if kind not in (*runs, "yardstick", "infer", "train", "count"):
         raise ValueError(
-            f"case must begin with yardstick, infer, train, encoder or data, got {name!r}."
+            f"case must begin with yardstick, infer, train, count, encoder or data, got {name!r}."
         )
     result = runs.get(kind, lambda: _compute(network, kind, options, repeats))()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -189,7 +191,7 @@ def _compute(network: str, kind: str, options: list[str], repeats: int) -> dict[
     mrn = config.get_parsed_content("network")
     images = _images(config, batch)
     run: Callable[[], object]
-    if kind == "train":
+    if kind in ("train", "count"):
         run = _step(config, mrn, images)
         count = lambda: _training_step(mrn, images)  # noqa: E731
     elif kind == "infer":
@@ -198,21 +200,26 @@ def _compute(network: str, kind: str, options: list[str], repeats: int) -> dict[
         plain = with_plain_patches(mrn).eval()
         run = count = torch.no_grad()(lambda: plain_forward(plain, images, dpt="dpt" in options))
     linear_flop, attention_flop, operations = _count(count)
+    work = {
+        "subjects": batch,
+        "tflop": (linear_flop + attention_flop) / 1e12,
+        "attention_tflop": attention_flop / 1e12,
+        "operations": operations,
+    }
+    if kind == "count":
+        return work
     speeds = [_speeds(precision, mrn.res.encoder)]
     seconds = _best(run, repeats)
     speeds.append(_speeds(precision, mrn.res.encoder))
     matmul, attention = (max(speed) for speed in zip(*speeds, strict=True))
     limit = linear_flop / matmul + attention_flop / attention
     return {
-        "subjects": batch,
+        **work,
         "seconds": seconds,
-        "tflop": (linear_flop + attention_flop) / 1e12,
-        "attention_tflop": attention_flop / 1e12,
         "matmul_gflop_per_second": matmul / 1e9,
         "attention_gflop_per_second": attention / 1e9,
         "limit_seconds": limit,
         "of_limit": limit / seconds,
-        "operations": operations,
     }
 
 
@@ -418,16 +425,16 @@ def _table(report: dict[str, Any]) -> str:
         if "failed" in result:
             rows.append([name, result["failed"]] + [""] * 7)
             continue
-        limit = result.get("limit_seconds")
+        limit, seconds = result.get("limit_seconds"), result.get("seconds")
         rows.append(
             [
                 name,
-                f"{result['seconds']:.3g}",
-                f"{result['tflop']:.3g}" if limit else "",
+                f"{seconds:.3g}" if seconds else "",
+                f"{result['tflop']:.3g}" if "tflop" in result else "",
                 f"{limit:.3g}" if limit else "",
                 f"{result['of_limit']:.0%}" if limit else "",
                 f"{result['peak_gib']:.1f}",
-                f"{result['subjects'] / result['seconds']:.3g}",
+                f"{result['subjects'] / seconds:.3g}" if seconds else "",
                 f"{speed_up:.2f}" if (speed_up := _speed_up(name, result, yardstick)) else "",
                 str(result.get("operations", "")),
             ]

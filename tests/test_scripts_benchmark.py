@@ -49,6 +49,10 @@ def test_training_case_runs_the_bundles_step(script, capsys, monkeypatch):
     assert result["subjects"] == 1
     assert 0 < result["limit_seconds"] < result["seconds"]
     assert result["of_limit"] == pytest.approx(result["limit_seconds"] / result["seconds"])
+    script.run_case("small", "count-fp32-b1", 0, torch.get_num_threads())
+    counted = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert counted["operations"] == result["operations"]
+    assert "seconds" not in counted
 
 
 def test_encoder_case_compares_equal_tokens(script, mrn):
@@ -79,9 +83,11 @@ def test_table_compares_with_the_yardstick_and_shows_failures(script):
     results = [
         {"case": "yardstick", **timed, "seconds": 4.0, "of_limit": 0.25},
         {"case": "infer-fp32", **timed, "seconds": 2.0, "of_limit": 0.5, "operations": 7},
+        {"case": "count-fp32-b1", "subjects": 1, "tflop": 3.0, "peak_gib": 1.0, "operations": 9},
         {"case": "data", "failed": "exit status 1"},
     ]
     machine = {"device": "cpu", "threads": 1, "torch": "2"}
     rows = script._table({"network": "small", "machine": machine, "results": results}).splitlines()
-    assert rows[-2] == "| infer-fp32 | 2 | 1 | 1 | 50% | 1.0 | 0.5 | 2.00 | 7 |"
+    assert rows[-3] == "| infer-fp32 | 2 | 1 | 1 | 50% | 1.0 | 0.5 | 2.00 | 7 |"
+    assert rows[-2] == "| count-fp32-b1 |  | 3 |  |  | 1.0 |  |  | 9 |"
     assert "exit status 1" in rows[-1]

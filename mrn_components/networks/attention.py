@@ -1,6 +1,8 @@
 """Self-attention over packed sequences: the block of FFA and SFA (section 3.2)."""
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from timm.layers import apply_rot_embed_cat
@@ -50,6 +52,7 @@ class PackedBlock(Block):
         Returns:
             The new tokens, (N, C), or (sum of count * first, C).
         """
+        sequences = _joined(sequences)
         attended = attend(self.attn, self.norm1(x), sequences, first=first)
         if first is not None:
             x = cat([group[:, :first].flatten(0, 1) for group in _groups(x, sequences)])
@@ -121,6 +124,12 @@ def _project(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         qkv = qkv + cat([attn.q_bias, attn.k_bias, attn.v_bias])
     q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).unbind(1)
     return q, k, v.contiguous()
+
+
+def _joined(sequences: Sequences) -> Sequences:
+    """Neighbouring groups of one length as one: attention is asked less often."""
+    by_length = groupby(sequences, key=itemgetter(1))
+    return [(sum(count for count, _ in group), length) for length, group in by_length]
 
 
 def _groups(x: Tensor, sequences: Sequences) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor, cat, nn
 from torch.nn.functional import interpolate, relu
 from torch.utils.checkpoint import checkpoint
@@ -154,8 +155,8 @@ class DPTHead(nn.Module):
         """Fuse four token sets (D, n, C) of a few slices, shallow to deep, into (D, F, 4h, 4w)."""
         maps = []
         for i, tokens in enumerate(levels):
-            patches = self.norm(tokens[:, grid.prefix :]).transpose(1, 2)
-            x = self.projections[i](patches.unflatten(2, (grid.height, grid.width)))
+            patches = self.norm(tokens[:, grid.prefix :]).unflatten(1, (grid.height, grid.width))
+            x = self.projections[i](patches.permute(0, 3, 1, 2))  # channels last, as tokens are
             maps.append(self.convs[i](self.resizes[i](x)))
         x = maps[-1]
         for i in reversed(range(NUM_LEVELS)):
@@ -178,9 +179,22 @@ class DPTHead(nn.Module):
     def _resize(self, logits: Tensor, grid: VolumeGrid, size: tuple[int, int]) -> Tensor:
         """Logits (D, K, 4h, 4w) in pixels of the slice: (D, K, H, W), float32."""
         padded = (grid.height * self.patch_size, grid.width * self.patch_size)
-        top, left = ((full - side) // 2 for full, side in zip(padded, size, strict=True))
-        logits = interpolate(logits.float(), padded, mode="bilinear")
-        return logits[..., top : top + size[0], left : left + size[1]]
+        with torch.autocast(logits.device.type, enabled=False):
+            rows, columns = (
+                _bilinear(logits.shape[axis], full, side, logits.device)
+                for axis, full, side in zip((-2, -1), padded, size, strict=True)
+            )
+            return rows @ (logits.float() @ columns.T)
+
+
+def _bilinear(old: int, new: int, side: int, device: torch.device) -> Tensor:
+    """Weights (side, old) that resize an axis bilinearly, and keep its middle.
+
+    Two products by them are several times faster on a CPU than torch's resizing and its gradient.
+    """
+    start = (new - side) // 2
+    axis = torch.eye(old, device=device)[None]  # a row for each old place
+    return interpolate(axis, new, mode="linear")[0, :, start : start + side].T
 
 
 class _Fusion(nn.Module):

@@ -1,6 +1,7 @@
 """RES: ROI feature extraction and segmentation (section 3.2, Figure 2)."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, List, Literal  # noqa: UP035  TorchScript knows List
 
 from torch import Tensor, cat, nn, stack
@@ -9,6 +10,7 @@ from mrn_components.networks.dpt import NUM_LEVELS, SegmentationHead
 from mrn_components.networks.ffa import Fusion
 from mrn_components.networks.nucleus_pool import NucleusPool, nuclei_shares
 from mrn_components.networks.packing import EncodedVolume, VolumeGrid, slice_tokens
+from mrn_components.networks.recomputing import MemoryBudget
 from mrn_components.networks.sfa import SlicePool
 from mrn_components.networks.slice_embedding import SliceEmbedding, slice_vectors
 from mrn_components.networks.slice_encoder import SliceEncoder
@@ -34,7 +36,8 @@ class RES(nn.Module):
         slice_pos_std: standard deviation a learned slice embedding starts with. The paper is
             silent.
         checkpointing: recompute activations of encoder, FFA and DPT in the backward pass: a
-            quarter more time for about a quarter of the memory.
+            quarter more time for about a quarter of the memory. "auto" does so for batches whose
+            activations would not fit into the GPU's free memory, and always on a CPU.
 
     Attributes:
         channels: width of an ROI token: C, the encoder's, or 2 C with a pool beside SFA.
@@ -50,13 +53,17 @@ class RES(nn.Module):
         nuclei_pool: NucleusPool | None = None,
         slice_embedding: Literal["learned", "sincos", "none"] = "learned",
         slice_pos_std: float = 0.02,
-        checkpointing: bool = False,
+        checkpointing: bool | Literal["auto"] = False,
     ) -> None:
         super().__init__()
         if slice_embedding not in ("learned", "sincos", "none"):
             raise ValueError(
                 "RES slice_embedding must be 'learned', 'sincos' or 'none', "
                 f"got {slice_embedding!r}."
+            )
+        if checkpointing not in (True, False, "auto"):
+            raise ValueError(
+                f"RES checkpointing must be true, false or 'auto', got {checkpointing!r}."
             )
         self.encoder = encoder
         beside = nuclei_pool is not None and nuclei_pool.mode == "beside"
@@ -68,9 +75,9 @@ class RES(nn.Module):
         )
         self.ffa, self.dpt, self.nuclei_pool = ffa, dpt, nuclei_pool
         self.sfa = sfa if nuclei_pool is None or beside else None
-        for part in (encoder, ffa, dpt):
-            if checkpointing and part is not None:
-                part.set_grad_checkpointing()
+        self.budget = MemoryBudget() if checkpointing == "auto" else None
+        if checkpointing:
+            self._set_checkpointing(True)
 
     @property
     def uses_masks(self) -> bool:
@@ -107,6 +114,13 @@ class RES(nn.Module):
             ROI tokens (V, channels); and, in training with a DPT, logits (K, D, H, W) of each
             volume, None where its ROI has no nuclei; otherwise None.
         """
+        if self.budget is not None and self.training:
+            self._choose_checkpointing(self.budget, volumes, rois)
+        return self._forward(volumes, rois)
+
+    def _forward(
+        self, volumes: Sequence[Tensor | EncodedVolume], rois: Sequence[str]
+    ) -> tuple[Tensor, Sequence[Tensor | None] | None]:
         dpt = self.dpt if self.training else None
         tapped = self._tapped_blocks() if dpt is not None else ()
         encoded, grids, shares = self._encoded(volumes, tapped)  # Eq. 2
@@ -126,6 +140,21 @@ class RES(nn.Module):
             return roi_tokens, None
         sizes = [(v.shape[-2], v.shape[-1]) for v in volumes if isinstance(v, Tensor)]
         return roi_tokens, dpt(levels[-NUM_LEVELS:], grids, sizes, rois)
+
+    def _choose_checkpointing(
+        self, budget: MemoryBudget, volumes: Sequence[Any], rois: Sequence[str]
+    ) -> None:
+        """Recompute activations where those of the batch, judged by one crop's, do not fit."""
+        pixels = [volume[0].numel() for volume in volumes]
+        one = pixels.index(max(pixels))
+        self._set_checkpointing(False)
+        run = partial(self._forward, [volumes[one]], [rois[one]])
+        self._set_checkpointing(not budget.fits(self, run, pixels[one], sum(pixels)))
+
+    def _set_checkpointing(self, enable: bool) -> None:
+        for part in (self.encoder, self.ffa, self.dpt):
+            if part is not None:
+                part.set_grad_checkpointing(enable)
 
     def _encoded(
         self, volumes: Sequence[Any], blocks: Sequence[int]

@@ -65,6 +65,19 @@ def test_chunks_and_padding_do_not_change_the_masks(close):
     close(cropped, full[..., 1:26, 1:41])
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+def test_masks_are_resized_as_torch_does_in_float32(bf16, close):
+    grid, module = VolumeGrid(2, 3, 4), head()
+    levels = [torch.randn(grid.total, 64) for _ in range(4)]
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        maps = module.fuse([level.view(2, grid.per_slice, 64) for level in levels], grid)
+        logits = module.outputs["nm"](module.head(maps)).float()
+        (masks,) = module(levels, [grid], [(40, 50)], ["nm"])
+    assert masks.dtype == torch.float32
+    expected = interpolate(logits, (42, 56), mode="bilinear")[..., 1:41, 3:53]
+    close(masks.transpose(0, 1), expected)
+
+
 def test_widths_of_the_paper():
     module = DPTHead()
     with torch.device("meta"):
