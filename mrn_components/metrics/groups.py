@@ -65,7 +65,7 @@ def heterogeneity(effects: Sequence[Effect], kind: str) -> dict[str, Any]:
     from statsmodels.stats.meta_analysis import combine_effects  # slow to import, seldom needed
 
     values, variances = map(np.array, zip(*effects, strict=True))
-    with np.errstate(invalid="ignore"):  # of other intervals than those that are taken
+    with np.errstate(invalid="ignore", divide="ignore"):  # of what is not taken
         found = combine_effects(values, variances, method_re="dl", alpha=1 - CONFIDENCE)
         fixed, random, *_ = found.conf_int()
     alike = found.tau2 <= 0  # statsmodels does not cut it off, and its interval is too narrow then

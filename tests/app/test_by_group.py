@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from tiny_bundles import BUNDLES
 from tiny_run import read_rows
 
@@ -12,8 +13,11 @@ from mrn_components import Score
 from mrn_components.app.baseline import baseline
 from mrn_components.app.baseline.features import Features
 from mrn_components.app.baseline.harmonize import Harmonizer
-from mrn_components.app.crossval import plan_folds
+from mrn_components.app.crossval import plan_folds, write_results
 from mrn_components.app.evaluate import evaluate
+from mrn_components.app.out_of_fold import write_page
+from mrn_components.data import load_subjects
+from mrn_components.data.ledger import KEPT_WEIGHTS, REPRESENTATION, append_record
 from mrn_components.data.predictions import write_predictions
 from mrn_components.data.target import HC_PD
 from mrn_components.metrics import diagnosis_metrics
@@ -165,6 +169,22 @@ def test_crossval_hands_sites_to_its_runs_and_tables(sited, tmp_path):
     assert [s["group"] for s in subjects] == ["A"] * 6 + ["B"] * 4
     assert json.loads((tmp_path / "cv" / "folds.json").read_text())["groups"] == [["A"], ["B"]]
     assert "--group_by site" in " ".join(runs[0].train)
+    for run in runs:
+        rows = load_subjects(run.folder / "validation.json")
+        lines = [f"{row['subject']},0.{3 + row['label']},{row['label']}" for row in rows]
+        run.predictions.parent.mkdir(parents=True)
+        run.predictions.write_text("\n".join(["subject,prob_pd,class", *lines]))
+        weights = run.folder / "models" / "model.pt"
+        weights.parent.mkdir()
+        torch.save({}, weights)
+        append_record(weights, KEPT_WEIGHTS, {"rule": "last", "chosen_on_validation": False})
+        append_record(weights, REPRESENTATION, {"groups": "can be told: balanced accuracy 0.9"})
+    write_results(runs, subjects, tmp_path / "cv", "site")
+    rows = read_rows(tmp_path / "cv" / "out_of_fold.csv")
+    assert [row["site"] for row in rows] == ["A"] * 6 + ["B"] * 4
+    page = write_page(tmp_path / "cv", "mrn", group_by="site").read_text()
+    assert "Fold 1<br><small>B</small>" in page
+    assert "fold 0: it can be told: balanced accuracy 0.9; fold 1: it can be told" in page
 
 
 # ---- harmonisation
