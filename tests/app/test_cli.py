@@ -267,7 +267,7 @@ def test_evaluate_prints_the_table_and_reads_names_as_typed(mrn, tmp_path, names
     table.write_text("subject,prob_pd,label\nS0,0.1,0\nS1,0.4,1\nS2,0.6,0\nS3,0.9,1\n")
     options = ["--against", str(table), "--names", names, "--output", str(tmp_path / "out")]
     out = mrn("evaluate", str(table), str(table), *options)
-    assert "accuracy           0.500  0.150 to 0.850 (Wilson)" in out
+    assert "accuracy 0.500 0.150 to 0.850 (Wilson)" in " ".join(out.split())
     assert " minus ".join(names.split(",")) in out
     assert out.splitlines()[-1] == f"metrics and figures: {tmp_path / 'out'}"
 
