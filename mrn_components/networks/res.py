@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, List, Literal  # noqa: UP035  TorchScript knows List
 
-from torch import Tensor, cat, nn, stack
+from torch import Tensor, cat, is_grad_enabled, nn, stack
 
 from mrn_components.networks.dpt import NUM_LEVELS, SegmentationHead
 from mrn_components.networks.ffa import Fusion
@@ -114,7 +114,7 @@ class RES(nn.Module):
             ROI tokens (V, channels); and, in training with a DPT, logits (K, D, H, W) of each
             volume, None where its ROI has no nuclei; otherwise None.
         """
-        if self.budget is not None and self.training:
+        if self.budget is not None and self.training and is_grad_enabled():
             self._choose_checkpointing(self.budget, volumes, rois)
         return self._forward(volumes, rois)
 
