@@ -21,13 +21,13 @@ from mrn_components.app.bundle_run import (
 )
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.learning_curve import learn
-from mrn_components.app.out_of_fold import write_out_of_fold, write_page
+from mrn_components.app.out_of_fold import OUT_OF_FOLD, write_out_of_fold, write_page
 from mrn_components.bundle import RunArguments, encoder_options, run_encoder
 from mrn_components.data import DataLeakageError, Subject
 from mrn_components.data.ledger import KEPT_WEIGHTS, REPRESENTATION, read_record
 from mrn_components.data.predictions import read_predictions
 from mrn_components.data.tables import GROUP, files_of, read_rows
-from mrn_components.data.target import read_target
+from mrn_components.data.target import Classes, read_target
 from mrn_components.system.files import write_json, write_text
 
 # Keys of a config that differ between folds or have an argument of their own.
@@ -61,9 +61,10 @@ def crossval(
     its own; ``folds.json`` and the cache are common to all. When every fold is done,
     ``out_of_fold.csv`` has one row a subject and ``crossval.json`` the metrics by fold, their mean
     and deviation, and those of all subjects together; ``evaluation`` has figures and the page
-    ``report.html``; ``ensemble`` is a bundle that predicts by the
-    networks of all folds. By default each fold's epoch is chosen on the subjects that it is scored
-    on, and the page says so; ``--keep last``, ``mean`` or ``teacher`` chooses none.
+    ``report.html``; ``ensemble`` is a bundle that predicts by the networks of all folds, with
+    calibrated probabilities and sets of classes from ``out_of_fold.csv`` (docs/calibration.md).
+    By default each fold's epoch is chosen on the subjects that it is scored on, and the page says
+    so; ``--keep last``, ``mean`` or ``teacher`` chooses none.
 
     ``--group_by site`` leaves one site out at a time, or as many as fit where there are more sites
     than folds, and the page and ``evaluation`` have the metrics by site and a test whether sites
@@ -137,7 +138,7 @@ def crossval(
         print(write_results(runs, subjects, output, column))
         page = write_page(output, Path(bundle).resolve().name, group_by=column)
         print(f"The page of the cohort: {page}")
-        ensemble = save_ensemble([run.folder for run in runs], output / "ensemble")
+        ensemble = _save_ensemble(runs, output)
         words = shlex.join(["--bundle", str(ensemble), *flags(run_encoder(runs[0].folder))])
         print(f"The folds together predict by: mrn predict INPUT OUTPUT {words}")
     return output
@@ -266,6 +267,14 @@ def write_results(
         words = f"whether the {group_by} can be told of the training subjects, {'; '.join(told)}."
         further["group_test"] = {"words": words}
     return write_out_of_fold(output, rows, labels, target, further, group_by=group_by)
+
+
+def _save_ensemble(runs: Sequence[BundleRun], output: Path) -> Path:
+    """Make one bundle of the folds; of classes with a calibration."""
+    table = output / OUT_OF_FOLD
+    classes = isinstance(read_target(output), Classes)
+    folders = [run.folder for run in runs]
+    return save_ensemble(folders, output / "ensemble", out_of_fold=table if classes else None)
 
 
 def _check_settings(settings: Mapping[str, Any], path: Path) -> None:

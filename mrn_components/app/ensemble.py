@@ -8,23 +8,31 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from mrn_components.app.calibration import CALIBRATION, describe_calibration, fit_calibration
 from mrn_components.bundle import NETWORK_BLOCKS, bundle_config, differences, mark_run
 from mrn_components.system.files import existing_file, replacing_hashed, write_json
 
 
-def save_ensemble(runs: Sequence[Path], output_dir: Path) -> Path:
+def save_ensemble(
+    runs: Sequence[Path], output_dir: Path, *, out_of_fold: Path | None = None
+) -> Path:
     """Copy the networks of finished runs into one bundle that averages their probabilities.
 
     ``models/foldN.pt`` are the weights of the runs, in their order, and ``configs/inference.json``
-    predicts with all of them. The folder appears whole or not at all; an earlier ensemble there is
+    predicts with all of them. ``models/calibration.json`` is what out-of-fold predictions say of
+    the probabilities. The folder appears whole or not at all; an earlier ensemble there is
     replaced.
 
     Args:
         runs: folders of runs, each with ``configs/inference.json`` and ``models/model.pt``.
         output_dir: folder of the bundle.
+        out_of_fold: ``out_of_fold.csv`` of the cross-validation whose folds the runs are, in their
+            order; None for a bundle without a calibration.
 
     Raises:
-        ValueError: for no run, or runs whose network, ROIs or preprocessing differ.
+        DataLeakageError: if a network was trained on a subject of its fold.
+        ValueError: for no run, runs whose network, ROIs or preprocessing differ, or a score to be
+            calibrated.
         FileNotFoundError: if a run is not finished.
         FileExistsError: if ``output_dir`` holds something else than an ensemble.
     """
@@ -40,10 +48,17 @@ def save_ensemble(runs: Sequence[Path], output_dir: Path) -> Path:
     weights = [existing_file(path=path, hint="Finish this run first.") for path in models]
     _check_same(runs, configs)
     config = ensemble_config(configs[0], len(runs))
+    fitted = None
+    if out_of_fold is not None:
+        fitted = describe_calibration(
+            fit_calibration(out_of_fold, [Path(file) for file in weights])
+        )
     mark_run([config], output_dir)
     temporary = output_dir.with_name(f".unfinished.{os.getpid()}.{output_dir.name}")
     try:
         _write(temporary, config, weights, runs[0] / "configs")
+        if fitted is not None:
+            write_json(temporary / "models" / CALIBRATION, fitted)
         if output_dir.exists():
             shutil.rmtree(output_dir)
         temporary.rename(output_dir)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mrn_components.app.by_group import format_groups, read_groups, score_groups
+from mrn_components.app.calibration_metrics import judge_calibration
 from mrn_components.app.figures import Scored, write_figures
 from mrn_components.app.geometry import recorded_geometry
 from mrn_components.app.records import read_record
@@ -58,7 +59,8 @@ def evaluate(
     ``report.html`` with all of it. ``metrics.json`` holds the metrics of
     PREDICTIONS under the names of ``diagnosis_metrics``, and beside them what they rest on: counts,
     settings, files and versions. Where ``mrn predict`` made the predictions, both also say how well
-    the sizes and places of the crops alone tell the label. Files name no time, so that the same
+    the sizes and places of the crops alone tell the label. Of calibrated probabilities and sets of
+    classes in the tables both say how true they are. Files name no time, so that the same
     input gives the same bytes. Where a ``target.json`` beside the predictions names more classes,
     the metrics are those of ``class_metrics`` and the figures roc and confusion; of a score they
     are those of ``score_metrics``, and the only figure is ``scatter``.
@@ -101,22 +103,26 @@ def evaluate(
 
     truth = np.array([truth_of[subject] for subject in subjects])
     threshold = _threshold(threshold_from, subjects, target)
+    columns = [group_by] if isinstance(group_by, str) else group_by or ()
+    groups_of = {name: read_groups([truth_file, *files], name, subjects) for name in columns}
     models: list[Scored] = []
-    for name, table in zip(model_names, prob_of, strict=True):
+    for name, file, table in zip(model_names, files, prob_of, strict=True):
         prob = np.array([table[subject] for subject in subjects])
         confusion = {} if isinstance(target, Score) else target.confusion(prob, truth)
         metrics = target.metrics(prob, truth, seed)
         if not models and threshold and isinstance(target, Classes):  # it is of this model
             metrics |= decisions_at(prob, truth == target.number, threshold["value"])
-        models.append(Scored(name, prob, metrics, confusion))
+        judged = judge_calibration(
+            file, subjects, prob, truth, target, groups_of=groups_of, seed=seed
+        )
+        models.append(Scored(name, prob, metrics, confusion, *judged))
     report, *other = (_of_model(*pair) for pair in zip(models, files, strict=True))
     comparison = None
     if other:
         comparison = target.compare(models[0].prob, models[1].prob, truth)
         report |= {"against": other[0], "comparison": comparison}
     by_group: dict[str, dict[str, Any]] = {}
-    for column in [group_by] if isinstance(group_by, str) else group_by or ():
-        groups = read_groups([truth_file, *files], column, subjects)
+    for column, groups in groups_of.items():
         by_group[column] = {
             m.name: score_groups(m.prob, truth, groups, target, seed) for m in models
         }
@@ -246,7 +252,7 @@ def _cohort(truth: np.ndarray, target: Target) -> dict[str, Any]:
 
 
 def _of_model(model: Scored, file: Path) -> dict[str, Any]:
-    facts = {**model.metrics, "name": model.name, "predictions": _file(file)}
+    facts = {**model.metrics, **model.further, "name": model.name, "predictions": _file(file)}
     return facts | ({"confusion": model.confusion} if model.confusion else {})
 
 

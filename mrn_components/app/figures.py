@@ -4,9 +4,10 @@ Colours are of Okabe and Ito's colour-blind safe set; lines and markers differ a
 the figures can be read in grey.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -29,6 +30,7 @@ from mrn_components.metrics import (
     reliability_bins,
     wilson_interval,
 )
+from mrn_components.metrics.calibration import expected_calibration_error
 from mrn_components.system.files import replacing
 
 _STYLES: list[dict[str, Any]] = [
@@ -49,6 +51,8 @@ class Scored(NamedTuple):
     prob: np.ndarray  # P(PD) or the score of each subject, or (N, K) of more than two classes
     metrics: Mapping[str, Metric]  # what the target's ``metrics`` returns
     confusion: Mapping[str, int]  # what its ``confusion`` returns; empty of a score
+    calibrated: np.ndarray | None = None  # the same as ``prob``, where there is a calibration
+    further: Mapping[str, Any] = MappingProxyType({})  # what ``judge_calibration`` says
 
     @property
     def label(self) -> str:
@@ -238,14 +242,14 @@ def _reliability(models: list[Scored], truth: np.ndarray, target: Classes, subje
     own = (truth == target.number).astype(int)
     figure = Figure(figsize=(5, 6), layout="constrained")
     axes, counts = figure.subplots(2, height_ratios=(4, 1), sharex=True)
-    for number, (model, style) in enumerate(zip(models, _STYLES, strict=False)):
-        bins = reliability_bins(model.prob, own)
+    for number, (name, prob, style) in enumerate(_reliability_curves(models)):
+        bins = reliability_bins(prob, own)
         wilson = [wilson_interval(part.diseased, part.subjects) for part in bins]
         low, size, diseased, mean = np.array(bins).T
         share = diseased / size
-        ece, brier = (model.metrics[name]["value"] for name in ("ece", "brier"))
-        label = f"{model.label}: ECE {ece:.3f}, Brier {brier:.3f}"
-        CalibrationDisplay(share, mean, model.prob).plot(
+        ece, brier = expected_calibration_error(bins), np.mean((prob - own) ** 2)
+        label = f"{name}: ECE {ece:.3f}, Brier {brier:.3f}"
+        CalibrationDisplay(share, mean, prob).plot(
             ax=axes, name=label, ref_line=number == 0, **style
         )
         ends = [share - [part["low"] for part in wilson], [part["high"] for part in wilson] - share]
@@ -270,6 +274,14 @@ def _reliability(models: list[Scored], truth: np.ndarray, target: Classes, subje
     )
     counts.set(xlabel=f"{target.title}, mean of the bin", ylabel="Subjects")
     return figure
+
+
+def _reliability_curves(models: list[Scored]) -> Iterator[tuple[str, np.ndarray, dict[str, Any]]]:
+    """Yield name, probabilities and style of each model, and of its calibrated probabilities."""
+    for model, style, other in zip(models, _STYLES[:2], _STYLES[2:], strict=False):
+        yield model.label, model.prob, style
+        if model.calibrated is not None:
+            yield f"{model.label}, calibrated", model.calibrated, other
 
 
 def _confusion(models: list[Scored], names: Sequence[str], subjects: str) -> Figure:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mrn_components.app.calibration import calibrate_rows
 from mrn_components.app.evaluate import evaluate
 from mrn_components.app.report.cohort import write_cohort_report
 from mrn_components.data.predictions import OUT_OF_FOLD, write_predictions
@@ -28,6 +29,8 @@ def write_out_of_fold(
 ) -> str:
     """Write ``out_of_fold.csv`` and ``crossval.json``; return a table of the metrics, and a note.
 
+    Probabilities get calibrated ones and sets of classes beside them, each fold's by the others.
+
     Args:
         output: folder of the files.
         rows: cells of each subject, with ``fold``, and as ``value`` what ``target.metrics`` takes.
@@ -36,7 +39,7 @@ def write_out_of_fold(
         further: what else ``crossval.json`` says, with the ``note``.
         group_by: cell of the rows that is a column of its own, such as site.
     """
-    rows = sorted(rows, key=lambda row: row["subject"])
+    rows, fitted = calibrate_rows(sorted(rows, key=lambda row: row["subject"]), labels, target)
     columns = [] if group_by is None else [group_by]
     write_predictions(output / OUT_OF_FOLD, rows, target, columns)
 
@@ -50,7 +53,7 @@ def write_out_of_fold(
         name: _summary([metrics[name]["value"] for metrics in by_fold]) for name in by_fold[0]
     }
     content = {"num_subjects": len(rows), "folds": by_fold, "summary": summary}
-    content |= {"overall": score(rows), **further}
+    content |= {"overall": score(rows), **fitted, **further}
     if group_by is not None:
         pairs = {(row["fold"], row[group_by]) for row in rows}
         content["groups"] = [sorted(group for of, group in pairs if of == fold) for fold in folds]

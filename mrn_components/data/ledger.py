@@ -58,8 +58,7 @@ class TrainingLedger:
     def __init__(self, *, subjects: Sequence[Subject], identities: Identities) -> None:
         marks = (identities[subject["subject"]] for subject in subjects)
         self.marks = frozenset[str]().union(*marks)
-        salt = secrets.token_hex(16)
-        self.ledger = Ledger(salt, _hash_marks(self.marks, salt), *_ranges_of(subjects))
+        self.ledger = new_ledger(self.marks, *_ranges_of(subjects))
 
     def differs_from(self, path: Path) -> bool:
         """Whether the weights at ``path`` were trained on other subjects, as far as they say."""
@@ -74,9 +73,31 @@ class TrainingLedger:
 
     def append_to(self, path: Path) -> None:
         """Append the ledger to a file that ``torch.save`` wrote."""
-        salt, hashes, *ranges = self.ledger
-        record = {"salt": salt, "sha256": sorted(hashes), **dict(zip(_VOXELS, ranges, strict=True))}
-        append_record(path, _RECORD, record)
+        append_record(path, _RECORD, describe_ledger(self.ledger))
+
+
+def new_ledger(marks: frozenset[str], *ranges: Mapping[str, Range]) -> Ledger:
+    """Make a ledger of marks with a salt of its own; without ranges it tells of no voxels."""
+    salt = secrets.token_hex(16)
+    return Ledger(salt, _hash_marks(marks, salt), *(ranges or ({}, {})))
+
+
+def describe_ledger(ledger: Ledger) -> dict[str, Any]:
+    """Return what ``make_ledger`` makes a ledger of."""
+    salt, hashes, *ranges = ledger
+    return {"salt": salt, "sha256": sorted(hashes), **dict(zip(_VOXELS, ranges, strict=True))}
+
+
+def make_ledger(content: Mapping[str, Any]) -> Ledger:
+    """Make a ledger of what ``describe_ledger`` returned; a ValueError says that it names none."""
+    try:
+        ranges = [
+            {name: [float(least), float(most)] for name, (least, most) in numbers.items()}
+            for numbers in (content.get(key, {}) for key in _VOXELS)  # since 2026-11-26
+        ]
+        return Ledger(str(content["salt"]), frozenset(map(str, content["sha256"])), *ranges)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(repr(error)) from error
 
 
 def append_record(path: str | Path, name: str, record: Mapping[str, Any]) -> None:
@@ -114,14 +135,10 @@ def read_ledger(path: str | Path) -> Ledger | None:
     if record is None:
         return None
     try:
-        ranges = [
-            {name: [float(least), float(most)] for name, (least, most) in numbers.items()}
-            for numbers in (record.get(key, {}) for key in _VOXELS)  # since 2026-11-26
-        ]
-        return Ledger(str(record["salt"]), frozenset(map(str, record["sha256"])), *ranges)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return make_ledger(record)
+    except ValueError as error:
         raise ValueError(
-            f"{path}: what it says of its training subjects is damaged ({error!r}); copy the "
+            f"{path}: what it says of its training subjects is damaged ({error}); copy the "
             "weights again, or train anew."
         ) from error
 

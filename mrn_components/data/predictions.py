@@ -5,13 +5,16 @@ The columns of ``predictions.csv``, those that there are, in this order:
 - ``subject``; ``fold``, whose network predicts it; ``status``, "ok", "abstained" or "failed";
 - the target's: ``prob_pd``, 0 to 1, of HC and PD; of more classes one each; or a score;
 - ``class``: of two classes the number, 1 where the probability is above 0.5; of more the name;
+- of an ensemble with a calibration ``prob_pd_calibrated``, what P(PD) is worth by subjects that
+  the networks did not learn from; ``set``, the classes that the subject may have, "{HC}", "{HC;PD}"
+  or "{}", at the level ``set_level``;
 - of an ensemble ``prob_pd_fold0``, ``prob_pd_fold1``, ...; ``fold_agreement``, the share of folds
   whose class is the ensemble's; ``fold_std``, the standard deviation of the folds' P(PD), of the
   positive class, or of the score;
 - with test-time augmentation ``tta_std``, the same of the views;
 - ``unlike_training``, 0 to 1: the share of subjects outside the training that lie nearer to the
   training's, in the network's representation;
-- ``trained_on``, 1 for a training subject of the weights, else 0;
+- ``trained_on``, 1 for a subject that the weights, or the calibration, were fitted to, else 0;
 - ``mask_source``; ``missing_rois``, the masked ROIs with ";" between them; ``flags``, with "; "
   between the texts; ``error``, why a subject failed;
 - ``label`` where known, and after it what a cross-validation was grouped by, such as ``site``.
@@ -75,6 +78,7 @@ def write_predictions(
     flat = [_flat(row, target) for row in rows]
     found = dict.fromkeys(key for row in flat for key in row)
     columns = ["subject", "fold", "status", *target.columns, "class"]
+    columns += [*map(calibrated, target.columns), "set", "set_level"]
     columns += [key for key in found if "_fold" in key and key.rpartition("_fold")[2].isdigit()]
     columns += ["fold_agreement", "fold_std", "tta_std", "unlike_training", "trained_on"]
     columns += ["mask_source"]
@@ -93,11 +97,66 @@ def _flat(row: Mapping[str, Any], target: Target) -> dict[str, Any]:
     for key, separator in _SEPARATORS.items():
         if key in row:
             flat[key] = separator.join(row[key])
+    if "set" in row:
+        flat |= {"set": f"{{{';'.join(row['set'])}}}", "set_level": f"{row['set_level']:g}"}
     if "mask_source" in row:
         alike, sources = set(row["mask_source"].values()), row["mask_source"].items()
         each = alike if len(alike) == 1 else [f"{image} {source}" for image, source in sources]
         flat["mask_source"] = ", ".join(each)
     return flat
+
+
+def calibrated(column: str) -> str:
+    """Name the column that stands beside a target's column where there is a calibration."""
+    return f"{column}_calibrated"
+
+
+def read_calibrated(table: Path, target: Target) -> dict[str, Any]:
+    """Read the calibrated probabilities that stand beside those of ``read_predictions``.
+
+    Returns:
+        As ``read_predictions``; empty where a predicted subject has none.
+    """
+    columns, found = [calibrated(column) for column in target.columns], {}
+    for where, row in read_rows(table, target.columns):
+        if row.get("status", "") in ("", "ok"):
+            if not all(row.get(column) for column in columns):
+                return {}
+            values = [read_number(row[column], column, target, where) for column in columns]
+            found[row["subject"]] = values if len(values) > 1 else values[0]
+    return found
+
+
+def read_sets(table: Path, target: Target) -> tuple[dict[str, list[str]], float | None]:
+    """Read the set of classes of each subject, and their level.
+
+    Returns:
+        {subject: [classes]} and the level; empty and None where a predicted subject has none.
+
+    Raises:
+        ValueError: for a set of other classes, or sets at several levels.
+    """
+    names = set(getattr(target, "names", ()))
+    sets, levels = {}, set()
+    for where, row in read_rows(table, target.columns):
+        if row.get("status", "") in ("", "ok"):
+            if not (text := row.get("set", "")):
+                return {}, None
+            members = [name for name in text.strip("{}").split(";") if name]
+            if not names.issuperset(members) or text != f"{{{';'.join(members)}}}":
+                raise ValueError(
+                    f"{where}: set must be like {{HC}}, {{HC;PD}} or {{}}, got {text!r}."
+                )
+            sets[row["subject"]] = members
+            levels.add(row.get("set_level", ""))
+    try:
+        (level,) = map(float, levels)
+    except ValueError:
+        raise ValueError(
+            f"{table}: set_level must be one number for all subjects, got {sorted(levels)}; "
+            "predict them anew."
+        ) from None
+    return sets, level
 
 
 def predictions_file(path: str | Path) -> Path:

@@ -14,7 +14,7 @@ from mrn_components.system.files import write_json
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # a column is named after it
 _TAKEN = re.compile(  # names of other columns
     "subject|status|class|label|fold|error|flags|trained_on|mask_source|missing_rois|baseline|"
-    "masked|fold_agreement|tta_std|fold.*|prob_.*"
+    "masked|fold_agreement|tta_std|set|set_level|fold.*|prob_.*"
 )
 _FILE = "target.json"
 _NUM_PARTS = 3  # of a score's range: the categories of the contrastive loss
@@ -124,6 +124,18 @@ class Classes:
     def values(self, outputs: Any) -> dict[str, Any]:
         """Return what logits (..., K) say of the columns: tensors (...)."""
         prob = outputs.float().softmax(dim=-1)
+        return {name: prob[..., k] for name, k in zip(self.columns, self._shown, strict=True)}
+
+    def by_class(self, values: Any) -> np.ndarray:
+        """Return as probabilities of every class (..., K) what ``metrics`` takes."""
+        values = np.asarray(values, dtype=float)
+        if not self.is_binary:
+            return values
+        both = [values, 1 - values]
+        return np.stack(both if self.number == 0 else both[::-1], axis=-1)
+
+    def in_tables(self, prob: np.ndarray) -> dict[str, np.ndarray]:
+        """Return of probabilities of every class (..., K) the columns of tables (...)."""
         return {name: prob[..., k] for name, k in zip(self.columns, self._shown, strict=True)}
 
     def decide(self, values: Mapping[str, float]) -> dict[str, int | str]:

@@ -4,6 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.metrics import brier_score_loss
+
+from mrn_components.metrics.intervals import bootstrap_interval, undefined_interval
+from mrn_components.metrics.recalibration import subject_losses
+from mrn_components.metrics.scores import Metric
 
 NUM_BINS = 10
 
@@ -37,3 +42,43 @@ def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
     """Mean distance between P(PD) and the share of PD over the bins, weighted by subjects."""
     gaps = sum(abs(part.subjects * part.mean_prob - part.diseased) for part in bins)
     return gaps / sum(part.subjects for part in bins)
+
+
+def probability_metrics(prob: np.ndarray, labels: np.ndarray, number: int = 1) -> dict[str, float]:
+    """Score how true probabilities (N, K) are: the less of each the better.
+
+    Of two classes the Brier score and the expected calibration error are those of the class
+    ``number``; of more the error is that of the most probable class, and the Brier score the sum
+    over the classes.
+    """
+    if prob.shape[1] == 2:
+        own, truth = prob[:, number], labels == number
+        brier = brier_score_loss(truth, own, pos_label=True)
+    else:
+        own, truth = prob.max(axis=1), prob.argmax(axis=1) == labels
+        brier = brier_score_loss(labels, prob, labels=range(prob.shape[1]))
+    return {
+        "cross_entropy": float(subject_losses(prob, labels).mean()),
+        "brier": float(brier),
+        "ece": expected_calibration_error(reliability_bins(own, truth)),
+    }
+
+
+def cross_entropy_change(
+    before: np.ndarray, after: np.ndarray, labels: np.ndarray, seed: int = 1
+) -> Metric:
+    """Return how much cross entropy other probabilities (N, K) of the same subjects take away.
+
+    It is negative where they are better. The interval is the bootstrap's, paired, of resamples
+    that keep the number of subjects of each class.
+    """
+    change = subject_losses(after, labels) - subject_losses(before, labels)
+    members = [change[labels == number] for number in np.unique(labels)]
+    interval = undefined_interval("bootstrap", "the probabilities are the same")
+    if change.any():
+        interval = bootstrap_interval(members, _mean, seed)
+    return {"value": float(change.mean()), **interval}
+
+
+def _mean(*members: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.concatenate(members, axis).mean(axis)

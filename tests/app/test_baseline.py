@@ -285,7 +285,7 @@ def test_folds_are_those_of_crossval_and_may_be_given(cohort, done, tmp_path):
 
 def test_files_are_those_of_crossval(cohort, done):
     rows = read_rows(done / "out_of_fold.csv")
-    assert list(rows[0]) == ["subject", "fold", "prob_pd", "class", "label"]
+    assert list(rows[0]) == ["subject", "fold", "prob_pd", "class", "prob_pd_calibrated", "label"]
     subjects = load_subjects(cohort)
     assert [(r["subject"], int(r["label"])) for r in rows] == [
         (s["subject"], s["label"]) for s in subjects

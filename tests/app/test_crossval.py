@@ -346,8 +346,10 @@ def test_results_of_several_classes_and_of_scores_have_their_own_columns_and_met
     subjects = [{"subject": name, "label": number % 3} for number, name in enumerate(names)]
     table = write_results(runs_of(tmp_path, [rows[:6], rows[6:]], three), subjects, tmp_path)
     lines = list(csv.DictReader((tmp_path / "out_of_fold.csv").open()))
-    columns = ["subject", "fold", "prob_hc", "prob_pd", "prob_msa", "class", "label"]
-    assert list(lines[0]) == columns
+    columns = ["prob_hc", "prob_pd", "prob_msa"]
+    mapped = [f"{column}_calibrated" for column in columns]
+    assert list(lines[0]) == ["subject", "fold", *columns, "class", *mapped, "label"]
+    assert sum(float(lines[0][column]) for column in mapped) == pytest.approx(1, abs=1e-5)
     assert [line["label"] for line in lines[:3]] == ["HC", "PD", "MSA"]
     content = json.loads((tmp_path / "crossval.json").read_text())
     assert content["overall"]["roc_auc_msa"]["value"] is not None
@@ -405,3 +407,4 @@ def test_killed_in_the_second_fold_and_started_again_it_ends_the_same(cohort, tm
     rows = read_rows(predict(str(cohort), str(tmp_path), bundle=str(ensemble), num_workers=0))
     assert {row["trained_on"] for row in rows} == {"1"}  # by one fold or the other
     assert {"prob_pd_fold0", "prob_pd_fold1"} <= rows[0].keys()
+    assert all(0 < float(row["prob_pd_calibrated"]) < 1 for row in rows)

@@ -5,12 +5,14 @@ import json
 
 import numpy as np
 import pytest
+from sklearn.metrics import brier_score_loss, log_loss
 from tiny_run import write_predictions
 
 from mrn_components.app.evaluate import evaluate
 from mrn_components.app.records import empty_record
 from mrn_components.data import DataLeakageError
-from mrn_components.data.target import HC_PD
+from mrn_components.data.predictions import write_predictions as write_table
+from mrn_components.data.target import HC_PD, Classes
 from mrn_components.metrics import compare_diagnoses, diagnosis_metrics, needed_subjects
 from mrn_components.system.files import write_text
 
@@ -240,3 +242,110 @@ def test_default_names_are_those_of_folders_or_files(study):
         output = evaluate(table, folder / "labels.csv", against=against, output=folder / "out")
         report = json.loads((output / "metrics.json").read_text())
         assert (report["name"], report["against"]["name"]) == names
+
+
+# ---- calibrated probabilities and sets
+
+
+def write_calibrated(table, truth, prob, mapped, sets):
+    """A table with what stands beside the probabilities where there is a calibration."""
+    rows = [
+        {"subject": f"S{i:02d}", "prob_pd": p, "prob_pd_calibrated": m, "set": s, "set_level": 0.8}
+        for i, (p, m, s) in enumerate(zip(prob.tolist(), mapped.tolist(), sets, strict=True))
+    ]
+    labelled = [row | {"label": int(label)} for row, label in zip(rows, truth, strict=True)]
+    write_table(table, labelled, HC_PD)
+
+
+def test_calibrated_probabilities_and_sets_are_judged_by_the_labels(study):
+    folder, truth, prob, _ = study
+    mapped = (0.5 + 0.3 * (prob - 0.5)).round(6)
+    members = [["HC"], ["PD"], ["HC", "PD"], []]
+    sets = [members[i // 2 % 4] for i in range(40)]
+    table = folder / "mrn" / "predictions.csv"
+    write_calibrated(table, truth, prob, mapped, sets)
+    sites = folder / "sites.csv"
+    lines = [f"S{i:02d},{label},{'AB'[i // 20]}" for i, label in enumerate(truth)]
+    sites.write_text("\n".join(["subject,label,site", *lines]) + "\n")
+    output = evaluate(table, sites, group_by="site")
+    report = json.loads((output / "metrics.json").read_text())
+    own = report["calibration"]
+    for name, values in (("network", prob), ("calibrated", mapped)):
+        expected = {
+            "cross_entropy": log_loss(truth, values),
+            "brier": brier_score_loss(truth, values),
+            "ece": diagnosis_metrics(values, truth)["ece"]["value"],
+        }
+        assert own[name] == pytest.approx(expected, abs=1e-6)
+    change = own["cross_entropy_change"]
+    assert change["value"] == pytest.approx(log_loss(truth, mapped) - log_loss(truth, prob))
+    assert change["low"] < change["value"] < change["high"]
+    coverage = report["sets"]["coverage"]
+    held = [name in own for name, own in zip(np.array(["HC", "PD"])[truth], sets, strict=True)]
+    assert coverage["all subjects"]["value"] == np.mean(held)
+    assert coverage["PD"]["value"] == np.mean(np.array(held)[truth == 1])
+    assert [coverage["all subjects"][key] for key in ("n", "several", "none")] == [40, 10, 10]
+    assert report["roc_auc"] == diagnosis_metrics(prob, truth)["roc_auc"]  # the network's own
+    by_site = report["sets"]["by_group"]
+    assert by_site["site B"]["all subjects"]["value"] == np.mean(held[20:])
+    assert by_site["site A"]["HC"]["n"] == 10
+
+    text = (output / "metrics.txt").read_text()
+    assert f"calibrated: cross entropy {own['calibrated']['cross_entropy']:.3f} (the net" in text
+    assert "sets at 80 %: HC 0.5" in text
+    assert (
+        "20 of one class, 10 uncertain, 10 unlike the training\nsets at 80 % of site A: HC" in text
+    )
+    page = (output / "report.html").read_text()
+    for words in (
+        "Calibrated probabilities and sets",
+        "Sets at 80",
+        "Unlike the training",
+        "site B, all sub",
+    ):
+        assert words in page
+    assert "calibrated: ECE" in (output / "reliability.svg").read_text()
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_of_two_models_each_has_its_own_calibration(study):
+    folder, truth, prob, _ = study
+    table = folder / "mrn" / "predictions.csv"
+    write_calibrated(table, truth, prob, prob**2, [["HC"]] * 40)
+    plain = folder / "baseline" / "predictions.csv"
+    evaluate(plain, table, against=table, output=folder / "out")
+    report = json.loads((folder / "out" / "metrics.json").read_text())
+    assert "calibration" not in report
+    assert report["against"]["calibration"]["network"]["brier"] == pytest.approx(
+        brier_score_loss(truth, prob), abs=1e-6
+    )
+    page = (folder / "out" / "report.html").read_text()
+    assert page.count('id="calibration"') == 1
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_calibration_of_several_classes(tmp_path):
+    three = Classes(names=["HC", "PD", "MSA"])
+    rng = np.random.default_rng(3)
+    truth = np.arange(60) % 3
+    prob, mapped = rng.dirichlet([1, 1, 1], (2, 60)).round(6)
+    rows = []
+    for i in range(60):
+        cells = {name: float(p) for name, p in three.in_tables(prob[i]).items()}
+        calibrated = three.in_tables(mapped[i]).items()
+        cells |= {f"{name}_calibrated": float(p) for name, p in calibrated}
+        label = three.shown(truth[i])
+        rows.append({"subject": f"S{i:02d}", **cells, "set": ["MSA"], "set_level": 0.9})
+        rows[-1]["label"] = label
+    write_table(tmp_path / "predictions.csv", rows, three)
+    output = evaluate(tmp_path, tmp_path)
+    report = json.loads((output / "metrics.json").read_text())
+    prob, mapped = (p / p.sum(axis=1, keepdims=True) for p in (prob, mapped))  # of six decimals
+    assert report["calibration"]["network"]["cross_entropy"] == pytest.approx(
+        log_loss(truth, prob), abs=1e-4
+    )
+    assert report["calibration"]["calibrated"]["brier"] == pytest.approx(
+        brier_score_loss(truth, mapped), abs=1e-4
+    )
+    assert report["sets"]["coverage"]["MSA"]["value"] == 1
+    assert report["sets"]["coverage"]["HC"]["value"] == 0

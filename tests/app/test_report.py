@@ -449,3 +449,35 @@ def test_the_command_names_the_index(cohort, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["mrn", "report", str(folder), str(cohort)])
     cli.main()
     assert f"reports (research use only): {folder / 'index.html'}" in capsys.readouterr().out
+
+
+# ---- calibrated probabilities and sets
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        (["PD"], "only PD fits at 90 %"),
+        (["HC", "PD"], "uncertain: HC and PD fit at 90 %"),
+        ([], "unlike the training: no class fits at 90 %"),
+    ],
+)
+def test_pages_show_the_calibrated_probability_and_the_set_in_words(
+    cohort, tmp_path, members, said
+):
+    calibrated = {"prob_pd_calibrated": 0.61, "prob_pd_calibrated_folds": [0.55, 0.67]}
+    own = record(cohort, "SUBJ_000", **calibrated, set=members, set_level=0.9)
+    folder = write_output(tmp_path / "out", [own, record(cohort, "SUBJ_001", prob_pd=0.2)])
+    write_reports(folder, cohort)
+    text = words(page(folder, "SUBJ_000"))
+    assert "P(PD), calibrated 0.61 the network's own P(PD) is 0.70, above the threshold" in text
+    assert "Folds 0.55 to 0.67" in text
+    assert said in text
+    assert "No diagnosis; research use only." in text
+    assert "Shapley values of the network's own P(PD): from 0.50" in text
+    listed = words((folder / "index.html").read_text())
+    assert "P(PD), calibrated of all subjects" in listed
+    assert f"0.61 {said}" in listed
+    plain = words(page(folder, "SUBJ_001"))
+    assert "calibrated" not in plain
+    assert "at 90 %" not in plain

@@ -3,14 +3,19 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 from tiny_run import CONFIGS, make_datalist, make_run, read_rows
 
 from mrn_components import FoldCheckpointLoader, FoldEnsemble
+from mrn_components.app.calibration import CALIBRATION, read_calibration
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.predict import predict
+from mrn_components.data import DataLeakageError
+from mrn_components.data.predictions import read_predictions, write_predictions
+from mrn_components.data.target import HC_PD
 from mrn_components.system.errors import user_message
 
 
@@ -22,7 +27,16 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ensemble(runs, tmp_path_factory):
-    return save_ensemble(runs, tmp_path_factory.mktemp("out") / "ensemble")
+    """With a calibration on subjects of which one, SUBJ_003, is predicted here."""
+    folder = tmp_path_factory.mktemp("out")
+    names = [f"S{number}" for number in range(29)] + ["SUBJ_003"]
+    prob = np.random.default_rng(1).uniform(0.2, 0.8, 30).tolist()
+    rows = [
+        {"subject": name, "fold": place % 3, "prob_pd": prob[place], "label": place // 3 % 2}
+        for place, name in enumerate(names)
+    ]
+    write_predictions(folder / "out_of_fold.csv", rows, HC_PD)
+    return save_ensemble(runs, folder / "ensemble", out_of_fold=folder / "out_of_fold.csv")
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +45,12 @@ def subjects(cohort, tmp_path_factory):
 
 
 def test_it_predicts_the_mean_of_its_runs(runs, ensemble, subjects, tmp_path):
-    rows = read_rows(predict(subjects, str(tmp_path / "all"), bundle=str(ensemble)))
+    table = predict(subjects, str(tmp_path / "all"), bundle=str(ensemble), set_level=0.8)
+    rows = read_rows(table)
     folds = [f"prob_pd_fold{fold}" for fold in range(3)]
-    columns = ["subject", "status", "prob_pd", "class", *folds, "fold_agreement", "fold_std"]
-    assert list(rows[0])[:-5] == columns
+    columns = ["subject", "status", "prob_pd", "class", "prob_pd_calibrated", "set", "set_level"]
+    assert list(rows[0])[:-5] == [*columns, *folds, "fold_agreement", "fold_std"]
+    check_calibrated(table.parent, rows, ensemble)
     for fold, run in enumerate(runs):
         alone = read_rows(predict(subjects, str(tmp_path / run.name), bundle=str(run)))
         for row, expected in zip(rows, alone, strict=True):
@@ -47,6 +63,25 @@ def test_it_predicts_the_mean_of_its_runs(runs, ensemble, subjects, tmp_path):
         agree = sum((float(row[fold]) > 0.5) == (row["class"] == "1") for fold in folds)
         assert float(row["fold_agreement"]) == pytest.approx(agree / 3, abs=1e-6)
     assert max(float(row["fold_std"]) for row in rows) > 0.01
+
+
+def check_calibrated(output, rows, ensemble):
+    """Calibrated cells are the calibration's, and who it was fitted on is refused as a test."""
+    calibration = read_calibration(ensemble / "models" / CALIBRATION).at(0.8)
+    for row in rows:
+        record = json.loads((output / "subjects" / row["subject"] / "prediction.json").read_text())
+        cells = calibration.apply(record)
+        assert {key: record[key] for key in cells} == cells
+        assert float(row["prob_pd_calibrated"]) == pytest.approx(
+            cells["prob_pd_calibrated"], abs=1e-6
+        )
+        assert row["set"] == "{" + ";".join(cells["set"]) + "}"
+        assert row["set_level"] == "0.8"
+    assert [row["trained_on"] for row in rows] == ["0", "0", "0", "1"]
+    with pytest.raises(DataLeakageError, match=r"\['SUBJ_003'\]"):
+        read_predictions(output / "predictions.csv")
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert manifest["calibration"] == calibration.summary()
 
 
 def test_it_evaluates_and_mirrors(ensemble, subjects, tmp_path):
@@ -75,6 +110,7 @@ def test_its_folder_is_a_bundle(runs, ensemble):
         "configs/inference.json",
         "configs/logging.conf",
         "configs/metadata.json",
+        "models/calibration.json",
         "models/fold0.pt",
         "models/fold0.pt.sha256",
         "models/fold1.pt",

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 import mrn_components
+from mrn_components.app.calibration import CALIBRATION, read_calibration
 from mrn_components.app.inspect.compare import Difference, Effect
 from mrn_components.app.inspect.vocabulary import Vocabulary
 from mrn_components.segmentation.plan import read_plan
@@ -52,6 +53,11 @@ def _file_differences(
         yield Difference(name, "", "Python code, which an import may run")
     elif room == "configs":
         yield from _config_differences(file, name, installed)
+    elif name == f"models/{CALIBRATION}":
+        try:
+            read_calibration(file)
+        except ValueError as error:
+            yield Difference(name, "", str(error))
     elif room == "models" and file.suffix.lower() in WEIGHTS:
         yield from (Difference(name, "", problem) for problem in _weights_problems(file))
 

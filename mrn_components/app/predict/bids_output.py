@@ -16,7 +16,7 @@ from mrn_components.app.mask_makers import save_mask
 from mrn_components.app.records import Record, is_given, mask_file
 from mrn_components.biomarkers import BIOMARKERS, biomarkers_of
 from mrn_components.data import Subject
-from mrn_components.data.predictions import PREDICTIONS
+from mrn_components.data.predictions import PREDICTIONS, calibrated
 from mrn_components.data.target import Classes, Target
 from mrn_components.images.finding import FaultyFileError
 from mrn_components.images.image import Image
@@ -229,6 +229,10 @@ def _known_columns(target: Target) -> dict[str, dict[str, Any]]:
         noun = "probability of " if classes else ""
         what = f"Predicted {noun}{column.removeprefix('prob_')}. Research use only."
         known[column] = {"Description": what, "Units": unit}
+        known[calibrated(column)] = {
+            "Description": f"{what} Calibrated on subjects that the networks did not learn from.",
+            "Units": unit,
+        }
     if classes:
         numbers = map(str, range(len(classes))) if target.is_binary else classes
         levels = dict(zip(numbers, classes, strict=True))

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 import mrn_components
 from mrn_components.app.align import BRIDGE
+from mrn_components.app.calibration import find_calibration
 from mrn_components.app.mask_makers import mask_maker
 from mrn_components.app.masking import Masking
 from mrn_components.app.predict.bids_output import bids_names, clear_derivatives, write_derivatives
@@ -92,10 +93,13 @@ class Cohort:
             output_dir=output_dir,
         )
         makes = self.masking.check(found.subjects)
+        calibration = find_calibration(classifier.weights, classifier.target, options.set_level)
+        ledgers = read_ledgers(classifier.weights)
         self.pipeline = Pipeline(
             classifier=classifier,
             masking=self.masking,
-            ledgers=read_ledgers(classifier.weights),
+            ledgers=ledgers if calibration is None else [*ledgers, calibration.ledger],
+            calibration=calibration,
             output_dir=output_dir,
             options=options,
         )
@@ -114,8 +118,11 @@ class Cohort:
                 "overrides": without_folders(options.overrides),
             },
         }
+        if calibration is not None:
+            self.description["calibration"] = calibration.summary()
         numbers = self.description["weights"], self.description["config"]
         same = [mrn_components.__version__, options.abstain, options.align, *numbers]
+        same += [self.description["calibration"]] if calibration is not None else []
         self._identity = hash_content(same)
         self._identity_with_masks = hash_content([*same, self.description["segmentation"]])
 

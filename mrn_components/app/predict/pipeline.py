@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mrn_components.app.align import Mode, moved_volumes
+from mrn_components.app.calibration import Calibration
 from mrn_components.app.masking import Masking, note, timed, volumes_of
 from mrn_components.app.predict.classifier import Classifier
 from mrn_components.app.predict.unlike import flag_unlike
@@ -53,6 +54,7 @@ class Options:
     abstain: bool
     align: Mode = "auto"
     atlas: str | Path | None = None  # makes masks in place of the segmentation
+    set_level: float | None = None  # of the sets of classes
     resume: bool
     report: bool
     trust_bundle: bool
@@ -82,7 +84,8 @@ class Pipeline:
 
     classifier: Classifier
     masking: Masking
-    ledgers: Sequence[Ledger]  # of the classifier's weights
+    ledgers: Sequence[Ledger]  # of the classifier's weights, and of its calibration
+    calibration: Calibration | None
     output_dir: Path
     options: Options
 
@@ -205,6 +208,8 @@ class Pipeline:
             return
         with timed(record, "classify"):
             record |= self.classifier.classify(crops)
+            if self.calibration is not None:
+                record |= self.calibration.apply(record)
             record["flags"] += flag_unlike(record)
         if (mode := self.options.states) is not None:
             with timed(record, "states"):

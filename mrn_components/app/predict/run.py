@@ -37,6 +37,7 @@ def predict(
     nuclei: str | Path | None = None,
     abstain: bool = True,
     align: Mode = "auto",
+    set_level: float | None = None,
     resume: bool = False,
     report: bool = False,
     dicom: bool = False,
@@ -70,6 +71,8 @@ def predict(
         abstain: give no probability where the NM ROI or more than one ROI is missing.
         align: auto looks where NM shows the head elsewhere than QSM and says where it belongs,
             through T1.nii.gz if there is one; always looks at every subject; off at none.
+        set_level: level of the sets of classes, 0 to 1, by a bundle that ``mrn crossval`` made of
+            its folds; None is 0.9 where it had subjects enough.
         resume: keep the subjects whose files, weights and settings are those of an earlier call.
         report: write ``index.html`` and a page a subject too, which asks the network 28 times more.
         dicom: write masks (SEG) and biomarkers (SR) of DICOM studies as objects of these studies.
@@ -84,8 +87,8 @@ def predict(
     Raises:
         FileNotFoundError: if a path is missing or ``bundle`` is no bundle.
         ValueError: for an override that the config does not know, a faulty datalist or table of
-            nuclei, an ``output`` that holds the images, or if every subject lacks masks and they
-            cannot be made.
+            nuclei, a ``set_level`` that the bundle has too few subjects for, an ``output`` that
+            holds the images, or if every subject lacks masks and they cannot be made.
         UntrustedBundleError: if a bundle could run code of its own, or was changed.
         RuntimeError: if another process uses ``output``.
         FailedSubjectsError: at the end, if subjects failed; names them and the reasons.
@@ -103,6 +106,7 @@ def predict(
         masks=masks,
         abstain=abstain,
         align=align,
+        set_level=set_level,
         resume=resume,
         report=report,
         format=format,

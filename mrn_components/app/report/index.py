@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mrn_components.app.records import flags_of
-from mrn_components.app.report.pages import decision, write_page
+from mrn_components.app.report.pages import decision, shown_title, shown_value, write_page
 from mrn_components.data.target import Target
 
 _MAX_BYTES = 4.5 * 1024**2  # of a page: beyond, later subjects have no thumbnails
@@ -29,6 +29,7 @@ def write_index(path: Path, records: Sequence[Mapping[str, Any]], target: Target
         rows=rows,
         without_thumbs=sum("thumbs_left_out" in row for row in rows),
         target=target,
+        title_shown=shown_title(records, target),
         counts=counts,
         statuses=sorted(found),
     )
@@ -37,10 +38,10 @@ def write_index(path: Path, records: Sequence[Mapping[str, Any]], target: Target
 def _row(record: Mapping[str, Any], target: Target) -> dict[str, Any]:
     flags = flags_of(record)
     return {
-        **dict.fromkeys(("page", "fold_agreement", "fold_std")),
+        **dict.fromkeys(("page", "fold_agreement", "fold_std", "set", "set_level")),
         "thumbs": [],
         **record,
-        "value": record[target.lead],
+        "value": shown_value(record, target),
         "folds": record.get(f"{target.lead}_folds"),
         "side": decision(record, target),
         "num_flags": len(flags),

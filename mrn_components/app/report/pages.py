@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import mrn_components
+from mrn_components.data.predictions import calibrated
 from mrn_components.data.target import Score, Target
 from mrn_components.system.files import write_text
 
@@ -63,6 +64,18 @@ def decision(record: Mapping[str, Any], target: Target) -> str:
     if isinstance(target, Score) or None in values.values() or record["status"] == "abstained":
         return "none"
     return "pd" if target.decide(values)["class"] in (target.positive, target.number) else "hc"
+
+
+def shown_value(record: Mapping[str, Any], target: Target) -> float | None:
+    """The value of ``target.lead`` that pages show: calibrated where there is a calibration."""
+    value = record.get(target.lead)
+    return value if value is None else record.get(calibrated(target.lead), value)
+
+
+def shown_title(records: Iterable[Mapping[str, Any]], target: Target) -> str:
+    """What pages call the value that they show of some subjects."""
+    known = any(calibrated(target.lead) in record for record in records)
+    return f"{target.title}, calibrated" if known else target.title
 
 
 def ends(target: Target) -> tuple[str, str]:

@@ -6,8 +6,15 @@ from typing import Any
 
 from mrn_components.app.records import EXPLANATION, PAGE, THUMBNAILS, UNEXPLAINED, Record
 from mrn_components.app.report.images import Shown
-from mrn_components.app.report.pages import decision, read_json, write_page
+from mrn_components.app.report.pages import (
+    decision,
+    read_json,
+    shown_title,
+    shown_value,
+    write_page,
+)
 from mrn_components.app.report.strips import biomarker_rows
+from mrn_components.data.predictions import calibrated
 from mrn_components.data.target import Target
 from mrn_components.system.files import write_json
 
@@ -30,6 +37,7 @@ def write_pages(
     there = any(value is not None for value in measured.values())
     shown = {name: image.image for name, image in images.items()}
     biomarkers = biomarker_rows(measured, shown) if there else {}
+    lead = calibrated(target.lead)
     # A page goes where the other subjects must not.
     others = ("inputs", "subjects", "timings_s", "images")
     write_page(
@@ -38,8 +46,11 @@ def write_pages(
         record=record,
         target=target,
         value=record.get(target.lead),
+        shown=shown_value(record, target),
+        title_shown=shown_title([record], target),
+        calibrated=calibrated,
         decision=decision(record, target),
-        folds=record.get(f"{target.lead}_folds", []),
+        folds=record.get(f"{lead}_folds", record.get(f"{target.lead}_folds", [])),
         images=images,
         biomarkers=biomarkers,
         sources=sorted({row.published for rows in biomarkers.values() for row in rows} - {""}),

@@ -1,0 +1,263 @@
+"""What an ensemble carries of its out-of-fold predictions, and what it says of new subjects."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from mrn_components import Classes, Score
+from mrn_components.app.calibration import (
+    CALIBRATION,
+    calibrate_rows,
+    describe_calibration,
+    find_calibration,
+    fit_calibration,
+    read_calibration,
+)
+from mrn_components.app.inspect.contents import content_differences
+from mrn_components.data import DataLeakageError
+from mrn_components.data.ledger import append_record, describe_ledger, find_trained_on, new_ledger
+from mrn_components.data.predictions import read_calibrated, read_sets, write_predictions
+from mrn_components.data.target import HC_PD
+from mrn_components.metrics.conformal import left_out_sets
+from mrn_components.metrics.recalibration import fit_recalibration, recalibrate_folds
+
+THREE = Classes(names=["HC", "PD", "MSA"])
+
+
+def study(target=HC_PD, count=60, folds=3, seed=1):
+    """Out-of-fold rows of a network that sounds too sure, and the labels."""
+    rng = np.random.default_rng(seed)
+    kinds = len(target.names)
+    labels = np.arange(count) % kinds
+    scores = rng.normal(0, 1, (count, kinds)) + np.eye(kinds)[labels]
+    prob = np.exp(3 * scores) / np.exp(3 * scores).sum(axis=1, keepdims=True)
+    rows = []
+    for place, own in enumerate(prob.round(6)):
+        cells = {name: float(value) for name, value in target.in_tables(own).items()}
+        row = {"subject": f"S{place:03d}", "fold": place * folds // count, **cells}
+        value = list(cells.values()) if len(cells) > 1 else cells[target.lead]
+        row |= target.decide(cells) | {"label": target.shown(labels[place]), "value": value}
+        rows.append(row)
+    return rows, dict(zip([row["subject"] for row in rows], labels.tolist(), strict=True))
+
+
+def write_weights(folder, rows, folds=3, leaked=()):
+    """Weight files that say whom they were trained on: the other folds, and who is ``leaked``."""
+    files = []
+    for fold in range(folds):
+        seen = [row["subject"] for row in rows if row["fold"] != fold or row["subject"] in leaked]
+        folder.mkdir(exist_ok=True)
+        torch.save({"number": torch.tensor(fold)}, folder / f"fold{fold}.pt")
+        ledger = describe_ledger(new_ledger(frozenset(f"id {name}" for name in seen)))
+        append_record(folder / f"fold{fold}.pt", "training_subjects.json", ledger)
+        files.append(folder / f"fold{fold}.pt")
+    return files
+
+
+@pytest.fixture
+def fitted(tmp_path):
+    """{"weights", "calibration"} of a study of HC and PD, with the file beside the weights."""
+    rows, _ = study()
+    write_predictions(tmp_path / "out_of_fold.csv", rows, HC_PD)
+    weights = write_weights(tmp_path / "models", rows)
+    calibration = fit_calibration(tmp_path / "out_of_fold.csv", weights)
+    content = json.dumps(describe_calibration(calibration))
+    (tmp_path / "models" / CALIBRATION).write_text(content)
+    return {"weights": weights, "calibration": calibration, "rows": rows}
+
+
+def test_the_file_holds_what_was_fitted_and_no_subject(fitted, tmp_path):
+    text = (tmp_path / "models" / CALIBRATION).read_text()
+    assert "S00" not in text
+    read = read_calibration(tmp_path / "models" / CALIBRATION)
+    ours = fitted["calibration"]
+    assert describe_calibration(read) == describe_calibration(ours)
+    assert (read.recalibration, read.weights) == (ours.recalibration, ours.weights)
+    assert read.recalibration.slope < 0.8
+    assert read.sizes == {"HC": 30, "PD": 30}
+    names = [{"subject": "S007"}, {"subject": "S999"}]
+    assert find_trained_on(names, [read.ledger]) == {"S007"}
+
+
+def test_a_subject_is_mapped_network_by_network(fitted):
+    calibration = fitted["calibration"].at(0.8)
+    row = calibration.apply({"prob_pd": 0.9, "prob_pd_folds": [0.99, 0.9, 0.81]})
+    slope, (_, intercept) = calibration.recalibration.slope, calibration.recalibration.intercepts
+    odds = np.log(np.array([0.99, 0.9, 0.81]) / [0.01, 0.1, 0.19])
+    expected = 1 / (1 + np.exp(-slope * odds - intercept))
+    assert row["prob_pd_calibrated"] == pytest.approx(expected.mean())
+    assert row["prob_pd_calibrated_folds"] == pytest.approx(expected.tolist())
+    assert (row["set"], row["set_level"]) == (["PD"], 0.8)
+    sets = [calibration.apply({"prob_pd_folds": [p] * 3})["set"] for p in (0.001, 0.5, 0.999)]
+    assert sets[0] == ["HC"]
+    assert sets[2] == ["PD"]
+    assert sets[1] != ["HC"] != ["PD"]
+
+
+def test_the_order_of_a_single_network_stays_and_all_agree_at_its_ends(fitted):
+    calibration = fitted["calibration"]
+    values = [
+        calibration.apply({"prob_pd_folds": [p] * 3})["prob_pd_calibrated"]
+        for p in np.linspace(0.001, 0.999, 50)
+    ]
+    assert (np.diff(values) > 0).all()
+
+
+def test_more_than_two_classes(tmp_path):
+    rows, _ = study(THREE, 90)
+    write_predictions(tmp_path / "out_of_fold.csv", rows, THREE)
+    calibration = fit_calibration(tmp_path / "out_of_fold.csv", write_weights(tmp_path, rows))
+    (tmp_path / CALIBRATION).write_text(json.dumps(describe_calibration(calibration)))
+    calibration = read_calibration(tmp_path / CALIBRATION).at(None)
+    assert (calibration.target, calibration.level) == (THREE, 0.9)
+    folds = {"prob_hc_folds": [0.1] * 3, "prob_pd_folds": [0.2] * 3, "prob_msa_folds": [0.7] * 3}
+    cells = calibration.apply(folds)
+    mapped = [cells[f"{column}_calibrated"] for column in THREE.columns]
+    assert sum(mapped) == pytest.approx(1)
+    assert mapped == sorted(mapped)
+    assert mapped[2] < 0.7
+    assert "MSA" in cells["set"]
+
+
+def test_rows_of_a_cross_validation_are_mapped_by_the_other_folds(tmp_path):
+    rows, labels = study()
+    added, facts = calibrate_rows(rows, labels, HC_PD)
+    prob = HC_PD.by_class([row["prob_pd"] for row in rows])
+    truth, folds = (np.array([*each]) for each in (labels.values(), [r["fold"] for r in rows]))
+    expected = recalibrate_folds(prob, truth, folds)[:, 1]
+    assert [row["prob_pd_calibrated"] for row in added] == expected.tolist()
+    sets = left_out_sets(prob, truth, folds, 0.9)
+    assert [row["set"] for row in added] == [
+        [name for name, inside in zip(HC_PD.names, own, strict=True) if inside] for own in sets
+    ]
+    found, held_out = fit_recalibration(prob, truth, folds)
+    assert facts["calibration"]["slope"] == found.slope
+    assert facts["calibration"]["cross_entropy_left_out"] == held_out
+
+    table = tmp_path / "out_of_fold.csv"
+    write_predictions(table, added, HC_PD)
+    header = table.read_text().splitlines()[0]
+    assert header == "subject,fold,prob_pd,class,prob_pd_calibrated,set,set_level,label"
+    read = read_calibrated(table, HC_PD)
+    assert [read[row["subject"]] for row in added] == pytest.approx(expected.tolist(), abs=1e-6)
+    assert read_sets(table, HC_PD) == ({row["subject"]: row["set"] for row in added}, 0.9)
+
+
+def test_few_subjects_have_no_sets_and_scores_have_nothing():
+    rows, labels = study(count=20)  # 6 or 7 of a class in two folds of three
+    added, facts = calibrate_rows(rows, labels, HC_PD)
+    assert "prob_pd_calibrated" in added[0]
+    assert "set" not in added[0]
+    assert facts
+    updrs = Score(name="updrs", range=[0, 60])
+    rows = [{"subject": "S0", "fold": 0, "updrs": 3.0, "value": 3.0}]
+    assert calibrate_rows(rows, {"S0": 4.0}, updrs) == (rows, {})
+
+
+# ---- what is refused
+
+
+def test_a_network_that_saw_a_subject_of_its_fold_is_refused_by_name(tmp_path):
+    rows, _ = study()
+    write_predictions(tmp_path / "out_of_fold.csv", rows, HC_PD)
+    weights = write_weights(tmp_path, rows, leaked=("S021", "S022"))
+    with pytest.raises(DataLeakageError, match=r"fold1.pt was trained on S021, S022, which its"):
+        fit_calibration(tmp_path / "out_of_fold.csv", weights)
+
+
+def test_scores_and_other_folds_are_refused(tmp_path):
+    rows, _ = study()
+    write_predictions(tmp_path / "out_of_fold.csv", rows, HC_PD)
+    weights = write_weights(tmp_path, rows)
+    with pytest.raises(
+        ValueError, match=r"has the folds \['0', '1', '2'\], expected .* 2 networks"
+    ):
+        fit_calibration(tmp_path / "out_of_fold.csv", weights[:2])
+    updrs = Score(name="updrs", range=[0, 60])
+    write_predictions(tmp_path / "out_of_fold.csv", [{"subject": "S0", "updrs": 3.0}], updrs)
+    with pytest.raises(ValueError, match="updrs is a score; calibration and sets are for"):
+        fit_calibration(tmp_path / "out_of_fold.csv", weights)
+    with pytest.raises(ValueError, match="--set_level: updrs is a score, and sets are of classes"):
+        find_calibration(weights, updrs, 0.9)
+
+
+def test_a_level_that_needs_more_subjects_says_how_many(fitted):
+    weights = fitted["weights"]
+    assert find_calibration(weights, HC_PD, 0.95).level == 0.95
+    assert find_calibration(weights, HC_PD, None).level == 0.9
+    message = "--set_level 0.99 needs at least 99 .* each class, .* had 30 of HC, 30 of PD; choose"
+    with pytest.raises(ValueError, match=message):
+        find_calibration(weights, HC_PD, 0.99)
+    with pytest.raises(ValueError, match=r"set_level must lie between 0 and 1, .* got 90"):
+        find_calibration(weights, HC_PD, 90)
+
+
+def test_other_weights_are_not_calibrated(fitted, tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    weights = fitted["weights"]
+    assert find_calibration(weights[:1], HC_PD, None) is None
+    assert find_calibration(weights[::-1], HC_PD, None) is None
+    assert "was fitted to other weights, and is not used" in caplog.text
+    (tmp_path / "models" / CALIBRATION).unlink()
+    assert find_calibration(weights, HC_PD, None) is None
+    message = r"--set_level needs .*models/calibration.json, fitted .*; `mrn crossval` writes it"
+    with pytest.raises(ValueError, match=message):
+        find_calibration(weights, HC_PD, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"slope": 1e9}, "slope 1000000000.0 are none of a fit"),
+        ({"slope": "$print(1)"}, "could not convert"),
+        ({"method": "eval"}, "method 'eval'"),
+        ({"intercepts": [0.0]}, "must be 2 numbers"),
+        ({"intercepts": [0.0, 1e300]}, "must be 2 numbers"),
+        ({"folds": []}, "needs classes and folds"),
+        ({"folds": [{"weights": "a", "own": {"HC": [0.5], "PD": [1.5]}}]}, "must lie in 0 to 1"),
+        ({"folds": [{"weights": "a", "own": {"HC": [0.5]}}]}, "PD"),
+        ({"subjects": {"salt": "a"}}, "sha256"),
+        ({"target": {"kind": "os.system"}}, "names no target"),
+        ({"target": {"kind": "Score"}}, "needs classes and folds"),
+    ],
+)
+def test_a_foreign_file_is_data_or_is_refused(fitted, tmp_path, change, message):
+    path = tmp_path / "models" / CALIBRATION
+    assert not [d for d in content_differences(tmp_path, []) if d.file.endswith(CALIBRATION)]
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=rf"{CALIBRATION} is no calibration .*{message}"):
+        read_calibration(path)
+    (found,) = [d for d in content_differences(tmp_path, []) if d.file.endswith(CALIBRATION)]
+    assert found.effect == "refused"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["S0,0.5,{HC;MSA},0.9"], r"line 2: set must be like \{HC\}, .* got '\{HC;MSA\}'"),
+        (["S0,0.5,HC,0.9"], "got 'HC'"),
+        (["S0,0.5,{HC},0.9", "S1,0.5,{},0.8"], r"set_level must be one .*\['0.8', '0.9'\]"),
+        (["S0,0.5,{HC},high"], r"set_level must be one number .*\['high'\]"),
+    ],
+)
+def test_faulty_sets_are_refused(tmp_path, rows, message):
+    table = tmp_path / "predictions.csv"
+    table.write_text("\n".join(["subject,prob_pd,set,set_level", *rows]) + "\n")
+    with pytest.raises(ValueError, match=message):
+        read_sets(table, HC_PD)
+
+
+def test_tables_of_which_some_subjects_have_none_are_read_without(tmp_path):
+    table = tmp_path / "predictions.csv"
+    table.write_text(
+        "subject,status,prob_pd,prob_pd_calibrated,set,set_level\n"
+        "S0,ok,0.5,0.5,{HC},0.9\nS1,failed,,,,\n"
+    )
+    assert read_calibrated(table, HC_PD) == {"S0": 0.5}
+    assert read_sets(table, HC_PD) == ({"S0": ["HC"]}, 0.9)
+    table.write_text(table.read_text() + "S2,ok,0.7,,,\n")
+    assert read_calibrated(table, HC_PD) == {}
+    assert read_sets(table, HC_PD) == ({}, None)
