@@ -29,7 +29,7 @@ TESTS = Path(__file__).parent
 ROWS = yaml.safe_load((TESTS / "faults.yaml").read_text())
 COMMANDS = [row for row in ROWS if "command" in row]
 BUILDERS = {"I": faults_data, "T": faults_data, "R": faults_training, "S": faults_security}
-KINDS = {"I": 25, "T": 8, "R": 18, "S": 14, "C": 10}
+KINDS = {"I": 25, "T": 8, "R": 18, "S": 14, "C": 14}
 
 
 def rows_of(kinds):
