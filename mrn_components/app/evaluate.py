@@ -13,6 +13,7 @@ from mrn_components.app.figures import Scored, write_figures
 from mrn_components.app.geometry import recorded_geometry
 from mrn_components.app.records import read_record
 from mrn_components.app.report.cohort import write_cohort_report
+from mrn_components.app.sheet.write import write_sheet
 from mrn_components.data.identities import DataLeakageError
 from mrn_components.data.predictions import (
     PREDICTIONS,
@@ -50,6 +51,8 @@ def evaluate(
     names: Sequence[str] | None = None,
     group_by: str | Sequence[str] | None = None,
     partial: bool = False,
+    sheet: bool = False,
+    bundle: str | Path | None = None,
     seed: int = 1,
 ) -> Path:
     """Score predictions of labelled subjects, and compare two models (research use only).
@@ -81,6 +84,10 @@ def evaluate(
             metrics by their values too, of numbers by their thirds, and a test whether they differ
             (Cochran's Q).
         partial: evaluate the subjects that all tables name, instead of refusing others.
+        sheet: also fill the checklists CLAIM 2024 and TRIPOD+AI, ``sheet.md`` and ``sheet.json``,
+            and a model card, ``model_card.md``, with what the records of PREDICTIONS hold.
+        bundle: folder of the run that predicted, for the sheet; None looks around the predictions
+            and in ``bundles`` for the weights that their manifest names.
         seed: seed of the bootstrap.
 
     Returns:
@@ -165,6 +172,8 @@ def evaluate(
     write_text(output_dir / "metrics.txt", text)
     write_json(output_dir / "metrics.json", report)
     write_cohort_report(output_dir)
+    if sheet:
+        write_sheet(files[0], output_dir, None if bundle is None else Path(bundle))
     return output_dir
 
 

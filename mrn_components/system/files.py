@@ -146,6 +146,19 @@ def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
     write_text(path, json.dumps(content, indent=indent) + "\n")
 
 
+def without_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with names for absolute paths, which would tell of the machine."""
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: shown(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [shown(item) for item in value]
+        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+    return shown(settings)
+
+
 def file_hash(path: Path, algorithm: str = "sha256") -> str:
     """Return the hash of a file's bytes."""
     with path.open("rb") as file:

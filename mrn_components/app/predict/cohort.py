@@ -28,7 +28,6 @@ from mrn_components.app.predict.manifest import (
     hash_content,
     hash_files,
     made_with,
-    without_folders,
     write_manifest,
 )
 from mrn_components.app.predict.pipeline import Options, Pipeline, Prepared
@@ -51,6 +50,7 @@ from mrn_components.data.ledger import read_ledgers
 from mrn_components.data.tables import files_of
 from mrn_components.images.image import factor_of
 from mrn_components.system.errors import FailedSubjectsError
+from mrn_components.system.files import without_folders
 from mrn_components.system.hashes import file_hash
 from mrn_components.system.workers import in_order
 

@@ -35,19 +35,6 @@ def hash_content(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def without_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with the names instead of the paths of files, which would tell of the machine."""
-
-    def shown(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: shown(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [shown(item) for item in value]
-        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-    return shown(settings)
-
-
 def made_with(
     run: Mapping[str, Any], device: torch.device, packages: Sequence[str] = ()
 ) -> dict[str, Any]:
