@@ -19,7 +19,7 @@ from mrn_components.images.volume import Volume
 _NEAR_MM = 55.0  # about the nuclei: the brainstem, the basal ganglia and the cisterns
 _ROOM_MM = 20.0  # that the other image shows beyond it, to move in
 _DEEP_MM = 45.0  # about the nuclei, for the last shift,
-_RIM_MM = 4.0  # and so far from the outline of the brain, which draws NM down by 0.5 mm
+_RIM_MM = 4.0  # and so far from the outline of the brain
 _BINS = 32
 _SAMPLES = 50_000  # voxels that are compared in a step
 _GRID_MM = 1.5  # of the points that are compared in the last shift
@@ -92,7 +92,7 @@ def _shift(of: Volume, to: Volume, near: np.ndarray, matrix: np.ndarray) -> np.n
     """Improve the shift of a map alone, by what lies inside the brain, as sharp as it is.
 
     The outline of the brain, cut out of QSM, tells how an image is turned. But a slab shows more of
-    it below the nuclei than above, and there the images agree best some 0.5 mm beside the truth.
+    it below the nuclei than above, which draws the shift to one side.
     """
     place = _at(np.linalg.inv(matrix), near)
     mine = _image(of, 0.0, 0.0, place, _DEEP_MM)
