@@ -103,8 +103,6 @@ def _shift(of: Volume, to: Volume, near: np.ndarray, matrix: np.ndarray) -> np.n
         return matrix
     method = _metric(mine, deep, sampled=False)
     method.SetOptimizerWeights([0.0] * 3 + [1.0] * 3)  # of angles, of shifts
-    # By default ITK follows gradients that are blurred by the thickness of a slice, past the best.
-    method.MetricUseMovingImageGradientFilterOff()
     # Points anywhere between the slices of both: the more voxels of one lie on those of the other,
     # the less interpolation blurs them, which is no matter of how well they agree.
     count = int(2 * _DEEP_MM / _GRID_MM)
@@ -159,6 +157,9 @@ def _metric(mine: Any, mask: Any, *, sampled: bool) -> Any:
     method.SetNumberOfThreads(1)
     method.SetMetricAsMattesMutualInformation(_BINS)
     method.SetInterpolator(sitk.sitkLinear)
+    # By default ITK follows gradients of images that it blurs by the thickness of a slice, and they
+    # lead past what agrees best.
+    method.MetricUseMovingImageGradientFilterOff()
     if mask is not None:
         method.SetMetricFixedMask(mask)
     if sampled:
