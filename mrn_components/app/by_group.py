@@ -21,13 +21,15 @@ from mrn_components.metrics.groups import (
 )
 
 _FEW = 10  # subjects of each class in a group; of fewer the interval says little
-_MOST_VALUES = 6  # of a column of numbers: more are grouped by their thirds
+_MOST_VALUES = 6  # of a column of numbers: more, each of a few subjects, are grouped by thirds
+_SITE = 5  # subjects of a number on average, from which on it is the name of a group
 
 
 def read_groups(tables: Sequence[Path], column: str, subjects: Sequence[str]) -> list[str]:
     """Return the group of each subject: its value in a column of the first table that has it.
 
-    Numbers of more than six values, such as ages, are grouped by their thirds.
+    Numbers of more than six values with fewer than five subjects each, such as ages, are grouped by
+    their thirds; others, such as numbers of sites, are names.
 
     Raises:
         ValueError: if no table has the column, or subjects lack a value.
@@ -64,7 +66,8 @@ def _read_column(table: Path, column: str) -> dict[str, float | str]:
 def _named(values: Sequence[float | str]) -> list[str]:
     """Name the groups of some values."""
     numbers = [value for value in values if isinstance(value, float)]
-    if len(numbers) < len(values) or len(set(numbers)) <= _MOST_VALUES:
+    most = max(_MOST_VALUES, len(values) // _SITE)
+    if len(numbers) < len(values) or len(set(numbers)) <= most:
         return [group_name(value) for value in values]
     third = np.searchsorted(np.quantile(numbers, (1 / 3, 2 / 3)), numbers)
     ends = {k: np.array(numbers)[third == k] for k in sorted({*third})}

@@ -36,7 +36,7 @@ def judge_calibration(
 
     Returns:
         The calibrated probabilities, None where the table has none; and where it has them
-        ``{"calibration": {"network": {"cross_entropy", "brier", "ece"}, "calibrated": ...,
+        ``{"calibration": {"own": {"cross_entropy", "brier", "ece"}, "calibrated": ...,
         "cross_entropy_change": ...}}``, and of sets ``{"sets": {"level", "coverage", "by_group":
         {"site A": coverage}}}``.
     """
@@ -48,7 +48,7 @@ def judge_calibration(
     if mapped is not None:
         before, after = target.by_class(prob), target.by_class(mapped)
         facts["calibration"] = {
-            "network": probability_metrics(before, truth, target.number),
+            "own": probability_metrics(before, truth, target.number),
             "calibrated": probability_metrics(after, truth, target.number),
             "cross_entropy_change": cross_entropy_change(before, after, truth, seed),
         }

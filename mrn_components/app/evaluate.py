@@ -112,31 +112,23 @@ def evaluate(
     threshold = _threshold(threshold_from, subjects, target)
     columns = [group_by] if isinstance(group_by, str) else group_by or ()
     groups_of = {name: read_groups([truth_file, *files], name, subjects) for name in columns}
-    models: list[Scored] = []
+    models = []
     for name, file, table in zip(model_names, files, prob_of, strict=True):
         prob = np.array([table[subject] for subject in subjects])
         confusion = {} if isinstance(target, Score) else target.confusion(prob, truth)
-        metrics = target.metrics(prob, truth, seed)
-        if not models and threshold and isinstance(target, Classes):  # it is of this model
-            metrics |= decisions_at(prob, truth == target.number, threshold["value"])
         judged = judge_calibration(
             file, subjects, prob, truth, target, groups_of=groups_of, seed=seed
         )
+        metrics = target.metrics(prob, truth, seed)
         models.append(Scored(name, prob, metrics, confusion, *judged))
-    report, *other = (_of_model(*pair) for pair in zip(models, files, strict=True))
-    comparison = None
-    if other:
-        comparison = target.compare(models[0].prob, models[1].prob, truth)
-        report |= {"against": other[0], "comparison": comparison}
-    by_group: dict[str, dict[str, Any]] = {}
-    for column, groups in groups_of.items():
-        by_group[column] = {
-            m.name: score_groups(m.prob, truth, groups, target, seed) for m in models
-        }
-    report |= {"by_group": by_group} if by_group else {}
+    if threshold and isinstance(target, Classes):
+        own = decisions_at(models[0].prob, truth == target.number, threshold["value"])
+        models[0] = models[0]._replace(metrics={**models[0].metrics, **own})
     records = (read_record(files[0].parent, subject, target) for subject in subjects)
     geometry = recorded_geometry(filter(None, records), truth_of, target)
-    report |= {
+    report = {
+        **_of_models(models, files, truth, target),
+        **_by_group(models, truth, groups_of, target, seed),
         "labels": _file(truth_file),
         "n": len(truth),
         **_cohort(truth, target),
@@ -152,29 +144,65 @@ def evaluate(
     }
     output_dir = _beside(files[0]) if output is None else Path(output)
     write_figures(models, truth, output_dir, target)
-    text = fill_template(
-        Path(__file__).with_suffix(".txt.j2"),
-        cohort=target.cohort(truth, " of them"),
-        models=models,
-        left_out=left_out,
-        geometry=geometry,
-        threshold=threshold,
-        needed=report.get("needed_subjects"),
-        comparison=comparison,
-        by_group={
-            f"{name} by {column}": format_groups(scored, column, target.main_metrics)
-            for column, of_models in by_group.items()
-            for name, scored in of_models.items()
-        },
-        format_metrics=format_metrics,
-        format_comparison=format_comparison,
-    )
-    write_text(output_dir / "metrics.txt", text)
+    write_text(output_dir / "metrics.txt", _text(report, models, truth, geometry, target))
     write_json(output_dir / "metrics.json", report)
     write_cohort_report(output_dir)
     if sheet:
         write_sheet(files[0], output_dir, None if bundle is None else Path(bundle))
     return output_dir
+
+
+def _of_models(
+    models: Sequence[Scored], files: Sequence[Path], truth: np.ndarray, target: Target
+) -> dict[str, Any]:
+    """The metrics of the model, and the other one and how they compare, if there is one."""
+    report, *other = (_of_model(*pair) for pair in zip(models, files, strict=True))
+    if other:
+        compared = target.compare(models[0].prob, models[1].prob, truth)
+        report |= {"against": other[0], "comparison": compared}
+    return report
+
+
+def _by_group(
+    models: Sequence[Scored],
+    truth: np.ndarray,
+    groups_of: Mapping[str, Sequence[str]],
+    target: Target,
+    seed: int,
+) -> dict[str, Any]:
+    """The metrics by the groups of each column, {column: {model: metrics}}, if there are any."""
+    scored = {
+        column: {m.name: score_groups(m.prob, truth, groups, target, seed) for m in models}
+        for column, groups in groups_of.items()
+    }
+    return {"by_group": scored} if scored else {}
+
+
+def _text(
+    report: Mapping[str, Any],
+    models: Sequence[Scored],
+    truth: np.ndarray,
+    geometry: Any,
+    target: Target,
+) -> str:
+    """What the terminal shows."""
+    return fill_template(
+        Path(__file__).with_suffix(".txt.j2"),
+        cohort=target.cohort(truth, " of them"),
+        models=models,
+        left_out=report["left_out"],
+        geometry=geometry,
+        threshold=report.get("threshold_from"),
+        needed=report.get("needed_subjects"),
+        comparison=report.get("comparison"),
+        by_group={
+            f"{name} by {column}": format_groups(scored, column, target.main_metrics)
+            for column, of_models in report.get("by_group", {}).items()
+            for name, scored in of_models.items()
+        },
+        format_metrics=format_metrics,
+        format_comparison=format_comparison,
+    )
 
 
 def _beside(table: Path) -> Path:

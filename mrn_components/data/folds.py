@@ -14,8 +14,6 @@ from mrn_components.data.tables import GROUP, Subject
 from mrn_components.data.target import HC_PD, Classes, Target
 from mrn_components.system.files import write_json
 
-_MOST_CLASSES = 10  # more labels are scores
-
 
 def split_folds(
     subjects: Sequence[Subject],
@@ -74,7 +72,9 @@ def select_fold(
     folds: Mapping[str, Any],
     fold: int,
     part: Literal["training", "validation"],
+    *,
     share: float = 1.0,
+    target: Target = HC_PD,
 ) -> list[Subject]:
     """Take the training or the validation part of a fold, without the subjects' groups.
 
@@ -85,6 +85,7 @@ def select_fold(
         part: which part.
         share: of the training part, for a learning curve. It has its share of each class, or of
             each quarter of a score; a person's scans stay together; a larger share holds a smaller.
+        target: what the labels are.
 
     Raises:
         ValueError: for a fold that does not exist, another part, subjects outside the folds, or a
@@ -114,20 +115,20 @@ def select_fold(
             f"training and validation of fold {fold} share {sorted(shared)}; delete the file of "
             "the folds and split again, with one name for one person in the person column."
         )
-    return _share(parts[part], share, folds["seed"]) if part == "training" else parts[part]
+    if part == "validation" or share == 1:
+        return parts[part]
+    return _share(parts[part], share, folds["seed"], target)
 
 
-def _share(subjects: list[Subject], share: float, seed: int) -> list[Subject]:
-    """Take a share of the people of each label, in an order that follows from the seed."""
-    if share == 1:
-        return subjects
-    labels = np.array([subject["label"] for subject in subjects], dtype=float)
-    if len(set(labels)) > _MOST_CLASSES:  # scores
-        labels = np.searchsorted(np.quantile(labels, (0.25, 0.5, 0.75)), labels)
-    people = dict(zip(_people(subjects), labels, strict=True))  # by their last scan
+def _share(subjects: list[Subject], share: float, seed: int, target: Target) -> list[Subject]:
+    """Take a share of the people of each stratum, in an order that follows from the seed."""
+    _, strata = target.groups([subject["label"] for subject in subjects], 4)
+    people: dict[str, int] = {}
+    for person, stratum in zip(_people(subjects), strata.tolist(), strict=True):
+        people.setdefault(person, stratum)  # that of the first scan
     kept: set[str] = set()
-    for label in sorted(set(people.values())):
-        of_label = [person for person, own in people.items() if own == label]
+    for stratum in sorted(set(people.values())):
+        of_label = [person for person, own in people.items() if own == stratum]
         of_label.sort(key=lambda person: hashlib.sha256(f"{seed} {person}".encode()).digest())
         kept.update(of_label[: max(1, round(share * len(of_label)))])
     pairs = zip(subjects, _people(subjects), strict=True)

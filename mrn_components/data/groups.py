@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from mrn_components.data.tables import GROUP, Subject
+from mrn_components.data.target import TAKEN
 
 _MAX_NAMED = 10
 
@@ -16,9 +17,15 @@ def give_groups(
 
     Raises:
         ValueError: if subjects have no value there; it names them, and the columns that there are.
+            For a column that tables of predictions have themselves.
     """
     if column is None:
         return list(subjects)
+    if TAKEN.fullmatch(column.lower()):
+        raise ValueError(
+            f"subjects cannot be grouped by {column!r}, which is a column of the tables of "
+            "predictions; give the groups another name, such as site."
+        )
     values = [covariates.get(subject["subject"], {}).get(column) for subject in subjects]
     pairs = list(zip(subjects, values, strict=True))
     if lacking := [subject["subject"] for subject, value in pairs if value is None]:

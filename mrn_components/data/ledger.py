@@ -177,7 +177,7 @@ def find_trained_on(
     }
 
 
-def unlike_training(
+def unlike_voxels(
     spacings: Mapping[str, tuple[float, float]], ledgers: Sequence[Ledger]
 ) -> list[str]:
     """Say which images of a subject have slices or pixels unlike the training's.

@@ -12,9 +12,9 @@ import numpy as np
 from mrn_components.system.files import write_json
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # a column is named after it
-_TAKEN = re.compile(  # names of other columns
-    "subject|status|class|label|fold|error|flags|trained_on|mask_source|missing_rois|baseline|"
-    "masked|fold_agreement|tta_std|set|set_level|fold.*|prob_.*"
+TAKEN = re.compile(  # names of other columns of tables
+    "subject|status|class|label|error|flags|trained_on|unlike_training|mask_source|missing_rois|"
+    "baseline|masked|tta_std|set|set_level|fold.*|prob_.*|.*_calibrated"
 )
 _FILE = "target.json"
 _NUM_PARTS = 3  # of a score's range: the categories of the contrastive loss
@@ -208,7 +208,7 @@ class Score:
 
     def __post_init__(self) -> None:
         _check_names("name", [self.name])
-        if _TAKEN.fullmatch(self.name.lower()):
+        if TAKEN.fullmatch(self.name.lower()):
             raise ValueError(
                 f"target name {self.name!r} is another column of tables; choose another."
             )

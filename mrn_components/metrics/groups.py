@@ -6,7 +6,13 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, logit
 
-from mrn_components.metrics.intervals import CONFIDENCE, FEW_SUBJECTS, auc_and_error, placements
+from mrn_components.metrics.intervals import (
+    CONFIDENCE,
+    FEW_SUBJECTS,
+    ZERO_VARIANCE,
+    auc_and_error,
+    placements,
+)
 from mrn_components.metrics.scores import THRESHOLD
 
 Effect = tuple[float, float]  # on a scale without ends, and its variance
@@ -22,7 +28,7 @@ def auc_effect(prob: np.ndarray, truth: np.ndarray) -> Effect | str:
         return FEW_SUBJECTS
     auc, error = auc_and_error(*placements(prob, truth))
     if error == 0 or not 0 < auc < 1:
-        return "its variance is 0"
+        return ZERO_VARIANCE
     return float(logit(auc)), (error / (auc * (1 - auc))) ** 2
 
 
@@ -41,7 +47,7 @@ def correlation_effect(values: np.ndarray, truth: np.ndarray) -> Effect | str:
         return "needs four subjects that differ"
     r = float(np.corrcoef(values, truth)[0, 1])
     if abs(r) >= 1:
-        return "its variance is 0"
+        return ZERO_VARIANCE
     return float(np.arctanh(r)), 1 / (len(truth) - 3)
 
 

@@ -1,7 +1,7 @@
 """How far a subject lies from those that a network was trained on, in a representation."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -9,6 +9,7 @@ from scipy import stats
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.model_selection import KFold
 
+FAR = 0.99  # of the share of subjects outside the training that lie nearer: above it is unlike it
 LEAST = 8  # subjects that a spread is measured on
 _NUM_AXES = 32
 _NUM_FOLDS = 5
@@ -49,12 +50,8 @@ class Spread:
         else:
             distances = own.distance(held_out)
         logs = np.log(np.maximum(distances, np.finfo(float).tiny))
-        told = {
-            "level": float(logs.mean()),
-            "deviation": float(logs.std(ddof=1)),
-            "count": len(logs),
-        }
-        return cls(**{**vars(own), **told})
+        deviation = float(logs.std(ddof=1))
+        return replace(own, level=float(logs.mean()), deviation=deviation, count=len(logs))
 
     @classmethod
     def _of(cls, vectors: np.ndarray) -> Self | None:

@@ -90,6 +90,13 @@ def test_several_columns_have_a_table_each_and_ages_go_by_thirds(tmp_path):
     assert "by age" in (out / "metrics.txt").read_text()
 
 
+def test_numbers_of_many_sites_stay_sites(tmp_path):
+    tables(tmp_path, sites=[str(number) for number in range(2, 12)])
+    out = evaluate(tmp_path, "labels.csv", group_by="site")
+    (scored,) = json.loads((out / "metrics.json").read_text())["by_group"]["site"].values()
+    assert list(scored["groups"]) == [str(number) for number in range(2, 12)]
+
+
 def test_small_sites_are_marked_and_what_is_undefined_is_left_out(tmp_path):
     tables(tmp_path, sites="ABC", count=8)
     text = (evaluate(tmp_path, "labels.csv", group_by="site") / "metrics.txt").read_text()

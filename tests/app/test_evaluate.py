@@ -270,7 +270,7 @@ def test_calibrated_probabilities_and_sets_are_judged_by_the_labels(study):
     output = evaluate(table, sites, group_by="site")
     report = json.loads((output / "metrics.json").read_text())
     own = report["calibration"]
-    for name, values in (("network", prob), ("calibrated", mapped)):
+    for name, values in (("own", prob), ("calibrated", mapped)):
         expected = {
             "cross_entropy": log_loss(truth, values),
             "brier": brier_score_loss(truth, values),
@@ -291,7 +291,7 @@ def test_calibrated_probabilities_and_sets_are_judged_by_the_labels(study):
     assert by_site["site A"]["HC"]["n"] == 10
 
     text = (output / "metrics.txt").read_text()
-    assert f"calibrated: cross entropy {own['calibrated']['cross_entropy']:.3f} (the net" in text
+    assert f"calibrated: cross entropy {own['calibrated']['cross_entropy']:.3f} (before " in text
     assert "sets at 80 %: HC 0.5" in text
     assert (
         "20 of one class, 10 uncertain, 10 unlike the training\nsets at 80 % of site A: HC" in text
@@ -316,7 +316,7 @@ def test_of_two_models_each_has_its_own_calibration(study):
     evaluate(plain, table, against=table, output=folder / "out")
     report = json.loads((folder / "out" / "metrics.json").read_text())
     assert "calibration" not in report
-    assert report["against"]["calibration"]["network"]["brier"] == pytest.approx(
+    assert report["against"]["calibration"]["own"]["brier"] == pytest.approx(
         brier_score_loss(truth, prob), abs=1e-6
     )
     page = (folder / "out" / "report.html").read_text()
@@ -341,7 +341,7 @@ def test_calibration_of_several_classes(tmp_path):
     output = evaluate(tmp_path, tmp_path)
     report = json.loads((output / "metrics.json").read_text())
     prob, mapped = (p / p.sum(axis=1, keepdims=True) for p in (prob, mapped))  # of six decimals
-    assert report["calibration"]["network"]["cross_entropy"] == pytest.approx(
+    assert report["calibration"]["own"]["cross_entropy"] == pytest.approx(
         log_loss(truth, prob), abs=1e-4
     )
     assert report["calibration"]["calibrated"]["brier"] == pytest.approx(

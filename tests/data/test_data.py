@@ -284,20 +284,23 @@ class TestFolds:
     def test_shares_of_the_training_part_are_nested_and_keep_the_classes(self):
         subjects = people(60, label=lambda i: int(i % 3 == 0))
         folds = split_folds(subjects)
-        parts = [select_fold(subjects, folds, 0, "training", share) for share in (0.25, 0.5, 1)]
+        parts = [
+            select_fold(subjects, folds, 0, "training", share=share) for share in (0.25, 0.5, 1)
+        ]
         counts = [(len(part), sum(s["label"] for s in part)) for part in parts]
         assert counts == [(12, 4), (24, 8), (48, 16)]
         names = [{s["subject"] for s in part} for part in parts]
         assert names[0] < names[1] < names[2]
         everyone = select_fold(subjects, folds, 0, "validation")
-        assert select_fold(subjects, folds, 0, "validation", 0.25) == everyone
-        other = select_fold(subjects, folds | {"seed": 2}, 0, "training", 0.25)
+        assert select_fold(subjects, folds, 0, "validation", share=0.25) == everyone
+        other = select_fold(subjects, folds | {"seed": 2}, 0, "training", share=0.25)
         assert {s["subject"] for s in other} != names[0]
 
     def test_shares_of_scores_hold_each_quarter_and_people_stay_together(self):
         subjects = people(80, label=lambda i: float(i // 2), person=lambda i: f"P{i // 2}")
-        folds = split_folds(subjects, target=Score(range=(0, 40)))
-        part = select_fold(subjects, folds, 0, "training", 0.25)
+        score = Score(range=(0, 40))
+        folds = split_folds(subjects, target=score)
+        part = select_fold(subjects, folds, 0, "training", share=0.25, target=score)
         assert len({s["person"] for s in part}) == len(part) / 2 == 8
         quarters = np.searchsorted([10, 20, 30], [s["label"] for s in part], side="right")
         assert np.bincount(quarters).min() >= 2
@@ -305,7 +308,7 @@ class TestFolds:
     @pytest.mark.parametrize("share", [0, 1.5, -1])
     def test_a_share_is_one(self, share):
         with pytest.raises(ValueError, match=r"share of the training subjects must be in \(0, 1\]"):
-            select_fold(people(20), split_folds(people(20)), 0, "training", share)
+            select_fold(people(20), split_folds(people(20)), 0, "training", share=share)
 
     @pytest.mark.parametrize("part", ["training", "validation"])
     def test_shared_subjects_and_people_are_leakage(self, part):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mrn_components.data import load_subjects, select_fold, split_folds
+from mrn_components.data.groups import give_groups
 from mrn_components.data.layouts import Need, find_subjects
 from mrn_components.images.image import CHALLENGE_IMAGES
 
@@ -149,3 +150,9 @@ def test_folds_of_sites_are_kept_and_other_folds_refused(tmp_path):
 def test_groups_that_make_no_folds_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         split_folds([change(subject) for subject in subjects_of("AB")])
+
+
+@pytest.mark.parametrize("column", ["fold", "class", "unlike_training", "prob_pd_calibrated"])
+def test_a_column_of_predictions_is_no_group(column):
+    with pytest.raises(ValueError, match=f"cannot be grouped by '{column}', which is a column of"):
+        give_groups(subjects_of("AB"), {}, column)

@@ -29,7 +29,7 @@ from mrn_components.data.ledger import (
     find_trained_on,
     read_ledger,
     read_ledgers,
-    unlike_training,
+    unlike_voxels,
 )
 
 BUNDLES = Path(__file__).parent.parent.parent / "bundles"
@@ -307,17 +307,17 @@ def test_weights_tell_slices_of_another_thickness_and_coarser_pixels(cohort, wei
     ledgers = read_ledgers(weights)
     assert ledgers[0].slices_mm == {"nm": [2.0, 2.0], "qsm": [2.0, 2.0]}
     assert ledgers[0].pixels_mm == {"nm": [0.6667, 0.6667], "qsm": [0.6667, 0.6667]}
-    assert unlike_training({"nm": (2.0, 0.8), "qsm": (2.4, 0.3)}, ledgers) == []
-    assert unlike_training({"nm": (2.0, 0.7), "r2star": (1.0, 2.0)}, ledgers) == []
-    (flag,) = unlike_training({"nm": (1.0, 0.7), "qsm": (2.0, 0.7)}, ledgers)
+    assert unlike_voxels({"nm": (2.0, 0.8), "qsm": (2.4, 0.3)}, ledgers) == []
+    assert unlike_voxels({"nm": (2.0, 0.7), "r2star": (1.0, 2.0)}, ledgers) == []
+    (flag,) = unlike_voxels({"nm": (1.0, 0.7), "qsm": (2.0, 0.7)}, ledgers)
     assert flag.startswith(
         "nm: its slices are 1 mm apart, those that the weights were trained on 2 mm"
     )
-    (flag,) = unlike_training({"nm": (2.0, 2.0)}, ledgers)
+    (flag,) = unlike_voxels({"nm": (2.0, 2.0)}, ledgers)
     assert flag.startswith(
         "nm: its pixels are 2 mm wide, those that the weights were trained on 0.667 mm"
     )
-    assert len(unlike_training({"nm": (3.0, 0.7), "qsm": (3.0, 1.0)}, ledgers)) == 3
+    assert len(unlike_voxels({"nm": (3.0, 0.7), "qsm": (3.0, 1.0)}, ledgers)) == 3
 
 
 def test_weights_of_earlier_versions_say_nothing_of_voxels(tmp_path):
@@ -325,7 +325,7 @@ def test_weights_of_earlier_versions_say_nothing_of_voxels(tmp_path):
     with zipfile.ZipFile(tmp_path / "model.pt", "a") as archive:
         root = archive.namelist()[0].split("/")[0]
         archive.writestr(f"{root}/training_subjects.json", '{"salt": "a", "sha256": []}')
-    assert unlike_training({"nm": (1.0, 9.0)}, read_ledgers(tmp_path / "model.pt")) == []
+    assert unlike_voxels({"nm": (1.0, 9.0)}, read_ledgers(tmp_path / "model.pt")) == []
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,6 @@ def test_an_effect_has_the_variance_that_samples_have():
 
 def test_what_has_no_variance_says_so():
     truth = np.array([0, 0, 1, 1])
-    assert auc_effect(np.array([0.1, 0.2, 0.8, 0.9]), truth) == "its variance is 0"
+    assert auc_effect(np.array([0.1, 0.2, 0.8, 0.9]), truth) == "the variance is 0"
     assert "two subjects of each class" in auc_effect(np.array([0.1, 0.2]), np.array([0, 1]))
     assert "four subjects" in correlation_effect(np.ones(9), np.arange(9.0))

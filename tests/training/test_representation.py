@@ -30,8 +30,9 @@ def run(folder, *, groups=None, held_out=6, network=None, resume=False):
         prepare_batch=prepare_batch, decollate=False,
     )  # fmt: skip
     known = subjects if groups is None else [s | {"group": groups(s)} for s in subjects]
+    again = training[0] | {"nm": 5 - training[0]["nm"]}  # the same subject by other masks
     handler = RepresentationHandler(
-        directory=folder, evaluator=evaluator, training=[*training, training[0]], subjects=known
+        directory=folder, evaluator=evaluator, training=[*training, again], subjects=known
     )
     saver = RunCheckpointHandler(directory=folder, training_only=["dpt"], resume=resume)
     dataset = Data(training)

@@ -55,6 +55,7 @@ def write_results(
         "model": title,
         "features": len(table.columns),
         "chosen": [{"fold": fold.fold, **_plain(fold.chosen)} for fold in fitted],
+        "loss": loss,
         "note": _NOTE.format(loss=loss),
     }
     if told is not None:

@@ -25,7 +25,7 @@ from mrn_components.app.report.images import Shown, draw_images
 from mrn_components.biomarkers import measure_nuclei
 from mrn_components.data import Subject
 from mrn_components.data.layouts import Found
-from mrn_components.data.ledger import Ledger, find_trained_on, unlike_training
+from mrn_components.data.ledger import Ledger, find_trained_on, unlike_voxels
 from mrn_components.data.tables import files_of
 from mrn_components.images.boxes import spacing_mm
 from mrn_components.images.finding import Finding
@@ -145,7 +145,7 @@ class Pipeline:
         self.masking.read(record, subject, self.classifier.rois)
         volumes = volumes_of(subject)
         spacings = {name: spacing_mm(volumes[name].affine) for name in images if name in volumes}
-        record["flags"] += unlike_training(spacings, self.ledgers)
+        record["flags"] += unlike_voxels(spacings, self.ledgers)
 
     def _mark(self, prepared: Prepared, ledgers: Sequence[Ledger]) -> None:
         """Note whether some weights were trained on a subject."""

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 
 from mrn_components.data.ledger import REPRESENTATION, read_record
-from mrn_components.metrics.spread import Spread
-
-_FLAGGED = 0.99
+from mrn_components.metrics.spread import FAR, Spread
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Unlike:
 def flag_unlike(record: Mapping[str, Any]) -> list[str]:
     """Return a flag of a subject that is unlike those of the training."""
     share = record.get("unlike_training", 0.0)
-    if share <= _FLAGGED:
+    if share <= FAR:
         return []
     return [
         f"unlike the training: {share:.1%} of subjects outside it lie nearer, as the network sees "

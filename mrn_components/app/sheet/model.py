@@ -103,11 +103,9 @@ def updating(study: Study) -> Derived:
     """Say whether probabilities are recalibrated."""
     columns = study.contents["table"]["columns"]
     if any(column.endswith("_calibrated") for column in columns):
-        text = (
-            "recalibrated probabilities stand beside the network's; the metrics are the network's"
-        )
+        text = "recalibrated probabilities stand beside the model's own, which the metrics are of"
         return text, [("table", "columns")]
     if "manifest" not in study.contents:
         return NOTHING
-    text = "none in these predictions: the table has the network's probabilities alone"
+    text = "none in these predictions: the table has the model's own probabilities alone"
     return text, [("table", "columns"), ("manifest", "weights")]

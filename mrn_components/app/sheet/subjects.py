@@ -4,8 +4,7 @@ from statistics import median
 
 from mrn_components.app.sheet.study import NOTHING, Derived, Study
 from mrn_components.data.target import Classes
-
-_FAR = 0.99  # where prediction flags a subject as unlike the training
+from mrn_components.metrics.spread import FAR
 
 
 def evaluated(study: Study) -> Derived:
@@ -65,7 +64,7 @@ def partitions(study: Study) -> Derived:
     places = [("folds", "folds"), ("folds", "seed")]
     fold = study.value("train", "fold")
     if study.is_cross_validated or len(study.weights) > 1:
-        return f"{text}; each network is trained without its fold", places
+        return f"{text}; each model is trained without its fold", places
     if not isinstance(fold, int) or fold >= len(sizes):
         return NOTHING
     rest = sum(sizes) - sizes[fold]
@@ -159,6 +158,6 @@ def unlike(study: Study) -> Derived:
     values = [float(row[name]) for row in study.rows if row.get(name)]
     if not values:
         return NOTHING
-    far = sum(value >= _FAR for value in values)
+    far = sum(value > FAR for value in values)
     text = f"median {median(values):.2f} of 0 to 1 (0.5: as subjects outside the training are)"
-    return f"{text}; {far} of {len(values)} at {_FAR} or above", [("table", name)]
+    return f"{text}; {far} of {len(values)} above {FAR}", [("table", name)]

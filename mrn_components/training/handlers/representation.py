@@ -55,7 +55,10 @@ class RepresentationHandler:
     ) -> None:
         self.directory = Path(directory)
         self.evaluator = evaluator
-        self.training = list({subject["subject"]: subject for subject in training}.values())
+        by_name: dict[str, Subject] = {}
+        for subject in training:  # once each, by the masks that held-out subjects have too
+            by_name.setdefault(subject["subject"], subject)
+        self.training = list(by_name.values())
         self.groups = {s["subject"]: s[GROUP] for s in subjects if GROUP in s}
         self.target = target
 
