@@ -11,6 +11,7 @@ import numpy as np
 from mrn_components.data.groups import group_name
 from mrn_components.data.tables import csv_lines, read_covariates, read_entries, read_rows
 from mrn_components.data.target import Classes, Score, Target
+from mrn_components.metrics.comparison import SIGNIFICANCE
 from mrn_components.metrics.groups import (
     Effect,
     accuracy_effect,
@@ -161,7 +162,7 @@ def say_test(test: Mapping[str, Any]) -> str:
     if "reason" in test:
         return f"no test: {test['reason']}{left_out}"
     p = "< 0.001" if test["p"] < 0.001 else f"= {test['p']:.3f}"
-    differ = "differ" if test["p"] < 0.05 else "not seen to differ"
+    differ = "differ" if test["p"] < SIGNIFICANCE else "not seen to differ"
     return (
         f"{differ} (Cochran's Q {test['q']:.2f}, {test['df']} degrees of freedom, p {p}; I2 "
         f"{test['i2']:.0%}); mean over groups {_shown(test['mean'])}{left_out}"

@@ -1,4 +1,4 @@
-"""Figures of an evaluation: ROC, reliability, confusion and scatter, as PNG and SVG.
+"""Figures of an evaluation, from the ROC to the learning curve, as PNG and SVG.
 
 Colours are of Okabe and Ito's colour-blind safe set; lines and markers differ as well, so that
 the figures can be read in grey.

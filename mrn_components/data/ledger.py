@@ -25,10 +25,10 @@ from mrn_components.images.boxes import spacing_mm
 from mrn_components.system.files import existing_file
 
 _logger = logging.getLogger(__name__)
-_RECORD = "training_subjects.json"
+TRAINED_ON = "training_subjects.json"
 KEPT_WEIGHTS = "kept_weights.json"  # how the weights of a run were chosen
 REPRESENTATION = "representation.json"  # how the training subjects spread in it
-RECORDS = (_RECORD, KEPT_WEIGHTS, REPRESENTATION)  # what a weight file carries besides
+RECORDS = (TRAINED_ON, KEPT_WEIGHTS, REPRESENTATION)  # what a weight file carries besides
 
 _LIKE = 0.8  # slices of 0.8 times the thickness seen in training, or of 1 / 0.8, are like them
 _VOXELS = {  # fields of a ledger: how they are told, and the share of the least that is like them
@@ -73,7 +73,7 @@ class TrainingLedger:
 
     def append_to(self, path: Path) -> None:
         """Append the ledger to a file that ``torch.save`` wrote."""
-        append_record(path, _RECORD, describe_ledger(self.ledger))
+        append_record(path, TRAINED_ON, describe_ledger(self.ledger))
 
 
 def new_ledger(marks: frozenset[str], *ranges: Mapping[str, Range]) -> Ledger:
@@ -131,7 +131,7 @@ def copy_records(source: Path, target: Path) -> None:
 
 def read_ledger(path: str | Path) -> Ledger | None:
     """Read the ledger of a weight file; None if it carries none."""
-    record = read_record(path, _RECORD)
+    record = read_record(path, TRAINED_ON)
     if record is None:
         return None
     try:

@@ -22,7 +22,7 @@ from mrn_components.metrics.scores import THRESHOLD, Labels, Scores, checked_sco
 
 Comparison = dict[str, dict[str, Any]]
 
-_SIGNIFICANCE = 0.05
+SIGNIFICANCE = 0.05
 
 
 def compare_diagnoses(prob_a: Scores, prob_b: Scores, labels: Labels) -> Comparison:
@@ -153,4 +153,4 @@ def _mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> dict[str, Any]:
 def _verdict(p: float | None) -> str:
     if p is None:
         return "undefined"
-    return f"{'' if p < _SIGNIFICANCE else 'not '}separable at {100 * _SIGNIFICANCE:.0f} %"
+    return f"{'' if p < SIGNIFICANCE else 'not '}separable at {100 * SIGNIFICANCE:.0f} %"

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+_OF_FREE = 0.8  # of the memory that nobody uses: what else a step needs has the rest
+
 
 class MemoryBudget:
     """Decides batch by batch whether activations are kept, or computed anew.
@@ -31,7 +33,8 @@ class MemoryBudget:
             free = free_bytes(device)
             # Gradients and AdamW's moments do not exist yet.
             free -= sum(3 * p.nbytes for p in module.parameters() if p.requires_grad)
-            self.pixels = 0.8 * free / saved_bytes(module, run) * own if free > 0 else 0.0
+            share = _OF_FREE * free / saved_bytes(module, run)
+            self.pixels = share * own if free > 0 else 0.0
         return batch <= self.pixels
 
 

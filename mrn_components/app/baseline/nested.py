@@ -11,7 +11,7 @@ from mrn_components.app.baseline.features import Features
 from mrn_components.app.baseline.harmonize import Harmonizer
 from mrn_components.app.baseline.models import Recipe, Split, fit, predict
 from mrn_components.data import Subject
-from mrn_components.data.folds import split_folds
+from mrn_components.data.folds import split_folds, without_group
 from mrn_components.data.tables import GROUP
 from mrn_components.data.target import Classes, Target
 
@@ -81,7 +81,7 @@ def inner_splits(subjects: Sequence[Subject], target: Target, seed: int) -> list
     Groups are kept apart where there are two or more.
     """
     if len({subject.get(GROUP) for subject in subjects}) < 2:
-        subjects = [{k: v for k, v in subject.items() if k != GROUP} for subject in subjects]
+        subjects = [without_group(subject) for subject in subjects]
     places = {subject["subject"]: place for place, subject in enumerate(subjects)}
     for count in range(_MOST_INNER, 1, -1):
         try:

@@ -5,32 +5,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from mrn_components.app.baseline.features import (
-    TITLES,
-    FeatureKind,
-    Features,
-    Measured,
-    measure,
-    roi_by_column,
-)
+from mrn_components.app.baseline.features import TITLES, FeatureKind, Features
 from mrn_components.app.baseline.harmonize import LEAST, Harmonizer
 from mrn_components.app.baseline.models import ModelKind, Recipe
 from mrn_components.app.baseline.nested import Fitted, fit_folds
 from mrn_components.app.baseline.results import write_results
+from mrn_components.app.baseline.table import measured_table, token_table
 from mrn_components.app.check import parts_of
-from mrn_components.app.measuring import Read, measure_each, raise_failed
+from mrn_components.app.measuring import raise_failed
 from mrn_components.app.out_of_fold import OUT_OF_FOLD, write_page
 from mrn_components.checks.groups import GroupTest, tell_groups
 from mrn_components.data import Subject
 from mrn_components.data.folds import split_folds, without_group
 from mrn_components.data.groups import give_groups
-from mrn_components.data.identities import Identities, identify_subjects, marks_of
 from mrn_components.data.layouts import WORK, Found, Need, filters_of, find_subjects
 from mrn_components.data.nuclei import drawn_by, nuclei_settings
 from mrn_components.data.tables import GROUP
 from mrn_components.data.target import Target
-from mrn_components.images.image import Image
-from mrn_components.regions.roi import ROI
 from mrn_components.system.errors import UnknownKeyError
 from mrn_components.system.files import write_json
 from mrn_components.system.versions import versions_with
@@ -148,16 +139,11 @@ def baseline(
     _refuse(found, output)
     recipe = Recipe(kind=model, target=target, choose_rois=rois == "choose", components=components)
     if features == "tokens":
-        table, identities, errors = _encode(
-            found,
-            output / "cache",
-            bundle=bundle,
-            encoder_weights=encoder_weights,
-            **({} if nuclei is None else nuclei_settings(nuclei, images)),
-            **overrides,
-        )
+        own: dict[str, Any] = {} if nuclei is None else {**nuclei_settings(nuclei, images)}
+        own |= {"bundle": bundle, "encoder_weights": encoder_weights, **overrides}
+        table, identities, errors = token_table(found, output / "cache", own)
     else:
-        table, identities, errors = _measure(found, features, images, regions)
+        table, identities, errors = measured_table(found, features, images, regions)
     subjects = [s for s in found.subjects if s["subject"] not in found.problems]
     subjects = give_groups(subjects, found.covariates, group_by)
     groups = {s["subject"]: s[GROUP] for s in subjects if GROUP in s}
@@ -221,49 +207,6 @@ def _refuse(found: Found, output: Path) -> None:
     settings = output / "settings.json"
     if settings.is_file() and "features" not in json.loads(settings.read_text(encoding="utf-8")):
         raise ValueError(f"{output} holds a cross-validation of a network; name another folder.")
-
-
-def _measure(
-    found: Found, kind: FeatureKind, images: Mapping[str, Image], rois: Mapping[str, ROI]
-) -> tuple[Features, Identities, dict[str, str]]:
-    """Return a table of what is seen of the subjects, their marks, and why others failed."""
-
-    def look(read: Read) -> tuple[Measured, frozenset[str]]:
-        return measure(kind, read.volumes, images, rois), marks_of(read.subject)
-
-    looked, errors = measure_each(found, images, look)
-    numbers = {name: own for name, (own, _) in looked.items()}
-    table = _table(found, kind, numbers, roi_by_column(kind, images, rois), errors)
-    return table, {name: marks for name, (_, marks) in looked.items()}, errors
-
-
-def _encode(
-    found: Found, cache_dir: Path, **options: Any
-) -> tuple[Features, Identities, dict[str, str]]:
-    """Do what ``_measure`` does, with the tokens of an encoder as numbers."""
-    from mrn_components.app.token_features import token_features  # wait for torch
-
-    subjects = [one for one in found.subjects if one["subject"] not in found.problems]
-    numbers, roi_of, failed = token_features(subjects, cache_dir=cache_dir, **options)
-    errors = {**found.problems, **failed}
-    table = _table(found, "tokens", numbers, roi_of, errors)
-    known = [subject for subject in subjects if subject["subject"] in numbers]
-    return table, identify_subjects(known, cache_dir), errors
-
-
-def _table(
-    found: Found,
-    kind: FeatureKind,
-    numbers: Mapping[str, Measured],
-    roi_of: Mapping[str, str],
-    errors: Mapping[str, str],
-) -> Features:
-    """Make the table, or say why it would be empty."""
-    table = Features.of(numbers, roi_of)
-    if not table.columns:
-        lines = [f"  {name}: {error}" for name, error in errors.items()]
-        raise ValueError("\n".join([f"no subject of {found.root} has any {kind}.", *lines]))
-    return table
 
 
 def _known_folds(folds: str | Path | None) -> tuple[Path | None, dict[str, Any]]:

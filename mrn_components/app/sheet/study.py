@@ -12,7 +12,7 @@ from typing import Any
 
 from mrn_components.app.figures import FIGURES
 from mrn_components.app.records import EXPLANATION, RECORD
-from mrn_components.data.ledger import RECORDS, read_record
+from mrn_components.data.ledger import KEPT_WEIGHTS, TRAINED_ON, read_record
 from mrn_components.data.predictions import OUT_OF_FOLD
 from mrn_components.data.tables import read_rows
 from mrn_components.data.target import Target, read_target
@@ -197,7 +197,7 @@ def _of_bundle(root: Path, manifest: Content) -> _Found:
     if "inference" in found and (changed := manifest.get("settings", {}).get("overrides")):
         file, content = found["inference"]
         found["inference"] = f"{file} and {_MANIFEST}, overrides", _changed(content, changed)
-    for record, name in zip(("ledger", "kept"), RECORDS[:2], strict=True):
+    for record, name in (("ledger", TRAINED_ON), ("kept", KEPT_WEIGHTS)):
         if (carried := read_record(first, name)) is not None:
             found[record] = (f"{label}/models/{first.name} ({name})", carried)
     return found
