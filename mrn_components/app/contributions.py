@@ -19,7 +19,7 @@ from mrn_components.checks.cohort import Confounds
 from mrn_components.data.layouts import Found
 from mrn_components.data.target import HC_PD, Score
 from mrn_components.metrics.shapley import masked_states
-from mrn_components.networks.masking import MaskMode, check_mask_mode
+from mrn_components.networks.masking import STATE_MODES, StateMode, check_mask_mode
 from mrn_components.system.files import csv_text, write_json, write_text
 from mrn_components.system.texts import fill_template
 
@@ -34,7 +34,7 @@ def contributions(
     bundle: str = "bundles/mrn",
     segmentation: str = "bundles/segmentation",
     labels: str | Path | None = None,
-    mask_mode: MaskMode = "voxels",
+    mask_mode: StateMode = "voxels",
     nm_filter: str | None = None,
     qsm_filter: str | None = None,
     nm_series: str | None = None,
@@ -61,7 +61,8 @@ def contributions(
         bundle: folder of a bundle with weights, or of a training run.
         segmentation: folder of the bundle that makes the masks of subjects without.
         labels: csv or JSON datalist of the diagnoses, as typed or relative to ``input``.
-        mask_mode: hide an ROI's voxels by zeros, noise or their mean, or its token.
+        mask_mode: hide an ROI's voxels by zeros, noise or their mean, or its token; reference puts
+            the tokens of training subjects that the weights hold, and averages over them.
         nm_filter: glob of the NM images' names in BIDS, e.g. "*acq-NM*"; with a slash, of paths.
         qsm_filter: the same of QSM, e.g. "derivatives/qsmxt*/*_Chimap*".
         nm_series: the NM series of DICOM studies, by number or glob of the description.
@@ -84,7 +85,7 @@ def contributions(
         raise ValueError(
             f"contributions masks the ROIs itself and averages no views; leave out --{varied[0]}."
         )
-    check_mask_mode(mask_mode)
+    check_mask_mode(mask_mode, STATE_MODES)
     options = Options(
         bundle=bundle,
         segmentation=segmentation,

@@ -60,9 +60,13 @@ def leakage(roc_auc: Mapping[str, Any], mask_mode: str) -> dict[str, Any]:
     if low is None and value in (0, 1) and roc_auc["reason"] == ZERO_VARIANCE:
         low = high = value  # told apart without an error: no interval, and no doubt
     kept = "geometry or the mean" if mask_mode == "mean" else "geometry"
-    seen = None if mask_mode == "token" or low is None else not low <= 0.5 <= high
-    if mask_mode == "token":
-        finding = "the score is constant, since zero ROI tokens tell nothing: no test for leaks"
+    constant = {
+        "token": "zero ROI tokens tell nothing",
+        "reference": "all subjects get the same references",
+    }
+    seen = None if mask_mode in constant or low is None else not low <= 0.5 <= high
+    if mask_mode in constant:
+        finding = f"the score is constant, since {constant[mask_mode]}: no test for leaks"
     elif low is None:
         finding = f"the ROC AUC has no interval ({roc_auc['reason']})"
     elif seen:

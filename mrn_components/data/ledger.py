@@ -28,7 +28,8 @@ _logger = logging.getLogger(__name__)
 TRAINED_ON = "training_subjects.json"
 KEPT_WEIGHTS = "kept_weights.json"  # how the weights of a run were chosen
 REPRESENTATION = "representation.json"  # how the training subjects spread in it
-RECORDS = (TRAINED_ON, KEPT_WEIGHTS, REPRESENTATION)  # what a weight file carries besides
+REFERENCES = "references.json"  # representations of some of them, to compare others with
+RECORDS = (TRAINED_ON, KEPT_WEIGHTS, REPRESENTATION, REFERENCES)  # what weights carry besides
 
 _LIKE = 0.8  # slices of 0.8 times the thickness seen in training, or of 1 / 0.8, are like them
 _VOXELS = {  # fields of a ledger: how they are told, and the share of the least that is like them

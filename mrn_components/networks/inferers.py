@@ -1,6 +1,6 @@
 """How a network is asked: once, or several times with the answers averaged (section 4.1.2)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,9 @@ from torch import Tensor
 from mrn_components.metrics.shapley import masked_states
 from mrn_components.networks.ensemble import merge_logits
 from mrn_components.networks.masking import (
-    MaskMode,
+    STATE_MODES,
+    References,
+    StateMode,
     check_mask_mode,
     mask_images,
     mask_tokens,
@@ -59,17 +61,28 @@ class MaskedStatesInferer(Inferer):
     one with all masked, mixed, give what the network gives with some masked. Only the head runs
     for each of the 2^R states.
 
+    In mode "reference" the tokens of masked ROIs are those of one reference subject after the
+    other, and the probabilities, or scores, are averaged: over the references of a class, then over
+    the classes. Nothing is hidden, so that one pass is enough, and the network sees no crop unlike
+    those that it was trained on (interventional Shapley values, Janzing et al. 2020).
+
     Args:
-        mask_mode: hide an ROI's voxels by "voxels" (zeros), "noise" or "mean", or its "token".
+        mask_mode: hide an ROI's voxels by "voxels" (zeros), "noise" or "mean", or its "token"; or
+            put the tokens of "reference" subjects.
+        references: for mode "reference", those of each network of an ensemble, or of one network.
 
     Raises:
-        ValueError: for an unknown ``mask_mode``.
+        ValueError: for an unknown ``mask_mode``, or one that lacks references.
     """
 
-    def __init__(self, *, mask_mode: MaskMode = "voxels") -> None:
+    def __init__(
+        self, *, mask_mode: StateMode = "voxels", references: Sequence[References] = ()
+    ) -> None:
         super().__init__()
-        check_mask_mode(mask_mode)
-        self.mask_mode = mask_mode
+        check_mask_mode(mask_mode, STATE_MODES)
+        if mask_mode == "reference" and not references:
+            raise ValueError("mask_mode 'reference' needs references of each network, got none.")
+        self.mask_mode, self.references = mask_mode, references
 
     def __call__(
         self, inputs: Any, network: Callable[..., Any], *_args: Any, **_kwargs: Any
@@ -86,11 +99,13 @@ class MaskedStatesInferer(Inferer):
         Raises:
             ValueError: for another network, or one that masks ROIs already.
         """
-        folds = [self._states(inputs, fold) for fold in getattr(network, "folds", [network])]
-        states = merge_logits(folds, "folds")["logits"]
+        folds = list(getattr(network, "folds", [network]))
+        references = self.references if self.mask_mode == "reference" else [None] * len(folds)
+        pairs = zip(folds, references, strict=True)
+        states = merge_logits([self._states(inputs, *pair) for pair in pairs], "folds")["logits"]
         return {"logits": states[:, 0], "state_logits": states}
 
-    def _states(self, inputs: Any, network: Any) -> Tensor:
+    def _states(self, inputs: Any, network: Any, references: References | None) -> Tensor:
         """Logits (B, S, O) of one network."""
         if not hasattr(network, "classify"):
             raise ValueError(
@@ -103,8 +118,28 @@ class MaskedStatesInferer(Inferer):
             )
         rois, mode = network.rois, self.mask_mode
         shown = network(inputs)["patient"]  # (B, R * C)
+        if references is not None:
+            return reference_states(network, shown, references)
         hidden = network(mask_images(inputs, rois, mode))["patient"]
         hidden = mask_tokens(hidden, rois, rois, mode)
         masks = (token_blocks(shown, rois, masked) for masked in masked_states(rois))
         mixed = (torch.where(mask, hidden, shown) for mask in masks)
         return torch.stack([network.classify(patient) for patient in mixed], dim=1)
+
+
+def reference_states(network: Any, patient: Tensor, references: References) -> Tensor:
+    """Logits (B, S, O) of patients (B, R * C) with the tokens of reference subjects in each state.
+
+    They are in the order of ``masked_states``; their softmax is the mean probability, where each
+    class of the references counts the same.
+    """
+    states = [network.classify(patient)]
+    for masked in masked_states(network.rois)[1:]:
+        block = token_blocks(patient, network.rois, masked)
+        classes = []
+        for tokens in references.values():  # (N, R * C)
+            mixed = torch.where(block, tokens.to(patient), patient[:, None])
+            logits = network.classify(mixed.flatten(0, 1)).unflatten(0, mixed.shape[:2])
+            classes.append(merge_logits(list(logits.unbind(1)), "references")["logits"])
+        states.append(merge_logits(classes, "classes")["logits"])
+    return torch.stack(states, dim=1)

@@ -12,12 +12,17 @@ from torch import Tensor
 
 MaskMode = Literal["voxels", "noise", "mean", "token"]
 MASK_MODES: tuple[str, ...] = get_args(MaskMode)
+StateMode = Literal[MaskMode, "reference"]  # of ROI tokens that are joined late
+STATE_MODES: tuple[str, ...] = get_args(StateMode)
+
+# Patient representations (N, R * C) of training subjects by their class, which lend their tokens.
+References = Mapping[str, Tensor]
 
 
-def check_mask_mode(mode: str) -> None:
-    """Raise a ``ValueError`` for a mode that is none of ``MASK_MODES``."""
-    if mode not in MASK_MODES:
-        raise ValueError(f"mask_mode must be one of {list(MASK_MODES)}, got {mode!r}.")
+def check_mask_mode(mode: str, modes: Sequence[str] = MASK_MODES) -> None:
+    """Raise a ``ValueError`` for a mode that is none of ``modes``."""
+    if mode not in modes:
+        raise ValueError(f"mask_mode must be one of {list(modes)}, got {mode!r}.")
 
 
 def mask_images(

@@ -18,6 +18,7 @@ from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.predict import predict
 from mrn_components.app.records import read_record
 from mrn_components.app.states import StateScores, leakage, state_metrics
+from mrn_components.data.ledger import REFERENCES, append_record
 from mrn_components.networks.inferers import masked_states
 from mrn_components.networks.masking import MASK_MODES
 from mrn_components.system.errors import FailedSubjectsError
@@ -90,6 +91,28 @@ def test_a_state_is_what_predict_gives_with_these_rois_masked(mode, run, subject
     index = masked_states(ROIS).index(masked)
     got = [states[index] for states in scores.values()]
     assert got == pytest.approx(expected, abs=2e-6)  # predictions.csv has six decimals
+
+
+def test_references_of_the_weights_take_the_place_of_masked_rois(run, subjects, tmp_path):
+    options = {"mask_mode": "reference", "require_labels": True}
+    message = "needs weights with reference subjects of these ROIs.*or take --mask_mode voxels"
+    with pytest.raises(ValueError, match=message):
+        contributions(subjects, str(tmp_path / "none"), bundle=str(run), **options)
+    shutil.copytree(run, tmp_path / "run")
+    weights = tmp_path / "run" / "models" / "model.pt"
+    draw = np.random.default_rng(0)
+    vectors = {name: draw.normal(size=(3, 128)).tolist() for name in ("HC", "PD")}
+    append_record(weights, REFERENCES, {"rois": ROIS, "subjects": vectors})
+    out = tmp_path / "out"
+    rows = read_rows(contributions(subjects, str(out), bundle=str(tmp_path / "run"), **options))
+    assert len({row["baseline"] for row in rows}) == 1 < len({row["prob_pd"] for row in rows})
+    for row in rows:
+        total = sum(float(row[roi]) for roi in ROIS)
+        assert total == pytest.approx(float(row["prob_pd"]) - float(row["baseline"]), abs=1e-6)
+    summary = json.loads((out / "contributions.json").read_text())
+    assert summary["mask_mode"] == "reference"
+    finding = summary["leakage"]["finding"]
+    assert "all subjects get the same references: no test for leaks" in finding
 
 
 def test_an_ensemble_and_other_rois(subjects, tmp_path):

@@ -112,8 +112,10 @@ def test_an_unknown_mode_is_refused(tiny_mrn):
     message = r"mask_mode must be one of \['voxels', 'noise', 'mean', 'token'\], got 'blur'"
     with pytest.raises(ValueError, match=message):
         tiny_mrn(mask_mode="blur")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message.replace("'token'", "'token', 'reference'")):
         MaskedStatesInferer(mask_mode="blur")
+    with pytest.raises(ValueError, match="'reference' needs references of each network"):
+        MaskedStatesInferer(mask_mode="reference")
 
 
 def test_other_networks_are_refused(tiny_mrn, images):

@@ -7,7 +7,8 @@ from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from stand_in import StandIn, collate, make_dataset, make_optimizer, make_trainer, prepare_batch
 
-from mrn_components.data.ledger import REPRESENTATION, read_record
+from mrn_components.data.ledger import REFERENCES, REPRESENTATION, read_record
+from mrn_components.data.target import HC_PD, Score
 from mrn_components.metrics.spread import Spread
 from mrn_components.system.files import check_digest
 from mrn_components.training.handlers.checkpoint import RunCheckpointHandler
@@ -19,7 +20,7 @@ class Data(Dataset):
         self.data = data
 
 
-def run(folder, *, groups=None, held_out=6, network=None, resume=False):
+def run(folder, *, groups=None, held_out=6, network=None, resume=False, **options):
     torch.manual_seed(0)
     network = network or StandIn(dropout=0.3)
     subjects = [dict(item) for item in make_dataset(subjects=24, augment=False).data]
@@ -31,9 +32,8 @@ def run(folder, *, groups=None, held_out=6, network=None, resume=False):
     )  # fmt: skip
     known = subjects if groups is None else [s | {"group": groups(s)} for s in subjects]
     again = training[0] | {"nm": 5 - training[0]["nm"]}  # the same subject by other masks
-    handler = RepresentationHandler(
-        directory=folder, evaluator=evaluator, training=[*training, again], subjects=known
-    )
+    options |= {"training": [*training, again], "subjects": known}
+    handler = RepresentationHandler(directory=folder, evaluator=evaluator, **options)
     saver = RunCheckpointHandler(directory=folder, training_only=["dpt"], resume=resume)
     dataset = Data(training)
     trainer = make_trainer(network, make_optimizer(network), [handler, saver], dataset=dataset)
@@ -84,3 +84,28 @@ def test_a_network_without_representation_leaves_no_record(tmp_path):
 
     run(tmp_path / "plain", network=Plain())
     assert read_record(tmp_path / "plain" / "model.pt", REPRESENTATION) is None
+    assert read_record(tmp_path / "plain" / "model.pt", REFERENCES) is None
+
+
+@pytest.mark.parametrize("target", [HC_PD, Score(range=[0, 1])])
+def test_a_few_training_subjects_lend_their_representation_and_nothing_else(tmp_path, target):
+    network, training, _ = run(tmp_path, target=target, num_references=5)
+    record = read_record(tmp_path / "model.pt", REFERENCES)
+    assert list(record) == ["rois", "subjects"]
+    seen = represented(network, training)
+    labels = np.array([subject["label"] for subject in training])
+    classes = {"HC": seen[labels == 0], "PD": seen[labels == 1]}
+    expected = classes if target == HC_PD else {"all": seen}
+    assert list(record["subjects"]) == list(expected)
+    for name, vectors in record["subjects"].items():
+        distance = np.abs(np.array(vectors)[:, None] - expected[name]).max(2)
+        assert (distance.min(1) < 1e-5).all()  # of its class
+        assert len(set(distance.argmin(1))) == 5  # of five subjects, not in their order
+        assert list(distance.argmin(1)) != sorted(distance.argmin(1))
+    check_digest(tmp_path / "model.pt")
+
+
+def test_no_reference_is_kept_where_none_is_wanted(tmp_path):
+    run(tmp_path, num_references=0)
+    assert read_record(tmp_path / "model.pt", REFERENCES) is None
+    assert read_record(tmp_path / "model.pt", REPRESENTATION) is not None

@@ -1,6 +1,7 @@
 """The one way to ask the network of a bundle."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,22 @@ from monai.bundle import ConfigWorkflow
 from monai.networks.utils import eval_mode
 from monai.utils import ensure_tuple
 
+from mrn_components.app.predict.references import read_references
 from mrn_components.app.predict.unlike import Unlike
 from mrn_components.app.predict.workflow import target_of
-from mrn_components.app.report.explanation import Explanation, explain_subject, masked_values
+from mrn_components.app.report.explanation import (
+    Explanation,
+    Spread,
+    explain_subject,
+    masked_values,
+    training_spread,
+)
 from mrn_components.data import Subject
 from mrn_components.data.dataset import collate_subjects
 from mrn_components.data.predictions import prediction
 from mrn_components.data.subjects import needed_images
 from mrn_components.images.image import Image
-from mrn_components.networks.masking import MaskMode
+from mrn_components.networks.masking import StateMode
 from mrn_components.regions.roi import volume_keys
 
 _PARTS = ("checkpoint", "dataset", "inferer", "network", "postprocessing", "prepare_batch")
@@ -53,6 +61,7 @@ class Classifier:
         checkpoint = parser.get_parsed_content("checkpoint")
         self._unlike = Unlike.of(self.weights)
         self._network = parser.get_parsed_content("network")
+        self._references = read_references(self.weights, self._network)
         self._inferer = parser.get_parsed_content("inferer")
         self._prepare_batch = parser.get_parsed_content("prepare_batch")
         self._postprocess = parser.get_parsed_content("postprocessing")
@@ -83,7 +92,15 @@ class Classifier:
             output = self._postprocess({"label": targets, "pred": answer})
             return prediction(self.target, output, 0) | self._unlike.score(answer)
 
-    def states(self, crops: Mapping[str, Any], mask_mode: MaskMode = "voxels") -> list[float]:
+    def check_states(self, mask_mode: StateMode) -> None:
+        """Raise a ``ValueError`` where the weights do not hold what a mode of masking needs."""
+        if mask_mode == "reference" and not self._references:
+            raise ValueError(
+                "mask_mode 'reference' needs weights with reference subjects of these ROIs, which "
+                "training keeps since 2026-11-26; train anew, or take --mask_mode voxels."
+            )
+
+    def states(self, crops: Mapping[str, Any], mask_mode: StateMode = "voxels") -> list[float]:
         """Ask the network about what ``crop`` returns with every subset of the ROIs masked.
 
         Returns:
@@ -95,7 +112,13 @@ class Classifier:
                 that is no finite number.
         """
         images, _ = self._inputs(crops)
-        return masked_values(self._network, images, target=self.target, mask_mode=mask_mode)
+        return masked_values(
+            self._network,
+            images,
+            target=self.target,
+            mask_mode=mask_mode,
+            references=self._references,
+        )
 
     def explain(self, crops: Mapping[str, Any]) -> Explanation:
         """Say what each ROI of what ``crop`` returns, and each part of it, adds.
@@ -103,7 +126,18 @@ class Classifier:
         Raises:
             ValueError: for a network without ROI tokens, or one that masks ROIs already.
         """
-        return explain_subject(self._network, self._inputs(crops)[0], target=self.target)
+        images, _ = self._inputs(crops)
+        explanation = explain_subject(
+            self._network, images, target=self.target, references=self._references
+        )
+        return explanation | {"spread": self._spread}
+
+    @cached_property
+    def _spread(self) -> Spread:
+        """How the Shapley values of the references spread; {} without references."""
+        if not self._references:
+            return {}
+        return training_spread(self._network, self._references, target=self.target)
 
     def _inputs(self, crops: Mapping[str, Any]) -> tuple[Any, Any]:
         return self._prepare_batch(collate_subjects([dict(crops)]), self.device)

@@ -80,6 +80,8 @@ class Cohort:
             check_sources(found.sources, found.layout)
         self.bridges = bridges  # files of T1 by subject
         self.classifier = classifier = Classifier(workflow)
+        if options.states is not None:
+            classifier.check_states(options.states)
         images, device = classifier.masked_images, classifier.device
         segmentation, trust = options.segmentation, options.trust_bundle
         maker = mask_maker(options.atlas, segmentation, images, device, trust)

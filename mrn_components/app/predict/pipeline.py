@@ -29,7 +29,7 @@ from mrn_components.data.ledger import Ledger, find_trained_on, unlike_voxels
 from mrn_components.data.tables import files_of
 from mrn_components.images.boxes import spacing_mm
 from mrn_components.images.finding import Finding
-from mrn_components.networks.masking import MaskMode
+from mrn_components.networks.masking import StateMode
 from mrn_components.regions.reference import take_out_references
 from mrn_components.system.files import write_json
 
@@ -63,7 +63,7 @@ class Options:
     require_labels: bool = False
     format: Format = "tables"
     dicom: bool = False  # write objects into the study of the input
-    states: MaskMode | None = None  # also mask every subset of the ROIs, in this way
+    states: StateMode | None = None  # also mask every subset of the ROIs, in this way
     # Writes tables of the records, in their order, beside those of a prediction.
     further: Callable[[Sequence[Record], Found, Classifier], None] | None = None
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
@@ -12,16 +13,22 @@ from mrn_components.data.predictions import check_finite
 from mrn_components.data.target import HC_PD, Target
 from mrn_components.metrics.shapley import masked_states, shapley_values
 from mrn_components.networks.ensemble import merge_logits
-from mrn_components.networks.inferers import MaskedStatesInferer
-from mrn_components.networks.masking import MaskMode, token_blocks
+from mrn_components.networks.inferers import MaskedStatesInferer, reference_states
+from mrn_components.networks.masking import References, StateMode, token_blocks
 
 # Cells along the longer side of a crop: of SN about 8 mm, the size of a nucleus's side.
 NUM_CELLS = 5
+_QUANTILES = (0.1, 0.5, 0.9)
+
+Spread = dict[str, dict[str, list[float]]]  # of each ROI and class: 10th, 50th, 90th percentile
 
 # What moved a subject's P(PD), as ``subjects/ID/explanation.json`` holds it:
 # - the target's leading column, such as "prob_pd": with all ROIs visible, without mirrored views;
-# - "baseline": the same with all ROIs masked;
-# - "shapley": of each ROI; they sum to the first less the second;
+# - "references": by class, how many training subjects of a network lend the tokens of masked ROIs;
+#   {} where the weights have none, and voxels are zeros instead;
+# - "baseline": the first with all ROIs masked;
+# - "shapley": of each ROI; they sum to the first less the baseline;
+# - "spread": of each ROI and class, percentiles of the references' own Shapley values;
 # - "occlusion": of each ROI, rows of cells, anterior to posterior, each from the patient's right to
 #   left: the first less the same with this cell of all slices covered.
 Explanation = dict[str, Any]
@@ -32,20 +39,23 @@ def explain_subject(
     images: Mapping[str, Sequence[Tensor]],
     *,
     target: Target = HC_PD,
+    references: Sequence[References] = (),
     num_cells: int = NUM_CELLS,
 ) -> Explanation:
     """Mask the ROIs of one subject, then cover parts of them, and see how P(PD) moves.
 
     Of other targets it is the probability of the positive class, or the score, that moves.
 
-    Shapley values take two passes (``MaskedStatesInferer``). A map covers one cell after another,
-    in all slices, by the crop's mean; only its ROI is computed anew, so that all maps together
-    take about as many passes as a crop has cells.
+    Shapley values compare the subject with references, or, without any, with voxels that are zeros
+    (``MaskedStatesInferer``). A map covers one cell after another, in all slices, by the crop's
+    mean; only its ROI is computed anew, so that all maps together take about as many passes as a
+    crop has cells.
 
     Args:
         network: one that ``MaskedStatesInferer`` takes.
         images: one crop (channels, D, H, W) in [0, 1] of each ROI, as ``PrepareROIBatch`` gives.
         target: what is predicted.
+        references: of each network of an ensemble, or of one network.
         num_cells: cells along the longer side of each crop.
 
     Raises:
@@ -57,7 +67,8 @@ def explain_subject(
             f"explain_subject takes one crop of each ROI and num_cells >= 1, got {counts} crops "
             f"and num_cells {num_cells}."
         )
-    states = masked_values(network, images, target=target)
+    mode: StateMode = "reference" if references else "voxels"
+    states = masked_values(network, images, target=target, mask_mode=mode, references=references)
     with eval_mode(network):  # and without gradients
         folds = list(getattr(network, "folds", [network]))
         rois = tuple(folds[0].rois)
@@ -70,8 +81,14 @@ def explain_subject(
                 logits = [_logits(folds, patients, {**thin, roi: [crop]}, roi) for crop in row]
                 values = [float(target.values(each)[target.lead]) for each in logits]
                 rows.append([states[0] - value for value in values])
-    first = {target.lead: states[0], "baseline": states[-1]}
-    return {**first, "shapley": roi_shapley(states, rois), "occlusion": maps}
+    first: References = references[0] if references else {}
+    return {
+        target.lead: states[0],
+        "references": {name: len(tokens) for name, tokens in first.items()},
+        "baseline": states[-1],
+        "shapley": roi_shapley(states, rois),
+        "occlusion": maps,
+    }
 
 
 def roi_shapley(states: Sequence[float], rois: Sequence[str]) -> dict[str, float]:
@@ -85,7 +102,8 @@ def masked_values(
     images: Mapping[str, Sequence[Tensor]],
     *,
     target: Target,
-    mask_mode: MaskMode = "voxels",
+    mask_mode: StateMode = "voxels",
+    references: Sequence[References] = (),
 ) -> list[float]:
     """Ask about one subject with every subset of the ROIs masked, in the order of the states.
 
@@ -95,11 +113,48 @@ def masked_values(
     Raises:
         ValueError: for a network without ROI tokens, or an answer that is no finite number.
     """
+    inferer = MaskedStatesInferer(mask_mode=mask_mode, references=references)
     with eval_mode(network):
-        logits = MaskedStatesInferer(mask_mode=mask_mode)(images, network)["state_logits"][0]
+        logits = inferer(images, network)["state_logits"][0]
     values: list[float] = target.values(logits)[target.lead].tolist()
     check_finite(target, values)
     return values
+
+
+def training_spread(
+    network: nn.Module, references: Sequence[References], *, target: Target = HC_PD
+) -> Spread:
+    """Return percentiles of the references' own Shapley values, by ROI and class.
+
+    Each reference is compared with the others of its network. Of an ensemble it is the mean of the
+    networks' percentiles; classes of which a network has a single reference are left out.
+    """
+    folds = list(getattr(network, "folds", [network]))
+    with eval_mode(network):
+        found = [_spread(*pair, target) for pair in zip(folds, references, strict=True)]
+    names = [name for name in found[0] if all(name in each for each in found)]
+    return {
+        roi: {name: np.mean([each[name][roi] for each in found], axis=0).tolist() for name in names}
+        for roi in folds[0].rois
+    }
+
+
+def _spread(fold: Any, references: References, target: Target) -> dict[str, dict[str, np.ndarray]]:
+    """Percentiles, by class and ROI, of the references of one network."""
+    spread = {}
+    device = next(fold.parameters()).device
+    for name, tokens in references.items():
+        if len(tokens) < 2:
+            continue
+        values = []
+        for number, patient in enumerate(tokens.to(device)):
+            others = {**references, name: tokens[torch.arange(len(tokens)) != number]}
+            logits = reference_states(fold, patient[None], others)[0]
+            values.append(roi_shapley(target.values(logits)[target.lead].tolist(), fold.rois))
+        spread[name] = {
+            roi: np.quantile([each[roi] for each in values], _QUANTILES) for roi in fold.rois
+        }
+    return spread
 
 
 def _covered_crops(crop: Tensor, num_cells: int) -> Iterator[list[Tensor]]:

@@ -13,6 +13,7 @@ from mrn_components.app.report.pages import (
     shown_value,
     write_page,
 )
+from mrn_components.app.report.region_bars import is_nothing, region_bars
 from mrn_components.app.report.strips import biomarker_rows
 from mrn_components.data.predictions import calibrated
 from mrn_components.data.target import Target
@@ -38,6 +39,7 @@ def write_pages(
     shown = {name: image.image for name, image in images.items()}
     biomarkers = biomarker_rows(measured, shown) if there else {}
     lead = calibrated(target.lead)
+    explanation = read_json(folder / EXPLANATION)
     # A page goes where the other subjects must not.
     others = ("inputs", "subjects", "timings_s", "images")
     write_page(
@@ -54,7 +56,9 @@ def write_pages(
         images=images,
         biomarkers=biomarkers,
         sources=sorted({row.published for rows in biomarkers.values() for row in rows} - {""}),
-        explanation=read_json(folder / EXPLANATION),
+        explanation=explanation,
+        bars=region_bars(explanation, target) if explanation else [],
+        is_nothing=is_nothing,
         unexplainable=any(flag.startswith(UNEXPLAINED) for flag in record["flags"]),
         manifest=manifest,
         provenance=flatten({key: value for key, value in manifest.items() if key not in others}),

@@ -16,9 +16,9 @@ from torch import nn
 
 from mrn_components.checks.groups import tell_groups
 from mrn_components.data import Subject
-from mrn_components.data.ledger import REPRESENTATION, append_record
+from mrn_components.data.ledger import REFERENCES, REPRESENTATION, append_record
 from mrn_components.data.tables import GROUP
-from mrn_components.data.target import HC_PD, Target
+from mrn_components.data.target import HC_PD, Score, Target
 from mrn_components.metrics.spread import LEAST, Spread
 from mrn_components.system.files import replacing_hashed
 from mrn_components.training.optim import unwrap
@@ -36,12 +36,16 @@ class RepresentationHandler:
     another site, parts of the training from the others. Where subjects have a group, such as a
     site, it is also tested whether the representation tells it.
 
+    The file also gets the representations of a few training subjects, without names and in an order
+    of their own: explanations put their ROI tokens in the place of a subject's.
+
     Args:
         directory: folder of the run's weights.
         evaluator: the validation engine, whose data set and batches are used.
         training: the training subjects.
         subjects: all subjects, with their groups.
         target: what the labels are.
+        num_references: representations kept of each class, or of a score at all; 0 keeps none.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class RepresentationHandler:
         training: Sequence[Subject],
         subjects: Sequence[Subject],
         target: Target = HC_PD,
+        num_references: int = 16,
     ) -> None:
         self.directory = Path(directory)
         self.evaluator = evaluator
@@ -61,6 +66,7 @@ class RepresentationHandler:
         self.training = list(by_name.values())
         self.groups = {s["subject"]: s[GROUP] for s in subjects if GROUP in s}
         self.target = target
+        self.num_references = num_references
 
     def attach(self, engine: Engine) -> None:
         """Subscribe to the trainer."""
@@ -91,6 +97,8 @@ class RepresentationHandler:
         with replacing_hashed(weights) as unfinished:
             shutil.copyfile(weights, unfinished)
             append_record(unfinished, REPRESENTATION, record)
+            if self.num_references > 0:
+                append_record(unfinished, REFERENCES, self._references(network, seen))
 
     @torch.no_grad()
     def _represent(self, network: nn.Module, subjects: Sequence[Subject]) -> np.ndarray | None:
@@ -108,6 +116,24 @@ class RepresentationHandler:
                 return None
             vectors.append(output["patient"][0].float().cpu().numpy())
         return np.array(vectors, float).reshape(len(vectors), -1)
+
+    def _references(self, network: Any, seen: np.ndarray) -> dict[str, Any]:
+        """Choose some of the training's representations (N, P) by class."""
+        labels = [subject["label"] for subject in self.training]
+        names, classes = self.target.groups(labels, 1)
+        if isinstance(self.target, Score):
+            names = ("all",)
+        order = np.random.default_rng(1).permutation(len(seen))  # of its own: training has drawn
+        chosen = {
+            name: seen[order[classes[order] == number][: self.num_references]]
+            for number, name in enumerate(names)
+        }
+        subjects = {
+            name: [[float(f"{number:.7g}") for number in vector] for vector in vectors]
+            for name, vectors in chosen.items()
+            if len(vectors)
+        }
+        return {"rois": list(getattr(network, "rois", ())), "subjects": subjects}
 
     def _group_test(self, seen: np.ndarray, spread: Spread) -> dict[str, Any]:
         """Say whether the groups of the training subjects can be told."""

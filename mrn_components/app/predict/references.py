@@ -1,0 +1,50 @@
+"""The training subjects that explanations compare a subject with, as the weights hold them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mrn_components.data.ledger import REFERENCES, read_record
+from mrn_components.networks.masking import References
+
+
+def read_references(weights: Sequence[Path], network: nn.Module) -> list[References]:
+    """Read the references of each network of an ensemble, or of one network, from their files.
+
+    Weights that were trained before 2026-11-26, without any or for other ROIs give none at all; a
+    ValueError names a file whose references are damaged.
+    """
+    folds = list(getattr(network, "folds", [network]))
+    if len(folds) != len(weights):
+        return []
+    found = []
+    for path, fold in zip(weights, folds, strict=True):
+        record = read_record(path, REFERENCES)
+        if record is None:
+            return []
+        try:
+            rois, subjects = list(record["rois"]), _tensors(record["subjects"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: what it says of its training is damaged: no reference subjects "
+                f"({error!r}); copy the weights again, or train anew."
+            ) from error
+        width = getattr(fold, "patient_channels", None)
+        if rois != list(getattr(fold, "rois", ())) or any(
+            tokens.shape[1] != width for tokens in subjects.values()
+        ):
+            return []
+        found.append(subjects)
+    return found
+
+
+def _tensors(subjects: Any) -> References:
+    """Return representations (N, P) by class, as tensors."""
+    found = {str(name): torch.tensor(rows, dtype=torch.float32) for name, rows in subjects.items()}
+    sound = all(t.ndim == 2 and len(t) and t.isfinite().all() for t in found.values())
+    if not found or not sound:
+        raise ValueError("vectors that do not fit together")
+    return found
