@@ -23,6 +23,7 @@ from mrn_components.metrics.groups import (
 
 _FEW = 10  # subjects of each class in a group; of fewer the interval says little
 _MOST_VALUES = 6  # of a column of numbers: more, each of a few subjects, are grouped by thirds
+_LISTED = 10  # values or subjects in a message
 _SITE = 5  # subjects of a number on average, from which on it is the name of a group
 
 
@@ -33,7 +34,8 @@ def read_groups(tables: Sequence[Path], column: str, subjects: Sequence[str]) ->
     their thirds; others, such as numbers of sites, are names.
 
     Raises:
-        ValueError: if no table has the column, or subjects lack a value.
+        ValueError: if no table has the column, subjects lack a value, or values are no groups:
+            numbers among which some are none, or a name for nearly each subject.
     """
     for table in tables:
         found = _read_column(table, column)
@@ -42,12 +44,13 @@ def read_groups(tables: Sequence[Path], column: str, subjects: Sequence[str]) ->
         if lacking := [name for name in subjects if name not in found]:
             raise ValueError(
                 f"{table}: the column {column!r}, to group by, has no value for {len(lacking)} "
-                f"subjects: {lacking[:10]}."
+                f"subjects: {lacking[:_LISTED]}."
             )
-        return _named([found[name] for name in subjects])
+        return _named([found[name] for name in subjects], f"{table}: the column {column!r}")
+    looked = " and ".join(dict.fromkeys(map(str, tables)))
     raise ValueError(
-        f"{' and '.join(map(str, tables))} have no column {column!r} to group by; add it to the "
-        f"labels, below a header such as subject,label,{column}."
+        f"no column {column!r} to group by in {looked}; add it to the labels, below "
+        f"a header such as subject,label,{column}."
     )
 
 
@@ -64,11 +67,19 @@ def _read_column(table: Path, column: str) -> dict[str, float | str]:
     return {str(name): own[column] for name, own in told if own}
 
 
-def _named(values: Sequence[float | str]) -> list[str]:
-    """Name the groups of some values."""
-    numbers = [value for value in values if isinstance(value, float)]
-    most = max(_MOST_VALUES, len(values) // _SITE)
-    if len(numbers) < len(values) or len(set(numbers)) <= most:
+def _named(values: Sequence[float | str], where: str) -> list[str]:
+    """Name the groups of some values of a column, which messages name by ``where``."""
+    different = len(set(values))
+    numbers = [value for value in values if isinstance(value, float) and np.isfinite(value)]
+    most = max(_MOST_VALUES, len(values) // (_SITE if numbers else 2))
+    if different > most and len(numbers) < len(values):
+        others = sorted({str(value) for value in values if value not in numbers})
+        raise ValueError(
+            f"{where}, to group by, has {different} different values for {len(values)} subjects; "
+            f"at most {most} make groups, and more only of numbers, by their thirds, but these are "
+            f"none: {others[:_LISTED]}."
+        )
+    if different <= most:
         return [group_name(value) for value in values]
     third = np.searchsorted(np.quantile(numbers, (1 / 3, 2 / 3)), numbers)
     ends = {k: np.array(numbers)[third == k] for k in sorted({*third})}

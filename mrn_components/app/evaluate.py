@@ -99,6 +99,8 @@ def evaluate(
         ValueError: for a faulty table, tables that do not name the same subjects, or a column
             ``group_by`` that no table has.
     """
+    if seed < 0:
+        raise ValueError(f"seed must be >= 0, got {seed}.")
     files = [predictions_file(path) for path in (predictions, against) if path is not None]
     truth_file = files[0] if labels is None else labels_file(labels, files[0])
     model_names = _names(files, names)
@@ -223,7 +225,8 @@ def _threshold(
     prob_of, truth_of = read_predictions(table, target), read_labels(table, target)
     if both := sorted({*subjects} & prob_of.keys()):
         raise DataLeakageError(
-            f"--threshold_from {table} has {len(both)} of the subjects that are evaluated: {both}; "
+            f"--threshold_from {table} has {len(both)} of the subjects that are evaluated, such "
+            f"as {both[:5]}; "
             "choose the threshold on others, such as the out-of-fold predictions of the training."
         )
     own = [truth_of[subject] == target.number for subject in prob_of]

@@ -43,11 +43,13 @@ def split_folds(
         ``"groups": [those in fold 0, ...]`` where there are some.
 
     Raises:
-        ValueError: if a fold would lack a class, for a single group or a person in several, or if
-            the file at ``path`` was made for other subjects, groups, another seed or another number
-            of folds.
+        ValueError: for a negative seed, if a fold would lack a class, for a single group or a
+            person in several, or if the file at ``path`` was made for other subjects, groups,
+            another seed or another number of folds.
         DataLeakageError: if two folds share a person by ``identities``.
     """
+    if seed < 0:
+        raise ValueError(f"seed must be >= 0, got {seed}.")
     file = Path(path or "")  # which is none without a path
     group_of = {s["subject"]: s[GROUP] for s in subjects if GROUP in s}
     if group_of:

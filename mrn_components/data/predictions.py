@@ -115,15 +115,21 @@ def read_calibrated(table: Path, target: Target) -> dict[str, Any]:
     """Read the calibrated probabilities that stand beside those of ``read_predictions``.
 
     Returns:
-        As ``read_predictions``; empty where a predicted subject has none.
+        As ``read_predictions``; empty where no predicted subject has any.
+
+    Raises:
+        ValueError: where some have one and others none, or for what is no probability.
     """
-    columns, found = [calibrated(column) for column in target.columns], {}
+    columns = [calibrated(column) for column in target.columns]
+    found, lacking = {}, []
     for where, row in read_rows(table, target.columns):
         if row.get("status", "") in ("", "ok"):
             if not all(row.get(column) for column in columns):
-                return {}
+                lacking.append(row["subject"])
+                continue
             values = [read_number(row[column], column, target, where) for column in columns]
             found[row["subject"]] = values if len(values) > 1 else values[0]
+    _require_all(table, columns[0], found, lacking)
     return found
 
 
@@ -131,17 +137,18 @@ def read_sets(table: Path, target: Target) -> tuple[dict[str, list[str]], float 
     """Read the set of classes of each subject, and their level.
 
     Returns:
-        {subject: [classes]} and the level; empty and None where a predicted subject has none.
+        {subject: [classes]} and the level; empty and None where no predicted subject has one.
 
     Raises:
-        ValueError: for a set of other classes, or sets at several levels.
+        ValueError: for a set of other classes, sets at several levels, or of some subjects alone.
     """
     names = set(getattr(target, "names", ()))
-    sets, levels = {}, set()
+    sets, levels, lacking = {}, set(), []
     for where, row in read_rows(table, target.columns):
         if row.get("status", "") in ("", "ok"):
             if not (text := row.get("set", "")):
-                return {}, None
+                lacking.append(row["subject"])
+                continue
             members = [name for name in text.strip("{}").split(";") if name]
             if not names.issuperset(members) or text != f"{{{';'.join(members)}}}":
                 raise ValueError(
@@ -149,14 +156,30 @@ def read_sets(table: Path, target: Target) -> tuple[dict[str, list[str]], float 
                 )
             sets[row["subject"]] = members
             levels.add(row.get("set_level", ""))
+    _require_all(table, "set", sets, lacking)
+    if not sets:
+        return {}, None
     try:
         (level,) = map(float, levels)
     except ValueError:
+        level = math.nan
+    if not 0 < level < 1:
         raise ValueError(
-            f"{table}: set_level must be one number for all subjects, got {sorted(levels)}; "
-            "predict them anew."
-        ) from None
+            f"{table}: set_level must be one number between 0 and 1 for all subjects, got "
+            f"{sorted(levels)}; predict them anew."
+        )
     return sets, level
+
+
+def _require_all(
+    table: Path, column: str, found: Mapping[str, Any], lacking: Sequence[str]
+) -> None:
+    """Refuse a column that some of the predicted subjects have: what is said would be of these."""
+    if found and lacking:
+        raise ValueError(
+            f"{table}: the column {column} is empty for {len(lacking)} predicted subjects, such as "
+            f"{lacking[:5]}, and not for {len(found)}; predict all of them anew, by one ensemble."
+        )
 
 
 def predictions_file(path: str | Path) -> Path:

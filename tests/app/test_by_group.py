@@ -106,7 +106,7 @@ def test_small_sites_are_marked_and_what_is_undefined_is_left_out(tmp_path):
 
 def test_a_column_that_no_table_has_is_refused(tmp_path):
     tables(tmp_path)
-    with pytest.raises(ValueError, match=r"labels.csv and .*have no column 'scanner' to group by"):
+    with pytest.raises(ValueError, match=r"no column 'scanner' to group by in .*labels.csv and "):
         evaluate(tmp_path, "labels.csv", group_by="scanner")
     lines = (tmp_path / "labels.csv").read_text().replace("S03,1,B", "S03,1,")
     (tmp_path / "labels.csv").write_text(lines)
@@ -114,6 +114,17 @@ def test_a_column_that_no_table_has_is_refused(tmp_path):
         ValueError, match=r"'site', to group by, has no value for 1 subjects: \['S03"
     ):
         evaluate(tmp_path, "labels.csv", group_by="site")
+
+
+@pytest.mark.parametrize("value", ["inf", "unknown"])
+def test_numbers_and_a_word_are_no_groups(value, tmp_path):
+    tables(tmp_path)
+    lines = (tmp_path / "labels.csv").read_text().replace("S03,1,B,33", f"S03,1,B,{value}")
+    (tmp_path / "labels.csv").write_text(lines)
+    with pytest.raises(ValueError, match=rf"'age', to group by, has 90 .*'{value}'\]"):
+        evaluate(tmp_path, "labels.csv", group_by="age")
+    with pytest.raises(ValueError, match=r"'subject', to group by, has 90 different values for 90"):
+        evaluate(tmp_path, "labels.csv", group_by="subject")
 
 
 def test_a_score_has_correlations_by_site(tmp_path):

@@ -241,6 +241,8 @@ def test_a_foreign_file_is_data_or_is_refused(fitted, tmp_path, change, message)
         (["S0,0.5,HC,0.9"], "got 'HC'"),
         (["S0,0.5,{HC},0.9", "S1,0.5,{},0.8"], r"set_level must be one .*\['0.8', '0.9'\]"),
         (["S0,0.5,{HC},high"], r"set_level must be one number .*\['high'\]"),
+        (["S0,0.5,{HC},7"], r"set_level must be one number between 0 and 1 .*\['7'\]"),
+        (["S0,0.5,{HC},0.9", "S1,0.5,,"], r"the column set is empty for 1 .* \['S1'\], and not"),
     ],
 )
 def test_faulty_sets_are_refused(tmp_path, rows, message):
@@ -250,7 +252,7 @@ def test_faulty_sets_are_refused(tmp_path, rows, message):
         read_sets(table, HC_PD)
 
 
-def test_tables_of_which_some_subjects_have_none_are_read_without(tmp_path):
+def test_only_what_was_predicted_has_to_be_calibrated(tmp_path):
     table = tmp_path / "predictions.csv"
     table.write_text(
         "subject,status,prob_pd,prob_pd_calibrated,set,set_level\n"
@@ -259,5 +261,8 @@ def test_tables_of_which_some_subjects_have_none_are_read_without(tmp_path):
     assert read_calibrated(table, HC_PD) == {"S0": 0.5}
     assert read_sets(table, HC_PD) == ({"S0": ["HC"]}, 0.9)
     table.write_text(table.read_text() + "S2,ok,0.7,,,\n")
+    with pytest.raises(ValueError, match=r"prob_pd_calibrated is empty for 1 .* \['S2'\], and not"):
+        read_calibrated(table, HC_PD)
+    table.write_text("subject,status,prob_pd,prob_pd_calibrated,set,set_level\nS2,ok,0.7,,,\n")
     assert read_calibrated(table, HC_PD) == {}
     assert read_sets(table, HC_PD) == ({}, None)
