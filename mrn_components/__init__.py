@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _REGISTER = {
     "AttentionPool": "networks.attention_pool",
     "BalancedSampler": "data.sampler",
+    "CacheHandler": "training.handlers.cache",
     "CategoryBank": "training.msupmoco",
     "CheckVolumesd": "regions.reading",
     "Classes": "data.target",
@@ -69,6 +70,7 @@ _REGISTER = {
     "additional_metrics": "training.outputs",
     "add_masks": "data.subjects",
     "augment_rois": "training.augmentation",
+    "check_crop_sizes": "data.ledger",
     "check_run": "bundle",
     "check_training_subjects": "data.ledger",
     "collate_subjects": "data.dataset",

@@ -22,6 +22,7 @@ from mrn_components.data import DataLeakageError, Subject, identify_subjects
 from mrn_components.data.identities import Identities
 from mrn_components.data.tables import files_of
 from mrn_components.images.boxes import spacing_mm
+from mrn_components.regions.roi import ROI
 from mrn_components.system.files import existing_file
 
 _logger = logging.getLogger(__name__)
@@ -29,7 +30,9 @@ TRAINED_ON = "training_subjects.json"
 KEPT_WEIGHTS = "kept_weights.json"  # how the weights of a run were chosen
 REPRESENTATION = "representation.json"  # how the training subjects spread in it
 REFERENCES = "references.json"  # representations of some of them, to compare others with
-RECORDS = (TRAINED_ON, KEPT_WEIGHTS, REPRESENTATION, REFERENCES)  # what weights carry besides
+CROP_SIZES = "crop_sizes.json"  # {ROI: pixels of the longer side of its crops}
+# What weights carry besides.
+RECORDS = (TRAINED_ON, KEPT_WEIGHTS, REPRESENTATION, REFERENCES, CROP_SIZES)
 
 _LIKE = 0.8  # slices of 0.8 times the thickness seen in training, or of 1 / 0.8, are like them
 _VOXELS = {  # fields of a ledger: how they are told, and the share of the least that is like them
@@ -54,12 +57,20 @@ class TrainingLedger:
     Args:
         subjects: the training subjects.
         identities: what ``identify_subjects`` returns for them.
+        rois: what is cropped, so that the weights tell the size of their crops.
     """
 
-    def __init__(self, *, subjects: Sequence[Subject], identities: Identities) -> None:
+    def __init__(
+        self,
+        *,
+        subjects: Sequence[Subject],
+        identities: Identities,
+        rois: Mapping[str, ROI] | None = None,
+    ) -> None:
         marks = (identities[subject["subject"]] for subject in subjects)
         self.marks = frozenset[str]().union(*marks)
         self.ledger = new_ledger(self.marks, *_ranges_of(subjects))
+        self.crop_sizes = crop_sizes(rois or {})
 
     def differs_from(self, path: Path) -> bool:
         """Whether the weights at ``path`` were trained on other subjects, as far as they say."""
@@ -75,6 +86,8 @@ class TrainingLedger:
     def append_to(self, path: Path) -> None:
         """Append the ledger to a file that ``torch.save`` wrote."""
         append_record(path, TRAINED_ON, describe_ledger(self.ledger))
+        if self.crop_sizes:
+            append_record(path, CROP_SIZES, self.crop_sizes)
 
 
 def new_ledger(marks: frozenset[str], *ranges: Mapping[str, Range]) -> Ledger:
@@ -146,10 +159,9 @@ def read_ledger(path: str | Path) -> Ledger | None:
 
 def read_ledgers(ckpt_paths: str | Path | Sequence[str | Path]) -> list[Ledger]:
     """Read the ledgers of one weight file or several; one without a ledger is warned of."""
-    paths = [ckpt_paths] if isinstance(ckpt_paths, str | Path) else ckpt_paths
     hint = "Train first, or name the weights by --ckpt_path FILE."
     ledgers = []
-    for path in paths:
+    for path in _listed(ckpt_paths):
         if ledger := read_ledger(existing_file(path=str(path), hint=hint)):
             ledgers.append(ledger)
         else:
@@ -235,6 +247,43 @@ def check_training_subjects(
             )
         _logger.warning("THESE METRICS ARE TOO GOOD: %s", message)
     return found
+
+
+def crop_sizes(rois: Mapping[str, ROI]) -> dict[str, int]:
+    """Return the pixels of the longer in-plane side of each ROI's crops."""
+    return {name: roi.size for name, roi in rois.items()}
+
+
+def check_crop_sizes(
+    *, rois: Mapping[str, ROI], ckpt_paths: str | Path | Sequence[str | Path]
+) -> None:
+    """Refuse crops of another size than weights were trained with.
+
+    A network takes crops of any size, and at another the same weights give other probabilities.
+
+    Args:
+        rois: what is cropped.
+        ckpt_paths: one weight file or several. One that says nothing of crops passes.
+
+    Raises:
+        ValueError: naming the sizes.
+    """
+    found = crop_sizes(rois)
+    for path in _listed(ckpt_paths):
+        is_there = Path(path).is_file()  # if not, what loads it says so
+        trained = (read_record(path, CROP_SIZES) if is_there else None) or {}
+        other = [name for name in found if trained.get(name, found[name]) != found[name]]
+        if other:
+            listed = ", ".join(f"{name} {found[name]} for {trained[name]}" for name in other)
+            raise ValueError(
+                f"{path} was trained on crops of another size, in pixels of the longer side: "
+                f"{listed}. The same weights would give other probabilities; leave --image_size "
+                "and --rois#...#size out, or train with this size."
+            )
+
+
+def _listed(ckpt_paths: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    return [ckpt_paths] if isinstance(ckpt_paths, str | Path) else ckpt_paths
 
 
 def _hash_marks(marks: frozenset[str], salt: str) -> frozenset[str]:

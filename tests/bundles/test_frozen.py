@@ -19,6 +19,12 @@ OPTIONS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def kept_tokens(tmp_path, monkeypatch):
+    """One folder of tokens for the runs of a test; those in a run's folder end with the run."""
+    monkeypatch.setitem(OPTIONS, "cache_dir", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def six(cohort, tmp_path):
     """A datalist of six subjects: three to train on, three to validate with."""

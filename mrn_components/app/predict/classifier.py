@@ -23,6 +23,7 @@ from mrn_components.app.report.explanation import (
 )
 from mrn_components.data import Subject
 from mrn_components.data.dataset import collate_subjects
+from mrn_components.data.ledger import check_crop_sizes
 from mrn_components.data.predictions import prediction
 from mrn_components.data.subjects import needed_images
 from mrn_components.images.image import Image
@@ -39,7 +40,7 @@ class Classifier:
     the numbers of ``monai.bundle run``.
 
     Raises:
-        ValueError: if the config lacks a part.
+        ValueError: if the config lacks a part, or makes crops of another size than in training.
         FileNotFoundError: if the weights are missing.
     """
 
@@ -59,6 +60,7 @@ class Classifier:
         self.weights = [Path(file) for file in ensure_tuple(parser.get_parsed_content("ckpt_path"))]
         # First, because it fails where there are no weights, and the network takes long.
         checkpoint = parser.get_parsed_content("checkpoint")
+        check_crop_sizes(rois=self.rois, ckpt_paths=self.weights)
         self._unlike = Unlike.of(self.weights)
         self._network = parser.get_parsed_content("network")
         self._references = read_references(self.weights, self._network)
