@@ -53,7 +53,8 @@ def replace_regions(run: Path, data: Path) -> str:
     crops = [classifier.crop(subject) for subject in subjects]
 
     def auc(changed: list) -> float:
-        return roc_auc_score(labels, [classifier.classify(each)["prob_pd"] for each in changed])
+        answers = [classifier.classify(classifier.ask(each)) for each in changed]
+        return roc_auc_score(labels, [answer["prob_pd"] for answer in answers])
 
     whole = auc(crops)
     lines = [f"{len(subjects)} subjects, ROC AUC {whole:.3f}", "", "| region | ROC AUC | fall |"]

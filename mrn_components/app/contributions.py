@@ -43,6 +43,7 @@ def contributions(
     abstain: bool = True,
     resume: bool = False,
     report: bool = False,
+    occlusion: bool = True,
     trust_bundle: bool = False,
     **overrides: Any,
 ) -> Path:
@@ -70,7 +71,8 @@ def contributions(
         masks: folder of the masks, where they do not lie beside the images.
         abstain: give no probability where the NM ROI or more than one ROI is missing.
         resume: keep the subjects whose files, weights and settings are those of an earlier call.
-        report: write ``index.html`` and a page a subject too, which asks the network 28 times more.
+        report: write ``index.html`` and a page a subject too, with Shapley values and maps.
+        occlusion: make occlusion maps for the pages, which asks the network some 25 times more.
         trust_bundle: run the bundles in spite of what ``mrn inspect`` finds in them.
         overrides: config keys and their values, e.g. --ckpt_path FILE, --precision fp32.
 
@@ -97,6 +99,7 @@ def contributions(
         abstain=abstain,
         resume=resume,
         report=report,
+        occlusion=occlusion,
         trust_bundle=trust_bundle,
         require_labels=bool(overrides.pop("require_labels", False)),
         overrides=overrides,

@@ -96,11 +96,7 @@ def attend(
     Returns:
         (N, C), or (sum of count * first, C).
     """
-    q, k, v = _project(attn, x)
-    q, k = attn.q_norm(q), attn.k_norm(k)
-    if rope is not None:
-        half = getattr(attn, "rotate_half", False)
-        q, k = (apply_rot_embed_cat(part, rope, half=half).type_as(v) for part in (q, k))
+    q, k, v = _queries_keys_values(attn, x, rope)
     dropout = attn.attn_drop.p if attn.training else 0.0
     # Attention on CPUs is a quarter faster with a contiguous v; norms make q and k so.
     attended = [
@@ -111,6 +107,40 @@ def attend(
     ]
     joined = cat([group.flatten(0, 1) for group in attended]).flatten(1)
     return attn.proj_drop(attn.proj(attn.norm(joined)))
+
+
+def first_attention(
+    attn: Any, x: Tensor, sequences: Sequences, *, rope: Tensor | None = None
+) -> list[Tensor]:
+    """Return what the first token of every sequence attends to, in the mean of the heads.
+
+    Arguments are those of ``attend``.
+
+    Returns:
+        For each group of sequences (count, length), of which each sums to 1.
+    """
+    q, k, _ = _queries_keys_values(attn, x, rope)
+    scale = q.shape[-1] ** -0.5
+    return [
+        (keys @ queries[:, 0, :, :, None] * scale).squeeze(-1).softmax(-1).mean(1)
+        for queries, keys in zip(
+            _groups(q, sequences),  # (count, length, heads, C / heads)
+            (keys.transpose(1, 2) for keys in _groups(k, sequences)),
+            strict=True,
+        )
+    ]
+
+
+def _queries_keys_values(
+    attn: Any, x: Tensor, rope: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys, normalised and turned, and values: (N, heads, C / heads)."""
+    q, k, v = _project(attn, x)
+    q, k = attn.q_norm(q), attn.k_norm(k)
+    if rope is not None:
+        half = getattr(attn, "rotate_half", False)
+        q, k = (apply_rot_embed_cat(part, rope, half=half).type_as(v) for part in (q, k))
+    return q, k, v
 
 
 def _project(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

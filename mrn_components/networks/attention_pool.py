@@ -24,6 +24,10 @@ class AttentionPool(nn.Module):
         volumes = zip(scores.split(list(depths)), slices.split(list(depths)), strict=True)
         return stack([volume_scores.softmax(0) @ volume for volume_scores, volume in volumes])
 
+    def slice_attention(self, slices: Tensor, depths: Sequence[int]) -> list[Tensor]:
+        """Return the weight of each slice of each volume, (D,), which sum to 1."""
+        return [scores.softmax(0) for scores in _scores(slices, self.query).split(list(depths))]
+
     def on_tensors(self) -> nn.Module:
         """Itself on volumes of one size: slice tokens (B, D, C) to ROI tokens (B, C)."""
         return _TensorAttentionPool(self)

@@ -85,12 +85,18 @@ class MaskedStatesInferer(Inferer):
         self.mask_mode, self.references = mask_mode, references
 
     def __call__(
-        self, inputs: Any, network: Callable[..., Any], *_args: Any, **_kwargs: Any
+        self,
+        inputs: Any,
+        network: Callable[..., Any],
+        *_args: Any,
+        patients: Sequence[Tensor] | None = None,
+        **_kwargs: Any,
     ) -> dict[str, Tensor]:
         """Diagnose a batch of B subjects, B crops of each ROI, in each of the S = 2^R states.
 
         The network has ``rois``, ``classify`` and "patient" in its output, as ``MRN``; or it is a
-        ``FoldEnsemble`` of such, whose probabilities are averaged.
+        ``FoldEnsemble`` of such, whose probabilities are averaged. What a pass with all ROIs
+        visible gave, the ``patients`` (B, R * C) of each network, saves one.
 
         Returns:
             "logits" (B, O) with all ROIs visible; "state_logits" (B, S, O) in the order of
@@ -99,32 +105,45 @@ class MaskedStatesInferer(Inferer):
         Raises:
             ValueError: for another network, or one that masks ROIs already.
         """
-        folds = list(getattr(network, "folds", [network]))
+        folds = check_late_fusion(network)
+        shown = patients or [fold(inputs)["patient"] for fold in folds]  # (B, R * C)
         references = self.references if self.mask_mode == "reference" else [None] * len(folds)
-        pairs = zip(folds, references, strict=True)
-        states = merge_logits([self._states(inputs, *pair) for pair in pairs], "folds")["logits"]
+        parts = zip(folds, shown, references, strict=True)
+        states = merge_logits([self._states(inputs, *each) for each in parts], "folds")["logits"]
         return {"logits": states[:, 0], "state_logits": states}
 
-    def _states(self, inputs: Any, network: Any, references: References | None) -> Tensor:
+    def _states(
+        self, inputs: Any, network: Any, shown: Tensor, references: References | None
+    ) -> Tensor:
         """Logits (B, S, O) of one network."""
-        if not hasattr(network, "classify"):
-            raise ValueError(
-                f"{type(network).__name__} has no method `classify`; contributions of ROIs need a "
-                "network that classifies ROI tokens side by side, such as MRN."
-            )
-        if network.masked_rois:
-            raise ValueError(
-                f"the network masks {sorted(network.masked_rois)} already; leave masked_rois empty."
-            )
-        rois, mode = network.rois, self.mask_mode
-        shown = network(inputs)["patient"]  # (B, R * C)
         if references is not None:
             return reference_states(network, shown, references)
+        rois, mode = network.rois, self.mask_mode
         hidden = network(mask_images(inputs, rois, mode))["patient"]
         hidden = mask_tokens(hidden, rois, rois, mode)
         masks = (token_blocks(shown, rois, masked) for masked in masked_states(rois))
         mixed = (torch.where(mask, hidden, shown) for mask in masks)
         return torch.stack([network.classify(patient) for patient in mixed], dim=1)
+
+
+def check_late_fusion(network: Any) -> list[Any]:
+    """Return the networks of an ensemble, or one network; refuse those without late ROI tokens.
+
+    Raises:
+        ValueError: for a network that does not classify ROI tokens, or masks ROIs already.
+    """
+    folds = list(getattr(network, "folds", [network]))
+    for fold in folds:
+        if not hasattr(fold, "classify"):
+            raise ValueError(
+                f"{type(fold).__name__} has no method `classify`; contributions of ROIs need a "
+                "network that classifies ROI tokens side by side, such as MRN."
+            )
+        if fold.masked_rois:
+            raise ValueError(
+                f"the network masks {sorted(fold.masked_rois)} already; leave masked_rois empty."
+            )
+    return folds
 
 
 def reference_states(network: Any, patient: Tensor, references: References) -> Tensor:

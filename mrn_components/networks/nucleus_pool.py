@@ -73,12 +73,17 @@ def pool_patches(tokens: Tensor, grids: Sequence[VolumeGrid], shares: Sequence[T
     return cat(pooled)
 
 
-def _weighted_mean(patches: Tensor, shares: Tensor) -> Tensor:
-    """Means (B, C) of patches (B, D, h * w, C), by shares (B, D, h * w) in float32."""
-    weights = shares.float().flatten(1)  # (B, D * h * w)
+def pool_weights(shares: Tensor) -> Tensor:
+    """Weights of patches, (B, D * h * w), by shares (B, D, h * w): the same where all are 0."""
+    weights = shares.float().flatten(1)
     total = weights.sum(1, keepdim=True)
     weights = where(total > 0, weights, 1.0)
-    weights = weights / weights.sum(1, keepdim=True)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _weighted_mean(patches: Tensor, shares: Tensor) -> Tensor:
+    """Means (B, C) of patches (B, D, h * w, C), by shares (B, D, h * w) in float32."""
+    weights = pool_weights(shares)
     # No matrix product, which autocast would round to bfloat16.
     return (weights[..., None] * patches.flatten(1, 2)).sum(1)
 

@@ -74,3 +74,14 @@ def whole_patches(slices: Tensor, patch_size: int) -> Tensor:
     """Pad slices (..., H, W) by zeros on opposite sides to whole patches."""
     rows, columns = -slices.shape[-2] % patch_size, -slices.shape[-1] % patch_size
     return pad(slices, [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2])
+
+
+def without_padding(patches: Tensor, patch_size: int, size: Sequence[int]) -> Tensor:
+    """Spread what patches (..., h, w) hold over their pixels, without those of ``whole_patches``.
+
+    The pixels (..., H, W), of the ``size`` H and W, have the sum of the patches less what lies on
+    the padding.
+    """
+    pixels = patches.repeat_interleave(patch_size, -2).repeat_interleave(patch_size, -1)
+    top, left = ((-side % patch_size) // 2 for side in size)
+    return pixels[..., top : top + size[0], left : left + size[1]] / patch_size**2

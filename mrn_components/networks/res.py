@@ -84,6 +84,11 @@ class RES(nn.Module):
         """Whether crops come with the channels of ``ROIMaskChannelsd``."""
         return self.nuclei_pool is not None
 
+    @property
+    def pools_alone(self) -> bool:
+        """Whether a ``NucleusPool`` makes the ROI tokens without SFA."""
+        return self.nuclei_pool is not None and self.nuclei_pool.mode == "instead"
+
     def build(self, num_classes: Mapping[str, int]) -> None:
         """Create the parts' parameters, given the classes K of each ROI; MRN calls this once."""
         for part in (self.ffa, self.sfa):
@@ -181,7 +186,7 @@ class RES(nn.Module):
     ) -> Tensor:
         """ROI tokens (V, channels) of slice tokens (sum of D, C) and of all tokens (N, C)."""
         pooled = []
-        if self.nuclei_pool is None or self.nuclei_pool.mode == "beside":
+        if not self.pools_alone:
             depths = [grid.depth for grid in grids]
             if self.sfa is None:
                 pooled.append(stack([volume.mean(0) for volume in slices.split(depths)]))
@@ -217,7 +222,7 @@ class _TensorRES(nn.Module):
         self.sfa = None if res.sfa is None else tensor_form(res.sfa)
         pool, size = res.nuclei_pool, (res.encoder.patch_size, res.encoder.prefix)
         self.pool = None if pool is None else tensor_form(pool, *size)
-        self.pooled_alone = pool is not None and pool.mode == "instead"
+        self.pooled_alone = res.pools_alone
 
     def forward(self, volumes: List[Tensor]) -> List[Tensor]:  # noqa: UP006
         return [self.encode(volume) for volume in volumes]

@@ -1,15 +1,18 @@
 """SFA: slice fusion self-attention (section 3.2, Figure 2)."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, cat, empty, nn
 
-from mrn_components.networks.attention import PackedBlock, SequenceBlock
+from mrn_components.networks.attention import PackedBlock, SequenceBlock, first_attention
 
 
 class SlicePool(Protocol):
-    """What RES needs of a part in place of SFA, an ``nn.Module``: slice tokens to an ROI token."""
+    """What RES needs of a part in place of SFA, an ``nn.Module``: slice tokens to an ROI token.
+
+    With a method ``slice_attention``, as SFA has it, pages map where the ROI token looks.
+    """
 
     def build(self, channels: int, num_heads: int) -> None:
         """Create the parameters; RES calls this once, with the encoder's width C and heads."""
@@ -58,13 +61,27 @@ class SFA(nn.Module):
 
     def forward(self, slices: Tensor, depths: Sequence[int]) -> Tensor:
         """Compress V volumes of ``depths`` slices, (sum of D, C), into ROI tokens (V, C)."""
+        x, sequences = self._before_last(slices, depths)
+        return self.norm(self.blocks[-1](x, sequences, first=1))  # (V, C)
+
+    def slice_attention(self, slices: Tensor, depths: Sequence[int]) -> list[Tensor]:
+        """Share out the attention of each ROI token in the last block among its D slices: (D,)."""
+        x, sequences = self._before_last(slices, depths)
+        last: Any = self.blocks[-1]
+        found = first_attention(last.attn, last.norm1(x), sequences)  # (1, 1 + D) of each volume
+        return [shares[0, 1:] / shares[0, 1:].sum() for shares in found]
+
+    def _before_last(
+        self, slices: Tensor, depths: Sequence[int]
+    ) -> tuple[Tensor, list[tuple[int, int]]]:
+        """Packed ROI and slice tokens before the last block, and where each volume's lie."""
         sequences = [(1, 1 + depth) for depth in depths]
         x = cat(
             [part for volume in slices.split(list(depths)) for part in (self.roi_token, volume)]
         )
         for block in self.blocks[:-1]:
             x = block(x, sequences)
-        return self.norm(self.blocks[-1](x, sequences, first=1))  # (V, C)
+        return x, sequences
 
     def on_tensors(self) -> nn.Module:
         """Itself on volumes of one size: slice tokens (B, D, C) to ROI tokens (B, C)."""

@@ -12,7 +12,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, cat
 from torch.utils.checkpoint import checkpoint
 
-from mrn_components.networks.attention import Sequences, attend
+from mrn_components.networks.attention import Sequences, attend, first_attention
 
 
 class _Layout(NamedTuple):
@@ -65,6 +65,31 @@ def encode_slices(
             parts = vit.norm(x).split([count * length for count, length in layout.sequences])
             found[i] = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
     return found
+
+
+def class_attention(
+    vit: Any, tokens: Tensor, shapes: Sequence[tuple[int, int, int]]
+) -> list[Tensor]:
+    """Share out the attention of each slice's class token in the last block among its patches.
+
+    Args:
+        vit: what ``encode_slices`` took.
+        tokens: packed (N, C) as the last block's first norm gave them.
+        shapes: (S, h, w), number and patches of the slices of each shape.
+
+    Returns:
+        Shares (S, h, w) of each shape, the mean of the heads; each slice's sum to 1.
+    """
+    prefix, rope = vit.num_prefix_tokens, getattr(vit, "rope", None)
+    sequences = [(count, prefix + h * w) for count, h, w in shapes]
+    turns = None
+    if rope is not None:
+        turns = cat(
+            [_turns(rope.get_embed([h, w]), prefix).repeat(count, 1) for count, h, w in shapes]
+        )[:, None]
+    found = first_attention(vit.blocks[-1].attn, tokens, sequences, rope=turns)
+    patches = [shares[:, prefix:] / shares[:, prefix:].sum(1, keepdim=True) for shares in found]
+    return [part.view(shape) for part, shape in zip(patches, shapes, strict=True)]
 
 
 def _embed(vit: Any, slices: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -12,7 +12,7 @@ from torch.nn.functional import conv2d
 from mrn_components.networks.freezing import Freezable
 from mrn_components.networks.lora import LoRA
 from mrn_components.networks.packing import VolumeGrid, whole_patches
-from mrn_components.networks.slice_blocks import check_blocks, encode_slices
+from mrn_components.networks.slice_blocks import check_blocks, class_attention, encode_slices
 from mrn_components.networks.volume_blocks import VolumeBlocks
 from mrn_components.networks.weights import read_weights
 from mrn_components.system.values import did_you_mean, nearest
@@ -150,11 +150,7 @@ class SliceEncoder(Freezable):
         """
         p = self.patch_size
         padded = [whole_patches(volume, p)[:, None] for volume in volumes]  # (D, 1, p * h, p * w)
-        groups: dict[torch.Size, list[int]] = {}  # slices, or whole volumes, of one size
-        for i, volume in enumerate(padded):
-            one = volume.shape[-2:] if self.attention == "slices" else volume.shape
-            groups.setdefault(one, []).append(i)
-        members, wanted = list(groups.values()), [*blocks, self.depth - 1]
+        members, wanted = self._members(padded), [*blocks, self.depth - 1]
         slices = [cat([padded[i] for i in group]) for group in members]
         depths = [len(padded[group[0]]) for group in members]
         levels = {
@@ -165,9 +161,35 @@ class SliceEncoder(Freezable):
         grids = [VolumeGrid(d, h // p, w // p, self.prefix) for d, h, w in shapes]
         return [levels[block] for block in wanted], grids
 
+    def class_attention(self, tokens: Tensor, volumes: Sequence[Tensor]) -> list[Tensor]:
+        """Share out the attention of each slice's class token among its patches: (D, h, w).
+
+        They are of each volume, by the packed ``tokens`` (N, C) that the first norm of the last
+        block gave when these V ``volumes`` were encoded with ``attention`` "slices".
+        """
+        p = self.patch_size
+        padded = [whole_patches(volume, p)[:, None] for volume in volumes]
+        members = self._members(padded)
+        depths = [[len(padded[i]) for i in group] for group in members]
+        sizes = [padded[group[0]].shape[-2:] for group in members]
+        shapes = [(sum(d), h // p, w // p) for d, (h, w) in zip(depths, sizes, strict=True)]
+        found: dict[int, Tensor] = {}
+        shares = class_attention(self.vit, tokens, shapes)
+        for part, group, each in zip(shares, members, depths, strict=True):
+            found.update(zip(group, part.split(each), strict=True))
+        return [found[i] for i in range(len(volumes))]
+
     def on_tensors(self) -> nn.Module:
         """Itself on crops of one size: (B, 1, D, H, W) to the last block's tokens (B, D, n, C)."""
         return _TensorSliceEncoder(self)
+
+    def _members(self, padded: Sequence[Tensor]) -> list[list[int]]:
+        """Group padded volumes whose slices, or which themselves, are of one size."""
+        groups: dict[torch.Size, list[int]] = {}
+        for i, volume in enumerate(padded):
+            one = volume.shape[-2:] if self.attention == "slices" else volume.shape
+            groups.setdefault(one, []).append(i)
+        return list(groups.values())
 
     def _encode(
         self, groups: Sequence[Tensor], depths: Sequence[int], indices: list[int]

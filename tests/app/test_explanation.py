@@ -72,6 +72,26 @@ def test_an_ensemble_is_the_mean_of_its_folds(network, images):
     torch.testing.assert_close(maps[0], (maps[1] + maps[2]) / 2, atol=1e-5, rtol=0)
 
 
+def test_the_attention_comes_with_one_pass_and_occlusion_is_left_out(network, images):
+    passes = []
+    hook = network.register_forward_hook(lambda *_: passes.append(1))
+    found = explain_subject(network, images, occlusion=False)
+    hook.remove()
+    assert len(passes) == 2  # with all ROIs visible, and with all of them zeros
+    assert found["occlusion"] == {}
+    whole = explain_subject(network, images, num_cells=1)
+    assert {k: v for k, v in whole.items() if k != "occlusion"} == {
+        k: v for k, v in found.items() if k != "occlusion"
+    }
+    for i, roi in enumerate(ROIS):
+        looks = found["attention"][roi]
+        assert len(looks["slices"]) == 2 + i
+        assert sum(looks["slices"]) == pytest.approx(sum(map(sum, looks["cells"])), abs=1e-4)
+        # 20 x 28 pixels in 16 columns; 3 of 14 rows of each patch lie on the padding.
+        assert (len(looks["cells"]), len(looks["cells"][0])) == (11, 16)
+        assert sum(looks["slices"]) == pytest.approx(20 / 28, abs=0.1)
+
+
 def test_what_is_not_one_subject_is_refused(network, images):
     with pytest.raises(ValueError, match="takes one crop of each ROI and num_cells >= 1"):
         explain_subject(network, {roi: crops * 2 for roi, crops in images.items()})

@@ -1,5 +1,7 @@
 """Hidden ROIs replaced by those of reference subjects: an independent game, and its laws."""
 
+import base64
+import io
 import json
 import re
 from itertools import permutations
@@ -8,11 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_run import make_datalist, make_run, read_rows
 
 from mrn_components import FoldEnsemble
 from mrn_components.app.predict import predict
 from mrn_components.app.predict.references import read_references
+from mrn_components.app.report.attention import attention_image, is_even
 from mrn_components.app.report.explanation import masked_values, roi_shapley, training_spread
 from mrn_components.app.report.region_bars import is_nothing, region_bars
 from mrn_components.data.ledger import REFERENCES, append_record
@@ -201,8 +205,8 @@ def test_bars_stand_beside_the_training():
 def test_a_page_compares_with_the_training_or_says_that_it_cannot(cohort, tmp_path):
     data, run = make_datalist(cohort, tmp_path / "two.json", count=2), make_run(tmp_path / "run", 0)
 
-    def look(out):
-        options = {"num_workers": 0, "device": "cpu", "report": True}
+    def look(out, **more):
+        options = {"num_workers": 0, "device": "cpu", "report": True, **more}
         rows = read_rows(predict(data, str(out), bundle=str(run), **options))
         folder = out / "subjects" / rows[0]["subject"]
         found = json.loads((folder / "explanation.json").read_text())
@@ -217,10 +221,27 @@ def test_a_page_compares_with_the_training_or_says_that_it_cannot(cohort, tmp_pa
     subjects = {group: draw.normal(size=(3, 128)).tolist() for group in ("HC", "PD")}
     record = {"rois": ("nm", "qsm1", "qsm2", "qsm3"), "subjects": subjects}
     append_record(run / "models" / "model.pt", REFERENCES, record)
-    new, found, page = look(tmp_path / "new")
+    assert "There are no occlusion maps" not in page
+    new, found, page = look(tmp_path / "new", occlusion=False)
+    assert "There are no occlusion maps: `--occlusion False` left them out." in page
+    assert "attention map" in page
+    assert (set(found["attention"]), found["occlusion"]) == (set(record["rois"]), {})
     assert new == old  # what is predicted does not change
     assert "the mean over training subjects (3 HC, 3 PD), whose regions take" in page
     assert re.search(r"training: HC [+−]0\.\d+ to [+−]0\.\d+ · PD ", page)
     assert "which the network never saw: such" not in page
     assert found["references"] == {"HC": 3, "PD": 3}
     assert set(found["spread"]) == set(found["shapley"])
+    again, found, _ = look(tmp_path / "new", resume=True)
+    assert again == new
+    assert set(found["occlusion"]) == set(record["rois"])
+
+
+def test_an_attention_map_is_a_picture_and_says_when_it_is_even():
+    cells = [[0.0, 0.1], [0.2, 0.05]]
+    uri = attention_image(cells)
+    with Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) as picture:
+        assert picture.size == (2, 2)
+        assert np.asarray(picture)[..., 3].tolist() == [[0, 89], [178, 45]]
+    assert not is_even(cells)
+    assert is_even([[0.25, 0.3], [0.25, 0.2]])

@@ -1,9 +1,10 @@
 """The one way to ask the network of a bundle."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from ignite.engine import Engine, Events
@@ -12,10 +13,11 @@ from monai.networks.utils import eval_mode
 from monai.utils import ensure_tuple
 
 from mrn_components.app.predict.references import read_references
-from mrn_components.app.predict.unlike import Unlike
+from mrn_components.app.predict.unlike import Unlike, patients_of
 from mrn_components.app.predict.workflow import target_of
 from mrn_components.app.report.explanation import (
     Explanation,
+    Pass,
     Spread,
     explain_subject,
     masked_values,
@@ -27,10 +29,20 @@ from mrn_components.data.ledger import check_crop_sizes
 from mrn_components.data.predictions import prediction
 from mrn_components.data.subjects import needed_images
 from mrn_components.images.image import Image
+from mrn_components.networks.attention_map import AttentionWatch
 from mrn_components.networks.masking import StateMode
 from mrn_components.regions.roi import volume_keys
 
 _PARTS = ("checkpoint", "dataset", "inferer", "network", "postprocessing", "prepare_batch")
+
+
+class Asked(NamedTuple):
+    """A subject whom the network was asked about."""
+
+    images: Any  # what the network takes
+    labels: Any  # what the postprocessing takes
+    answer: Any  # what the inferer gave
+    known: Pass | None  # of it, for what else is asked; None of a network without representation
 
 
 class Classifier:
@@ -82,17 +94,25 @@ class Classifier:
         """Crop the ROIs of the volumes that a subject has, by ``keys``; paths are read."""
         return dict(self._preprocess(dict(subject)))
 
-    def classify(self, crops: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask the network about what ``crop`` returns, and return what ``prediction`` gives.
+    def ask(self, crops: Mapping[str, Any], *, watched: bool = False) -> Asked:
+        """Ask the network about what ``crop`` returns; ``watched`` for an explanation."""
+        images, labels = self._prepare_batch(collate_subjects([dict(crops)]), self.device)
+        watch = AttentionWatch(self._network) if watched else None
+        with eval_mode(self._network), watch or nullcontext():
+            answer = self._inferer(images, self._network)
+        known = None
+        if (patients := patients_of(answer)) is not None:
+            known = Pass(list(patients.split(1)), {} if watch is None else watch.maps())
+        return Asked(images, labels, answer, known)
+
+    def classify(self, asked: Asked) -> dict[str, Any]:
+        """Return what ``prediction`` gives of an answer.
 
         Raises:
             ValueError: if the network's answer is no finite number.
         """
-        images, targets = self._inputs(crops)
-        with eval_mode(self._network):
-            answer = self._inferer(images, self._network)
-            output = self._postprocess({"label": targets, "pred": answer})
-            return prediction(self.target, output, 0) | self._unlike.score(answer)
+        output = self._postprocess({"label": asked.labels, "pred": asked.answer})
+        return prediction(self.target, output, 0) | self._unlike.score(asked.answer)
 
     def check_states(self, mask_mode: StateMode) -> None:
         """Raise a ``ValueError`` where the weights do not hold what a mode of masking needs."""
@@ -102,8 +122,8 @@ class Classifier:
                 "training keeps since 2026-11-26; train anew, or take --mask_mode voxels."
             )
 
-    def states(self, crops: Mapping[str, Any], mask_mode: StateMode = "voxels") -> list[float]:
-        """Ask the network about what ``crop`` returns with every subset of the ROIs masked.
+    def states(self, asked: Asked, mask_mode: StateMode = "voxels") -> list[float]:
+        """Ask the network about a subject again, with every subset of the ROIs masked.
 
         Returns:
             P(PD), or what else is predicted, in every state, in the order of ``masked_states``,
@@ -113,24 +133,30 @@ class Classifier:
             ValueError: for a network without ROI tokens, one that masks ROIs already, or an answer
                 that is no finite number.
         """
-        images, _ = self._inputs(crops)
         return masked_values(
             self._network,
-            images,
+            asked.images,
             target=self.target,
             mask_mode=mask_mode,
             references=self._references,
+            patients=asked.known and asked.known.patients,
         )
 
-    def explain(self, crops: Mapping[str, Any]) -> Explanation:
-        """Say what each ROI of what ``crop`` returns, and each part of it, adds.
+    def explain(self, asked: Asked, *, occlusion: bool = True) -> Explanation:
+        """Say what each ROI of a subject that was watched, and each part of it, adds.
+
+        Without ``occlusion`` there are no occlusion maps, for which the network is asked often.
 
         Raises:
             ValueError: for a network without ROI tokens, or one that masks ROIs already.
         """
-        images, _ = self._inputs(crops)
         explanation = explain_subject(
-            self._network, images, target=self.target, references=self._references
+            self._network,
+            asked.images,
+            target=self.target,
+            references=self._references,
+            known=asked.known,
+            occlusion=occlusion,
         )
         return explanation | {"spread": self._spread}
 
@@ -140,6 +166,3 @@ class Classifier:
         if not self._references:
             return {}
         return training_spread(self._network, self._references, target=self.target)
-
-    def _inputs(self, crops: Mapping[str, Any]) -> tuple[Any, Any]:
-        return self._prepare_batch(collate_subjects([dict(crops)]), self.device)

@@ -271,7 +271,8 @@ class Cohort:
             mask = mask_file(self.output_dir, record["subject"], image)
             if source != "given" and not mask.is_file():
                 return "their masks"
-        if self.options.report and needs_explanation(record, folder):
+        occlusion = self.options.occlusion
+        if self.options.report and needs_explanation(record, folder, occlusion=occlusion):
             return "what --report shows"
         asked, known = self.options.states, record.get("states", {}).get("mask_mode")
         return "these states" if asked not in (None, known) and record["status"] == "ok" else None

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from mrn_components.app.align import Mode, moved_volumes
 from mrn_components.app.calibration import Calibration
 from mrn_components.app.masking import Masking, note, timed, volumes_of
-from mrn_components.app.predict.classifier import Classifier
+from mrn_components.app.predict.classifier import Asked, Classifier
 from mrn_components.app.predict.unlike import flag_unlike
 from mrn_components.app.records import (
     EXPLANATION,
@@ -57,6 +57,7 @@ class Options:
     set_level: float | None = None  # of the sets of classes
     resume: bool
     report: bool
+    occlusion: bool = True  # maps of it on pages
     trust_bundle: bool
     overrides: Mapping[str, Any]
     labels: str | Path | None = None  # table of the labels, which every subject must have then
@@ -207,21 +208,22 @@ class Pipeline:
             record["status"] = "abstained"
             return
         with timed(record, "classify"):
-            record |= self.classifier.classify(crops)
+            asked = self.classifier.ask(crops, watched=self.options.report)
+            record |= self.classifier.classify(asked)
             if self.calibration is not None:
                 record |= self.calibration.apply(record)
             record["flags"] += flag_unlike(record)
         if (mode := self.options.states) is not None:
             with timed(record, "states"):
-                values = self.classifier.states(crops, mode)
+                values = self.classifier.states(asked, mode)
             record["states"] = {"mask_mode": mode, self.classifier.target.lead: values}
         if self.options.report:
             with timed(record, "explain"):
-                self._explain(record, crops)
+                self._explain(record, asked)
 
-    def _explain(self, record: Record, crops: Mapping[str, Any]) -> None:
+    def _explain(self, record: Record, asked: Asked) -> None:
         try:
-            explanation = self.classifier.explain(crops)
+            explanation = self.classifier.explain(asked, occlusion=self.options.occlusion)
         except ValueError as error:
             record["flags"].append(f"{UNEXPLAINED}: {error}")
         else:

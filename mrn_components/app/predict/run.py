@@ -40,6 +40,7 @@ def predict(
     set_level: float | None = None,
     resume: bool = False,
     report: bool = False,
+    occlusion: bool = True,
     dicom: bool = False,
     format: Format = "tables",  # noqa: A002  what users ask for
     trust_bundle: bool = False,
@@ -74,7 +75,8 @@ def predict(
         set_level: level of the sets of classes, 0 to 1, by a bundle that ``mrn crossval`` made of
             its folds; None is 0.9 where it had subjects enough.
         resume: keep the subjects whose files, weights and settings are those of an earlier call.
-        report: write ``index.html`` and a page a subject too, which asks the network 28 times more.
+        report: write ``index.html`` and a page a subject too, with Shapley values and maps.
+        occlusion: make occlusion maps for the pages, which asks the network some 25 times more.
         dicom: write masks (SEG) and biomarkers (SR) of DICOM studies as objects of these studies.
         format: bids makes ``output`` a data set of BIDS derivatives too: tables that describe
             themselves, and the masks.
@@ -109,6 +111,7 @@ def predict(
         set_level=set_level,
         resume=resume,
         report=report,
+        occlusion=occlusion,
         format=format,
         dicom=dicom,
         trust_bundle=trust_bundle,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from mrn_components.data.ledger import REPRESENTATION, read_record
 from mrn_components.metrics.spread import FAR, Spread
@@ -40,16 +41,23 @@ class Unlike:
         It is the share of subjects outside the training that lie nearer; of an ensemble the mean
         over the folds.
         """
-        key = next((k for k in ("fold_patient", "patient") if k in answer), None)
-        if key is None:
+        patients = patients_of(answer)
+        if patients is None:
             return {}
-        vectors = np.atleast_2d(answer[key][0].float().cpu().numpy())
+        vectors = patients.float().cpu().numpy()
         widths = [len(spread.mean) for spread in self.spreads]
         if widths != [vectors.shape[1]] * len(vectors):
             return {}
         pairs = zip(self.spreads, vectors, strict=True)
         shares = [float(spread.share_nearer(vector[None])[0]) for spread, vector in pairs]
         return {"unlike_training": float(np.mean(shares))}
+
+
+def patients_of(answer: Any) -> Tensor | None:
+    """Return the representations (F, P) of a subject by each network that answered, if any."""
+    if "fold_patient" in answer:  # of an ensemble
+        return answer["fold_patient"][0]
+    return answer["patient"][:1] if "patient" in answer else None
 
 
 def flag_unlike(record: Mapping[str, Any]) -> list[str]:

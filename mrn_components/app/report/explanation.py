@@ -1,8 +1,8 @@
-"""What moved a subject's P(PD): the ROIs' Shapley values, and maps of occlusion."""
+"""What moved a subject's P(PD): the ROIs' Shapley values, and maps of occlusion and attention."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,12 +12,18 @@ from torch import Tensor, nn
 from mrn_components.data.predictions import check_finite
 from mrn_components.data.target import HC_PD, Target
 from mrn_components.metrics.shapley import masked_states, shapley_values
+from mrn_components.networks.attention_map import AttentionWatch, Maps
 from mrn_components.networks.ensemble import merge_logits
-from mrn_components.networks.inferers import MaskedStatesInferer, reference_states
+from mrn_components.networks.inferers import (
+    MaskedStatesInferer,
+    check_late_fusion,
+    reference_states,
+)
 from mrn_components.networks.masking import References, StateMode, token_blocks
 
 # Cells along the longer side of a crop: of SN about 8 mm, the size of a nucleus's side.
 NUM_CELLS = 5
+_NUM_FINE_CELLS = 16  # of an attention map: the paper's patches of a crop of 224 pixels
 _QUANTILES = (0.1, 0.5, 0.9)
 
 Spread = dict[str, dict[str, list[float]]]  # of each ROI and class: 10th, 50th, 90th percentile
@@ -30,8 +36,17 @@ Spread = dict[str, dict[str, list[float]]]  # of each ROI and class: 10th, 50th,
 # - "shapley": of each ROI; they sum to the first less the baseline;
 # - "spread": of each ROI and class, percentiles of the references' own Shapley values;
 # - "occlusion": of each ROI, rows of cells, anterior to posterior, each from the patient's right to
-#   left: the first less the same with this cell of all slices covered.
+#   left: the first less the same with this cell of all slices covered; {} where none were wanted;
+# - "attention": of each ROI where its token looked (``AttentionWatch``): shares of "slices", low to
+#   high, and of "cells", as those of the occlusion but finer; {} of a network without such a look.
 Explanation = dict[str, Any]
+
+
+class Pass(NamedTuple):
+    """What a pass of a network with all ROIs visible gave, of one subject."""
+
+    patients: list[Tensor]  # (1, R * C) of each network of an ensemble, or of one network
+    attention: Maps
 
 
 def explain_subject(
@@ -40,6 +55,8 @@ def explain_subject(
     *,
     target: Target = HC_PD,
     references: Sequence[References] = (),
+    known: Pass | None = None,
+    occlusion: bool = True,
     num_cells: int = NUM_CELLS,
 ) -> Explanation:
     """Mask the ROIs of one subject, then cover parts of them, and see how P(PD) moves.
@@ -47,16 +64,18 @@ def explain_subject(
     Of other targets it is the probability of the positive class, or the score, that moves.
 
     Shapley values compare the subject with references, or, without any, with voxels that are zeros
-    (``MaskedStatesInferer``). A map covers one cell after another, in all slices, by the crop's
-    mean; only its ROI is computed anew, so that all maps together take about as many passes as a
-    crop has cells.
+    (``MaskedStatesInferer``). The attention comes with the pass that they need. An occlusion map
+    covers one cell after another, in all slices, by the crop's mean; only its ROI is computed anew,
+    so that all maps together take about as many passes as a crop has cells.
 
     Args:
         network: one that ``MaskedStatesInferer`` takes.
         images: one crop (channels, D, H, W) in [0, 1] of each ROI, as ``PrepareROIBatch`` gives.
         target: what is predicted.
         references: of each network of an ensemble, or of one network.
-        num_cells: cells along the longer side of each crop.
+        known: what a pass gave already; None makes one.
+        occlusion: make occlusion maps too.
+        num_cells: cells of them along the longer side of each crop.
 
     Raises:
         ValueError: for several subjects, no cells, or a network without ROI tokens.
@@ -67,20 +86,27 @@ def explain_subject(
             f"explain_subject takes one crop of each ROI and num_cells >= 1, got {counts} crops "
             f"and num_cells {num_cells}."
         )
+    folds = check_late_fusion(network)
+    rois = tuple(folds[0].rois)
+    known = known or _look(network, images)
     mode: StateMode = "reference" if references else "voxels"
-    states = masked_values(network, images, target=target, mask_mode=mode, references=references)
-    with eval_mode(network):  # and without gradients
-        folds = list(getattr(network, "folds", [network]))
-        rois = tuple(folds[0].rois)
-        patients = [fold(images)["patient"] for fold in folds]
-        # An ROI's token depends on no other ROI: of the others one slice is computed and dropped.
-        thin = {roi: [crops[0][:, :1]] for roi, crops in images.items()}
-        maps: dict[str, list[list[float]]] = {roi: [] for roi in rois}
-        for roi, rows in maps.items():
-            for row in _covered_crops(images[roi][0], num_cells):
-                logits = [_logits(folds, patients, {**thin, roi: [crop]}, roi) for crop in row]
-                values = [float(target.values(each)[target.lead]) for each in logits]
-                rows.append([states[0] - value for value in values])
+    states = masked_values(
+        network,
+        images,
+        target=target,
+        mask_mode=mode,
+        references=references,
+        patients=known.patients,
+    )
+    maps = {}
+    if occlusion:
+        with eval_mode(network):  # and without gradients
+            for roi in rois:
+                rows = _occluded(folds, images, known.patients, roi, num_cells)
+                maps[roi] = [
+                    [states[0] - float(target.values(each)[target.lead]) for each in row]
+                    for row in rows
+                ]
     first: References = references[0] if references else {}
     return {
         target.lead: states[0],
@@ -88,7 +114,39 @@ def explain_subject(
         "baseline": states[-1],
         "shapley": roi_shapley(states, rois),
         "occlusion": maps,
+        "attention": {roi: _shares(crops[0]) for roi, crops in known.attention.items()},
     }
+
+
+def _look(network: nn.Module, images: Mapping[str, Sequence[Tensor]]) -> Pass:
+    folds = getattr(network, "folds", [network])
+    with eval_mode(network), AttentionWatch(network) as watch:
+        return Pass([fold(images)["patient"] for fold in folds], watch.maps())
+
+
+def _shares(attention: Tensor) -> dict[str, Any]:
+    """Shares of the slices of a map (D, H, W), and of cells of all slices together."""
+    plane = attention.sum(0)
+    rows, columns = (_edges(size, max(plane.shape), _NUM_FINE_CELLS) for size in plane.shape)
+    cells = [
+        [round(float(plane[top:bottom, left:right].sum()), 6) for left, right in pairwise(columns)]
+        for top, bottom in pairwise(rows)
+    ]
+    return {"slices": [round(float(share), 6) for share in attention.sum((1, 2))], "cells": cells}
+
+
+def _occluded(
+    folds: Sequence[Any],
+    images: Mapping[str, Sequence[Tensor]],
+    patients: Sequence[Tensor],
+    roi: str,
+    num_cells: int,
+) -> Iterator[list[Tensor]]:
+    """Logits (1, K) as each cell of an ROI is covered, in rows."""
+    # An ROI's token depends on no other ROI: of the others one slice is computed and dropped.
+    thin = {other: [crops[0][:, :1]] for other, crops in images.items()}
+    for row in _covered_crops(images[roi][0], num_cells):
+        yield [_logits(folds, patients, {**thin, roi: [crop]}, roi) for crop in row]
 
 
 def roi_shapley(states: Sequence[float], rois: Sequence[str]) -> dict[str, float]:
@@ -104,18 +162,20 @@ def masked_values(
     target: Target,
     mask_mode: StateMode = "voxels",
     references: Sequence[References] = (),
+    patients: Sequence[Tensor] | None = None,
 ) -> list[float]:
     """Ask about one subject with every subset of the ROIs masked, in the order of the states.
 
-    The network is one that ``MaskedStatesInferer`` takes; the images are one crop (channels, D, H,
-    W) in [0, 1] of each ROI. What is returned is P(PD), or what else is predicted, in every state.
+    Network, mode and references are those of ``MaskedStatesInferer``, which ``patients`` save a
+    pass; the images are one crop (channels, D, H, W) in [0, 1] of each ROI. What is returned is
+    P(PD), or what else is predicted, in every state.
 
     Raises:
         ValueError: for a network without ROI tokens, or an answer that is no finite number.
     """
     inferer = MaskedStatesInferer(mask_mode=mask_mode, references=references)
     with eval_mode(network):
-        logits = inferer(images, network)["state_logits"][0]
+        logits = inferer(images, network, patients=patients)["state_logits"][0]
     values: list[float] = target.values(logits)[target.lead].tolist()
     check_finite(target, values)
     return values

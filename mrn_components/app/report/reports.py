@@ -132,10 +132,15 @@ def _read_volumes(
     return sources
 
 
-def needs_explanation(record: Record, folder: Path) -> bool:
-    """Whether a subject, whose files ``folder`` has, was predicted without ``--report``."""
-    impossible = any(flag.startswith(UNEXPLAINED) for flag in record["flags"])
-    return record["status"] == "ok" and not impossible and not (folder / EXPLANATION).is_file()
+def needs_explanation(record: Record, folder: Path, *, occlusion: bool = False) -> bool:
+    """Whether a subject, whose files ``folder`` has, was predicted without ``--report``.
+
+    With ``occlusion`` also whether it was predicted without the maps of it.
+    """
+    if record["status"] != "ok" or any(flag.startswith(UNEXPLAINED) for flag in record["flags"]):
+        return False
+    explanation = read_json(folder / EXPLANATION)
+    return explanation is None or (occlusion and not explanation["occlusion"])
 
 
 def _of_row(row: Mapping[str, str], target: Target, where: str) -> Record:

@@ -151,7 +151,7 @@ def grey(plane: np.ndarray, window: Span) -> np.ndarray:
 
 
 def encode(pixels: np.ndarray, kind: str, **options: Any) -> str:
-    """Grey (H, W) or coloured pixels (H, W, 3) as an address that holds a picture, png or webp.
+    """Grey (H, W) or coloured pixels (H, W, 3 or 4) as an address of a picture, png or webp.
 
     They are averaged where there are more of them than a page can hold.
     """

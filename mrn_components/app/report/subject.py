@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mrn_components.app.records import EXPLANATION, PAGE, THUMBNAILS, UNEXPLAINED, Record
+from mrn_components.app.report.attention import attention_image, is_even
 from mrn_components.app.report.images import Shown
 from mrn_components.app.report.pages import (
     decision,
@@ -59,6 +60,8 @@ def write_pages(
         explanation=explanation,
         bars=region_bars(explanation, target) if explanation else [],
         is_nothing=is_nothing,
+        attention_image=attention_image,
+        is_even=is_even,
         unexplainable=any(flag.startswith(UNEXPLAINED) for flag in record["flags"]),
         manifest=manifest,
         provenance=flatten({key: value for key, value in manifest.items() if key not in others}),
