@@ -83,7 +83,7 @@ def write_figures(
             figures["decision"] = _decision(models, truth, target, subjects)
         figures["confusion"] = _confusion(models, target.names, subjects)
     for name, figure in figures.items():
-        _save(figure, output_dir / name)
+        save_figure(figure, output_dir / name)
     for name in {*FIGURES} - {*figures}:
         for suffix in (".png", ".svg"):
             (output_dir / f"{name}{suffix}").unlink(missing_ok=True)
@@ -114,10 +114,10 @@ def write_learning_curve(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         xlabel="Training subjects of a fold",
         ylabel=f"Metric (bars: {CONFIDENCE:.0%})",
     )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as .png and .svg, the same bytes for the same input."""
     figure.text(0.995, 0.008, "Research use only", ha="right", va="bottom", fontsize=7)
     for suffix, metadata in {".png": {"Software": None}, ".svg": {"Date": None}}.items():

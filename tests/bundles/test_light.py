@@ -138,8 +138,8 @@ def test_packed_weights_are_merged_and_need_no_other_file(run, two, encoder, tmp
     spec = importlib.util.spec_from_file_location("pack_bundle", path)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    arguments = ["mrn", "--run", str(run), "--no_proof", "--output", str(tmp_path / "mrn.zip")]
-    script.main(arguments)
+    arguments = ["mrn", "--run", str(run), "--no_proof", "--safetensors"]
+    script.main([*arguments, "--output", str(tmp_path / "mrn.zip")])
     shutil.unpack_archive(tmp_path / "mrn.zip", tmp_path)
     bundle = tmp_path / "mrn"
     plain = SliceEncoder(**SIZE)

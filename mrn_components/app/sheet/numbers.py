@@ -14,7 +14,7 @@ _PEOPLE = {"sex", "gender", "age", "ethnicity", "race"}
 
 def metrics_of(study: Study) -> dict[str, dict[str, Any]]:
     """Return the metrics of the evaluated model by name."""
-    found = study.contents["metrics"]
+    found = study.contents.get("metrics", {})
     return {k: v for k, v in found.items() if isinstance(v, dict) and {"value", "low"} <= v.keys()}
 
 
@@ -39,7 +39,8 @@ def figures(study: Study) -> Derived:
 
 def intervals(study: Study) -> Derived:
     """Say how the intervals are computed."""
-    found = metrics_of(study)
+    if not (found := metrics_of(study)):
+        return NOTHING
     by_method: dict[str, list[str]] = {}
     for name, metric in found.items():
         method = str(metric.get("method", "no name")) if metric["low"] is not None else "none"

@@ -92,6 +92,26 @@ def find_study(table: Path, evaluation: Path, bundle: Path | None = None) -> Stu
     )
 
 
+def bundle_study(root: Path, target: Target) -> Study:
+    """Read the records of a bundle whose weights were not evaluated yet.
+
+    Args:
+        root: folder of the bundle, or of a run.
+        target: what it predicts.
+    """
+    files = sorted((root / "models").glob("*.pt"))
+    manifest = {"weights": {f"models/{path.name}": file_hash(path) for path in files}}
+    found: _Found = {"table": ("", _counts([])), "manifest": ("models/", manifest)}
+    found |= _of_bundle(root, manifest)
+    return Study(
+        table=root,
+        rows=[],
+        target=target,
+        contents={name: without_folders(content) for name, (_, content) in found.items()},
+        files={name: file for name, (file, _) in found.items()},
+    )
+
+
 def _counts(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """Count what the columns of a table say."""
     columns = list(rows[0]) if rows else []

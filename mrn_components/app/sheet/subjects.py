@@ -9,7 +9,9 @@ from mrn_components.metrics.spread import FAR
 
 def evaluated(study: Study) -> Derived:
     """Say how many subjects are evaluated, and of which classes."""
-    metrics, target = study.contents["metrics"], study.target
+    metrics, target = study.contents.get("metrics"), study.target
+    if metrics is None:
+        return NOTHING
     places = [("metrics", "n")]
     text = f"{metrics['n']} subjects"
     if "prevalence" in metrics and isinstance(target, Classes):

@@ -1,5 +1,6 @@
 """``sheet.md`` and ``sheet.json``, the filled checklists, and ``model_card.md``."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,30 @@ def write_sheet(table: Path, evaluation: Path, bundle: Path | None = None) -> No
     words = {"study": study, "facts": facts, "md": _md, "note": _NOTE}
     write_text(evaluation / "sheet.md", _fill("sheet.md.j2", lists=lists.values(), **words))
     write_json(evaluation / "sheet.json", _content(study, lists))
-    words |= {"head": front_matter(study), "name": model_name(study)}
-    words |= {"metrics": {name: shown(metric, {}) for name, metric in metrics_of(study).items()}}
-    write_text(evaluation / "model_card.md", _fill("model_card.md.j2", **words))
+    card = write_card(study, facts, name=model_name(study), head=front_matter(study))
+    write_text(evaluation / "model_card.md", card)
+
+
+def write_card(
+    study: Study,
+    facts: Mapping[str, Fact],
+    *,
+    name: str,
+    head: str = "",
+    pack: Mapping[str, Any] | None = None,
+) -> str:
+    """Return a model card.
+
+    Args:
+        study: its records.
+        facts: what these hold.
+        name: of the run or bundle.
+        head: front matter, of a card that stands alone.
+        pack: what a packed bundle's card says besides, ``app.packing.card``.
+    """
+    metrics = {name: shown(metric, {}) for name, metric in metrics_of(study).items()}
+    words = {"study": study, "facts": facts, "md": _md, "name": name, "head": head}
+    return _fill("model_card.md.j2", metrics=metrics, pack=pack, **words)
 
 
 def _fill(template: str, **words: Any) -> str:

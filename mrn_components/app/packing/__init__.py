@@ -1,0 +1,1 @@
+"""What ``scripts/pack_bundle.py`` puts into a zip that needs nothing else of ours."""

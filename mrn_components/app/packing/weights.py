@@ -1,0 +1,158 @@
+"""The weights of a packed bundle: checked, named with their hashes, each tensor once."""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from monai.bundle import ConfigParser
+from safetensors.torch import save_file
+
+from mrn_components.app.merging import copy_weights
+from mrn_components.app.packing.configs import parsed
+from mrn_components.bundle import bundle_config
+from mrn_components.data.ledger import (
+    CROP_SIZES,
+    RECORDS,
+    append_record,
+    check_crop_sizes,
+    crop_sizes,
+    read_record,
+)
+from mrn_components.system.hashes import LARGE_FILES, file_hash
+
+
+def weight_files(folder: Path) -> dict[str, dict[str, str]]:
+    """Return the names of a bundle's weight files, and what chooses the network of each.
+
+    Args:
+        folder: of the bundle; one whose config has an ``image`` has a network for each image.
+    """
+    parser = ConfigParser(ConfigParser.load_config_file(str(bundle_config(folder, "inference"))))
+    if "image" not in parser:
+        return {"model.pt": {}}
+    files = {}
+    for image in parser["images"]:
+        parser.update({"bundle_root": str(folder), "image": image})
+        files[Path(parser.get_parsed_content("ckpt_path")).name] = {"image": image}
+    return files
+
+
+def source_of_weights(bundle: Path, args: argparse.Namespace) -> Path:
+    """Return the folder that ``--weights``, ``--run`` or else the bundle in the repository has."""
+    return Path(args.weights or (args.run or bundle) / "models")
+
+
+def take_weights(folder: Path, source: Path, args: argparse.Namespace) -> None:
+    """Put weights that fit the networks into ``models/``, and name them in ``large_files.yml``.
+
+    Args:
+        folder: of the packed bundle.
+        source: folder of the weights.
+        args: of the command line.
+
+    Raises:
+        FileNotFoundError: if there are none.
+        ValueError: if they are of another network, or of crops of another size.
+    """
+    (folder / "models").mkdir()
+    if not args.random_weights and not (source / "model.pt").is_file():
+        raise FileNotFoundError(
+            f"{source}/model.pt is not there; name a training run by --run, a folder of weights by "
+            "--weights, or try the packing with --random_weights."
+        )
+    for file, overrides in weight_files(folder).items():
+        target = folder / "models" / file
+        if args.random_weights:
+            torch.save(build_network(folder, overrides).state_dict(), target)
+        elif (source / file).is_file():
+            copy_weights(source / file, target, args.run or folder)
+            check_weights(target, build_network(folder, overrides), source / file)
+    for path in [] if args.random_weights else source.glob("model_fold*.pt"):  # of an ensemble
+        copy_weights(path, folder / "models" / path.name, args.run or folder)
+    files = sorted((folder / "models").glob("*.pt"))
+    _say_sizes(folder, files, of_run=args.run is not None)
+    for path in files if args.safetensors else []:
+        save_safetensors(path)
+    write_large_files(folder, args.url)
+
+
+def write_large_files(folder: Path, url: str) -> None:
+    """Write ``large_files.yml``, from which MONAI downloads what a repository does not hold."""
+    entries = [
+        {
+            "path": f"models/{path.name}",
+            "url": f"{url.rstrip('/')}/{path.name}" if url else "",
+            "hash_type": "sha256",
+            "hash_val": file_hash(path),
+        }
+        for path in sorted((folder / "models").iterdir())
+    ]
+    (folder / LARGE_FILES).write_text(yaml.safe_dump({"large_files": entries}, sort_keys=False))
+
+
+def _say_sizes(folder: Path, files: list[Path], *, of_run: bool) -> None:
+    """Refuse weights of another size of crops, and let those of an earlier run say theirs."""
+    parser = parsed(folder)
+    if "rois" not in parser:
+        return
+    rois = parser.get_parsed_content("rois")
+    check_crop_sizes(rois=rois, ckpt_paths=files)
+    for path in files if of_run else []:
+        if read_record(path, CROP_SIZES) is None:
+            append_record(path, CROP_SIZES, crop_sizes(rois))
+
+
+def build_network(folder: Path, overrides: Mapping[str, Any]) -> torch.nn.Module:
+    """Build the network of a bundle's inference config."""
+    network: torch.nn.Module = parsed(folder, **overrides).get_parsed_content("network_def")
+    return network
+
+
+def check_weights(path: Path, network: torch.nn.Module, source: Path) -> None:
+    """Refuse weights of another network.
+
+    Raises:
+        ValueError: naming the run as the way out.
+    """
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()[:24])  # one of perhaps hundreds of tensors
+        raise ValueError(
+            f"{source} does not fit the bundle's network ({reason} ...); if a run trained it with "
+            "other settings, name the run's folder by --run."
+        ) from error
+
+
+def save_safetensors(checkpoint: Path) -> None:
+    """Write the tensors of a checkpoint beside it, with the records that it carries.
+
+    A tensor of several names, as nnU-Net's networks have them, is written once; the metadata has
+    its other names, as ``safetensors.torch.load_model`` expects them.
+    """
+    weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    first: dict[tuple[Any, ...], str] = {}
+    names = {name: first.setdefault(_place(tensor), name) for name, tensor in weights.items()}
+    records = {
+        name.removesuffix(".json"): json.dumps(record)
+        for name in RECORDS
+        if (record := read_record(checkpoint, name)) is not None
+    }
+    save_file(
+        {name: weights[name].contiguous().clone() for name in first.values()},
+        checkpoint.with_suffix(".safetensors"),
+        {
+            "format": "pt",
+            **{name: kept for name, kept in names.items() if name != kept},
+            **records,
+        },
+    )
+
+
+def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """Return what tells tensors apart that share no memory."""
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype

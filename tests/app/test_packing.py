@@ -1,0 +1,202 @@
+"""What ``scripts/pack_bundle.py`` writes of a run: card, metadata, weights, package."""
+
+import importlib.util
+import json
+import re
+import shutil
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser
+from safetensors.torch import load_file, load_model
+from tiny_run import TINY, make_run
+from torch.utils.tensorboard import SummaryWriter
+
+from mrn_components.app.evaluate import evaluate
+from mrn_components.app.packing.card import study_of
+from mrn_components.app.packing.curves import draw_curves, read_curves
+from mrn_components.app.packing.metadata import flat_overlaps
+from mrn_components.app.packing.package import needed_rooms
+from mrn_components.app.packing.proof import commands
+from mrn_components.app.packing.weights import save_safetensors, take_weights
+from mrn_components.data.ledger import CROP_SIZES, append_record, read_record
+from mrn_components.system.hashes import file_hash, verify_hashes
+
+ROOT = Path(__file__).parents[2]
+BUNDLES = ROOT / "bundles"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("pack", ROOT / "scripts" / "pack_bundle.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run as training leaves it, predictions by its weights and what is said of these."""
+    root = make_run(tmp_path_factory.mktemp("machine") / "run1", seed=1)
+    train = ConfigParser()
+    train.read_config(str(BUNDLES / "mrn" / "configs" / "train.yaml"))
+    train.update(TINY | {"encoder_weights": "none", "epochs": 7, "dataset_dir": "/data/patients"})
+    content = {key: value for key, value in train.get().items() if key != "_meta_"}
+    (root / "configs" / "train.json").write_text(json.dumps(content))
+    writer = SummaryWriter(str(root / "tensorboard"))
+    for epoch in (1, 2, 3):
+        writer.add_scalar("loss", 1 / epoch, epoch)
+    writer.close()
+    folder = root / "predictions"
+    folder.mkdir()
+    rows = [f"S{i:02d},ok,{0.3 + 0.4 * (i % 2):.6f},{i % 2},0" for i in range(12)]
+    table = "\n".join(["subject,status,prob_pd,class,trained_on", *rows, ""])
+    (folder / "predictions.csv").write_text(table)
+    weights = {"models/model.pt": file_hash(root / "models" / "model.pt")}
+    (folder / "manifest.json").write_text(json.dumps({"weights": weights, "settings": {}}))
+    labels = root / "labels.csv"
+    labels.write_text("".join(f"S{i:02d},{i % 2}\n" for i in range(12)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mrn_components.app.evaluate.write_figures", lambda *_: None)
+        evaluate(folder, labels)
+    return root
+
+
+@pytest.fixture(scope="module")
+def packed(run, script, tmp_path_factory):
+    """The run's zip, unpacked."""
+    folder = tmp_path_factory.mktemp("packed")
+    metrics = run / "predictions" / "evaluation" / "metrics.json"
+    command = ["mrn", "--run", str(run), "--metrics", str(metrics), "--no_proof"]
+    words = ["--data", "Phantoms | of mrn phantom; Apache-2.0."]
+    script.main([*command, *words, "--output", str(folder / "pd_classification.zip")])
+    shutil.unpack_archive(folder / "pd_classification.zip", folder)
+    return folder / "pd_classification"
+
+
+def test_metadata_are_of_these_weights(packed):
+    content = json.loads((packed / "configs" / "metadata.json").read_text())
+    tensors = content["network_data_format"]["inputs"]
+    assert list(tensors) == ["image", "qsm1", "qsm2", "qsm3"]
+    assert {tensor["spatial_shape"][2] for tensor in tensors.values()} == {28}
+    assert "28 pixels" in content["description"]
+    assert "random numbers" in content["description"]
+    metrics = content["eval_metrics"]
+    assert (metrics["accuracy"], metrics["roc_auc"], metrics["subjects"]) == (1.0, 1.0, 12)
+    assert all(isinstance(value, int | float) for value in metrics.values())
+    assert content["data_source"] == "Phantoms | of mrn phantom; Apache-2.0."
+
+
+def test_the_card_says_what_a_reader_needs(packed):
+    text = (packed / "docs" / "README.md").read_text()
+    assert "224" not in text
+    assert "vit_small_patch14" in text
+    assert "- epochs: 7\n" in text
+    for words in ("| accuracy | 1.000", "GPU memory", "LICENSE", "Phantoms \\| of", "QSM_mask"):
+        assert words in text, words
+    assert "![Loss and validation metrics by epoch](curves.png)" in text
+    assert {p.name for p in (packed / "docs").iterdir()} == {
+        *("README.md", "data_license.txt", "curves.png")
+    }
+    assert str(packed.parent) not in text
+    assert "/data/patients" not in text
+    (command,) = commands(packed / "docs" / "README.md")
+    assert command[:3] == ["-m", "monai.bundle", "run"]
+    assert (packed / "sample" / "PHAN7777_001" / "QSM_mask.nii.gz").is_file()
+    assert verify_hashes(packed) == {}
+
+
+def test_configs_keep_their_comments_and_no_other_recipes(packed):
+    text = (packed / "configs" / "train.yaml").read_text()
+    assert text.startswith("# As run run1 was trained.")
+    assert "\nepochs: 7\n" in text
+    assert "image_size: 28  # was 224: pixels of an ROI's longest in-plane side" in text
+    assert "# ---- network (Figures 1-2)" in text
+    names = {path.stem for path in (packed / "configs").glob("*.yaml")}
+    assert names == {
+        *("train", "inference", "evaluate", "ensemble", "multi_gpu_train", "multi_gpu_evaluate")
+    }
+
+
+def test_weights_say_their_size_and_lie_there_once(packed):
+    assert [path.name for path in (packed / "models").iterdir()] == ["model.pt"]
+    sizes = read_record(packed / "models" / "model.pt", CROP_SIZES)
+    assert sizes == dict.fromkeys(("nm", "qsm1", "qsm2", "qsm3"), 28)
+
+
+def test_the_package_is_what_the_configs_need(packed):
+    rooms = {path.name for path in (packed / "mrn_components").iterdir()}
+    assert {"networks", "training", "bundle.py", "__init__.py"} <= rooms
+    assert not rooms & {"app", "phantom", "biomarkers", "segmentation"}
+    assert (packed / "mrn_components" / "regions" / "plausible.yaml").is_file()
+    assert "segmentation" in needed_rooms(BUNDLES / "segmentation" / "configs")
+
+
+def test_an_evaluation_of_other_weights_is_refused(run, packed, tmp_path):
+    other = shutil.copytree(run, tmp_path / "run1")
+    with (other / "models" / "model.pt").open("ab") as file:
+        file.write(b"x")
+    metrics = other / "predictions" / "evaluation" / "metrics.json"
+    with pytest.raises(ValueError, match="is not of these weights"):
+        study_of(packed, metrics, other / "models", other)
+    (other / "predictions" / "predictions.csv").write_text("subject,prob_pd\n")
+    with pytest.raises(ValueError, match=r"were changed; evaluate again"):
+        study_of(packed, metrics, other / "models", other)
+
+
+def test_weights_of_another_size_are_refused(packed, tmp_path):
+    shutil.copytree(packed / "configs", tmp_path / "x" / "configs")
+    (tmp_path / "models").mkdir()
+    weights = torch.load(packed / "models" / "model.pt", weights_only=True)
+    torch.save(weights, tmp_path / "models" / "model.pt")
+    append_record(tmp_path / "models" / "model.pt", CROP_SIZES, {"nm": 56})
+    args = Namespace(random_weights=False, run=None, safetensors=False, url="")
+    with pytest.raises(ValueError, match=r"crops of another size.*nm 28 for 56"):
+        take_weights(tmp_path / "x", tmp_path / "models", args)
+
+
+def test_a_tensor_of_two_names_is_saved_once_and_loads(tmp_path):
+    first = torch.nn.Linear(50, 50)
+    network = torch.nn.ModuleDict({"a": first, "b": first, "c": torch.nn.Linear(50, 50)})
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    save_safetensors(tmp_path / "model.pt")
+    path = tmp_path / "model.safetensors"
+    assert set(load_file(path)) == {"a.weight", "a.bias", "c.weight", "c.bias"}
+    other = torch.nn.ModuleDict({"a": torch.nn.Linear(50, 50), "c": torch.nn.Linear(50, 50)})
+    other["b"] = other["a"]
+    load_model(other, path)
+    assert torch.equal(other["b"].weight, first.weight)
+
+
+def test_curves_are_those_of_all_files_by_epoch(tmp_path):
+    for tag, start in (("loss", 1), ("roc_auc", 1), ("loss", 3)):
+        writer = SummaryWriter(str(tmp_path / "tb"), filename_suffix=f".{tag}{start}")
+        for epoch in (start, start + 1):
+            writer.add_scalar(tag, epoch / 10, epoch)
+        writer.close()
+    curves = read_curves(tmp_path / "tb")
+    assert [epoch for epoch, _ in curves["loss"]] == [1, 2, 3, 4]
+    assert [value for _, value in curves["roc_auc"]] == pytest.approx([0.1, 0.2])
+    assert draw_curves(tmp_path / "tb", tmp_path)
+    assert (tmp_path / "curves.png").is_file()
+    assert not draw_curves(tmp_path / "none", tmp_path / "x")
+
+
+def test_overlaps_become_names_and_numbers():
+    dice = {"value": 0.90321, "low": 0.8, "high": None}
+    found = flat_overlaps({"n": 6, "nuclei": [{"image": "nm", "nucleus": "SN", "dice": dice}]})
+    assert found == {"dice_nm_SN": 0.9032, "dice_nm_SN_low": 0.8, "subjects": 6}
+
+
+def test_zips_are_named_after_what_they_do(script):
+    assert sorted(script.NAMES) == sorted(path.name for path in BUNDLES.iterdir())
+    for name in script.NAMES.values():
+        assert re.search("_(classification|segmentation)$", name)
+
+
+def test_the_large_files_are_hashed(packed):
+    (entry,) = yaml.safe_load((packed / "large_files.yml").read_text())["large_files"]
+    assert entry["hash_val"] == file_hash(packed / "models" / "model.pt")
