@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mrn_components.app.geometry import recorded_geometry
-from mrn_components.app.paper import METRICS
 from mrn_components.app.predict.classifier import Classifier
 from mrn_components.app.predict.pipeline import Options
 from mrn_components.app.predict.run import predict_cohort
@@ -17,7 +16,6 @@ from mrn_components.app.report.explanation import roi_shapley
 from mrn_components.app.states import StateScores, leakage, state_metrics, state_name
 from mrn_components.checks.cohort import Confounds
 from mrn_components.data.layouts import Found
-from mrn_components.data.target import HC_PD, Score
 from mrn_components.metrics.shapley import masked_states
 from mrn_components.networks.masking import STATE_MODES, StateMode, check_mask_mode
 from mrn_components.system.files import csv_text, write_json, write_text
@@ -54,7 +52,9 @@ def contributions(
     ``contributions.csv``, each subject's P(PD), its baseline with all ROIs masked, and the Shapley
     value of each ROI, which add up from one to the other; ``contributions.json``, the cohort's mean
     absolute Shapley values and the test for leakage; with labels ``table.csv`` and ``table.md``,
-    the metrics of each state as in Table 4. Subjects without a prediction are left out.
+    the metrics of each state as in Table 4. Subjects without a prediction are left out. Of more
+    classes it is the probability of the positive one that moves, of a score the score; the metrics
+    are those of all classes, or of the score.
 
     Args:
         input: a folder of subjects, one subject's folder, a JSON datalist or a BIDS directory.
@@ -118,18 +118,18 @@ def _write(
     for name in _FILES:  # of an earlier call
         (output / name).unlink(missing_ok=True)
     scores = _scores(records, found, classifier)
-    if not scores.prob_pd:
+    if not scores.values:
         return  # predict says why
     names = [state_name(masked) for masked in masked_states(scores.rois)]
     states, rows, shapley = [], [], []
-    for subject, prob_pd in scores.prob_pd.items():
-        shapley.append(roi_shapley(prob_pd, scores.rois))
-        states.append({"subject": subject, **dict(zip(names, prob_pd, strict=True))})
-        ends = {scores.lead: prob_pd[0], "baseline": prob_pd[-1]}
+    for subject, values in scores.lead.items():
+        shapley.append(roi_shapley(values, scores.rois))
+        states.append({"subject": subject, **dict(zip(names, values, strict=True))})
+        ends = {scores.target.lead: values[0], "baseline": values[-1]}
         rows.append({"subject": subject, **ends, **shapley[-1]})
     write_text(output / "states.csv", csv_text(states, floats=".8f"))
     write_text(output / "contributions.csv", csv_text(rows, floats=".8f"))
-    geometry = recorded_geometry(records, scores.labels, HC_PD)
+    geometry = recorded_geometry(records, scores.labels, scores.target)
     summary = {
         "mask_mode": mask_mode,
         "subjects": len(rows),
@@ -145,14 +145,10 @@ def _write(
 
 def _scores(records: Sequence[Record], found: Found, classifier: Classifier) -> StateScores:
     """What was predicted in the states; subjects without a prediction are left out."""
-    target = classifier.target
-    done = {r["subject"]: r["states"][target.lead] for r in records if r["status"] == "ok"}
-    labels = {
-        subject["subject"]: int(subject["label"] == target.number)
-        for subject in found.subjects
-        if "label" in subject and subject["subject"] in done and not isinstance(target, Score)
-    }
-    return StateScores(tuple(classifier.rois), done, labels, target.lead)
+    done = {r["subject"]: r["states"] for r in records if r["status"] == "ok"}
+    labels = {s["subject"]: s["label"] for s in found.subjects if "label" in s}
+    labels = {subject: labels[subject] for subject in done if subject in labels}
+    return StateScores(tuple(classifier.rois), done, labels, classifier.target)
 
 
 def _write_table(
@@ -160,19 +156,21 @@ def _write_table(
 ) -> dict[str, Any]:
     """Write the metrics of the cohort; the test for leakage."""
     rows = state_metrics(scores)
-    leak = leakage(rows[-1]["roc_auc"], mask_mode)
-    write_text(output / "table.csv", csv_text([_flat(row) for row in rows], floats=".8f"))
+    leak = leakage(rows[-1], mask_mode, scores.target)
+    names = scores.target.main_metrics
+    write_text(output / "table.csv", csv_text([_flat(row, names) for row in rows], floats=".8f"))
     alone = "" if geometry is None else f" Sizes and places of the crops alone: {geometry}."
     template = Path(__file__).with_suffix(".md.j2")
-    text = fill_template(template, rows=rows, leaks=leak["finding"] + alone)
+    leaks = leak["finding"] + alone
+    text = fill_template(template, rows=rows, leaks=leaks, target=scores.target)
     write_text(output / "table.md", text)
     return leak
 
 
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of ``state_metrics`` as columns."""
+def _flat(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A row of ``state_metrics``, which has metrics of some names, as columns."""
     columns: dict[str, Any] = {"masked": state_name(row["masked"])}
-    for name in METRICS:
+    for name in names:
         columns[name] = row[name]["value"]
         columns |= {f"{name}_{end}": row[name][end] for end in ("low", "high")}
     return columns | {f"paper_{name}": value for name, value in row.get("paper", {}).items()}

@@ -39,9 +39,12 @@ _STYLES: list[dict[str, Any]] = [
     {"color": "#009E73", "linestyle": "-.", "marker": "^"},
     {"color": "#CC79A7", "linestyle": ":", "marker": "v"},
 ]
-FIGURES = ("roc", "precision", "reliability", "decision", "confusion", "scatter")
+FIGURES = ("roc", "precision", "reliability", "decision", "confusion", "scatter", "difference")
 _THRESHOLDS = np.arange(0.01, 0.991, 0.01)  # of the net benefit
 _LONGEST_NAME = 24
+
+# Of a reliability curve: name, probabilities, style, and whether each subject is of the class.
+Curve = tuple[str, np.ndarray, Mapping[str, Any], np.ndarray]
 
 
 class Scored(NamedTuple):
@@ -67,19 +70,20 @@ def write_figures(
 ) -> None:
     """Write the figures as .png and .svg, the same bytes for the same input.
 
-    They are roc, precision, reliability, decision and confusion; of more than two classes roc, a
-    curve a class, and confusion; of a score scatter. There are one or two models, and in ``truth``
-    the label of each subject. Each file appears whole or not at all; others of an earlier
-    evaluation are removed.
+    They are roc, precision, reliability, decision and confusion; of more than two classes roc and
+    reliability, a curve a class, and confusion; of a score scatter and difference. There are one or
+    two models, and in ``truth`` the label of each subject. Each file appears whole or not at all;
+    others of an earlier evaluation are removed.
     """
     subjects = target.cohort(truth)
     if isinstance(target, Score):
         figures = {"scatter": _scatter(models, truth, target, subjects)}
+        figures["difference"] = _difference(models, truth, target, subjects)
     else:
         figures = {"roc": _roc(models, truth, target, subjects)}
+        figures["reliability"] = _reliability(models, truth, target, subjects)
         if target.is_binary:
             figures["precision"] = _precision(models, truth, target, subjects)
-            figures["reliability"] = _reliability(models, truth, target, subjects)
             figures["decision"] = _decision(models, truth, target, subjects)
         figures["confusion"] = _confusion(models, target.names, subjects)
     for name, figure in figures.items():
@@ -238,42 +242,81 @@ def _scatter(models: list[Scored], truth: np.ndarray, target: Score, subjects: s
     return figure
 
 
-def _reliability(models: list[Scored], truth: np.ndarray, target: Classes, subjects: str) -> Figure:
-    own = (truth == target.number).astype(int)
-    figure = Figure(figsize=(5, 6), layout="constrained")
-    axes, counts = figure.subplots(2, height_ratios=(4, 1), sharex=True)
-    for number, (name, prob, style) in enumerate(_reliability_curves(models)):
-        bins = reliability_bins(prob, own)
-        wilson = [wilson_interval(part.diseased, part.subjects) for part in bins]
-        low, size, diseased, mean = np.array(bins).T
-        share = diseased / size
-        ece, brier = expected_calibration_error(bins), np.mean((prob - own) ** 2)
-        label = f"{name}: ECE {ece:.3f}, Brier {brier:.3f}"
-        CalibrationDisplay(share, mean, prob).plot(
-            ax=axes, name=label, ref_line=number == 0, **style
+def _difference(models: list[Scored], truth: np.ndarray, target: Score, subjects: str) -> Figure:
+    """Bland and Altman's plot: errors over the mean of both, with the limits of agreement."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    for model, style in zip(models, _STYLES, strict=False):
+        errors = model.prob - truth
+        mean, spread = errors.mean(), 1.96 * errors.std(ddof=1) if len(errors) > 1 else 0.0
+        label = f"{model.label}: {mean:+.3g}, 95% within {spread:.3g} of it"
+        color = style["color"]
+        axes.scatter(
+            (model.prob + truth) / 2, errors, color=color, marker=style["marker"], label=label
         )
-        ends = [share - [part["low"] for part in wilson], [part["high"] for part in wilson] - share]
-        lengths = np.maximum(ends, 0)  # rounding may leave -1e-17, which matplotlib refuses
-        axes.errorbar(mean, share, lengths, fmt="none", ecolor=style["color"], capsize=3)
-        counts.bar(
-            low,
-            size,
-            width=1 / NUM_BINS,
-            align="edge",
-            fill=False,
-            edgecolor=style["color"],
-            linestyle=style["linestyle"],
-        )
+        axes.axhline(mean, color=color)
+        for end in (mean - spread, mean + spread):
+            axes.axhline(end, color=color, linestyle="--")
+    axes.axhline(0, color="grey", linestyle=":", label="As labelled")
     axes.legend(loc="best", fontsize=8)
     axes.set(
-        title=f"Reliability, {subjects}",
-        xlabel="",
-        ylabel=f"Share of {target.positive} (bars: Wilson {CONFIDENCE:.0%})",
-        xlim=(-0.02, 1.02),
-        ylim=(-0.02, 1.02),
+        title=f"Differences, {subjects}",
+        xlabel=f"{target.title}, mean of both",
+        ylabel="Prediction less label",
     )
-    counts.set(xlabel=f"{target.title}, mean of the bin", ylabel="Subjects")
     return figure
+
+
+def _reliability(models: list[Scored], truth: np.ndarray, target: Classes, subjects: str) -> Figure:
+    """A panel with a curve a model; of more than two classes a panel a model, a curve a class."""
+    every = list(_reliability_curves(models))
+    if target.is_binary:
+        own = truth == target.number
+        curves: list[Curve] = [(*curve, own) for curve in every]
+        panels = [(f"Reliability, {subjects}", target.positive, target.title, curves)]
+    else:
+        panels = []
+        for label, prob, _ in every:
+            curves = [
+                (name, prob[:, number], style, truth == number)
+                for (number, name), style in zip(
+                    enumerate(target.names), cycle(_STYLES), strict=False
+                )
+            ]
+            title = f"Reliability of {label}, {subjects}"
+            panels.append((title, "the class", "P(class)", curves))
+    figure = Figure(figsize=(5 * len(panels), 6), layout="constrained")
+    rows = figure.subplots(2, len(panels), height_ratios=(4, 1), sharex=True, squeeze=False)
+    for axes, counts, (title, of, value, curves) in zip(*rows, panels, strict=True):
+        for number, curve in enumerate(curves):
+            _draw_reliability(axes, counts, curve, ref_line=number == 0)
+        axes.legend(loc="best", fontsize=8)
+        axes.set(
+            title=title,
+            xlabel="",
+            ylabel=f"Share of {of} (bars: Wilson {CONFIDENCE:.0%})",
+            xlim=(-0.02, 1.02),
+            ylim=(-0.02, 1.02),
+        )
+        counts.set(xlabel=f"{value}, mean of the bin", ylabel="Subjects")
+    return figure
+
+
+def _draw_reliability(axes: Any, counts: Any, curve: Curve, *, ref_line: bool) -> None:
+    """Draw how many subjects of each bin are of a class, and below it how many there are."""
+    name, prob, style, own = curve
+    bins = reliability_bins(prob, own)
+    wilson = [wilson_interval(part.diseased, part.subjects) for part in bins]
+    low, size, diseased, mean = np.array(bins).T
+    share = diseased / size
+    ece, brier = expected_calibration_error(bins), np.mean((prob - own) ** 2)
+    label = f"{name}: ECE {ece:.3f}, Brier {brier:.3f}"
+    CalibrationDisplay(share, mean, prob).plot(ax=axes, name=label, ref_line=ref_line, **style)
+    ends = [share - [part["low"] for part in wilson], [part["high"] for part in wilson] - share]
+    lengths = np.maximum(ends, 0)  # rounding may leave -1e-17, which matplotlib refuses
+    axes.errorbar(mean, share, lengths, fmt="none", ecolor=style["color"], capsize=3)
+    edge = {"edgecolor": style["color"], "linestyle": style["linestyle"]}
+    counts.bar(low, size, width=1 / NUM_BINS, align="edge", fill=False, **edge)
 
 
 def _reliability_curves(models: list[Scored]) -> Iterator[tuple[str, np.ndarray, dict[str, Any]]]:

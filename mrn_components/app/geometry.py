@@ -1,10 +1,11 @@
 """What the sizes and places of the crops tell of the labels, beside what a network does."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from mrn_components.checks.cohort import Confounds, geometry_baseline
-from mrn_components.data.target import Target
+from mrn_components.data.target import Score, Target
 
 
 def recorded_geometry(
@@ -22,5 +23,8 @@ def recorded_geometry(
     }
     if not boxes:
         return None
-    _, groups = target.groups([labels[subject] for subject in boxes], 2)
-    return geometry_baseline(list(boxes.values()), groups.tolist())
+    names, groups = target.groups([labels[subject] for subject in boxes], 2)
+    found = geometry_baseline(list(boxes.values()), groups.tolist())
+    if found is None or not isinstance(target, Score):
+        return found
+    return replace(found, reason=f"{' and '.join(names)} told apart; {found.reason}")

@@ -8,6 +8,7 @@ from sklearn.metrics import brier_score_loss
 
 from mrn_components.metrics.intervals import bootstrap_interval, undefined_interval
 from mrn_components.metrics.recalibration import subject_losses
+from mrn_components.metrics.resampled import mean
 from mrn_components.metrics.scores import Metric
 
 NUM_BINS = 10
@@ -56,12 +57,21 @@ def probability_metrics(prob: np.ndarray, labels: np.ndarray, number: int = 1) -
         brier = brier_score_loss(truth, own, pos_label=True)
     else:
         own, truth = prob.max(axis=1), prob.argmax(axis=1) == labels
-        brier = brier_score_loss(labels, prob, labels=range(prob.shape[1]))
+        brier = squared_errors(prob, labels).mean()
     return {
         "cross_entropy": float(subject_losses(prob, labels).mean()),
         "brier": float(brier),
         "ece": expected_calibration_error(reliability_bins(own, truth)),
     }
+
+
+def squared_errors(prob: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return what each subject adds to the Brier score of probabilities (N, K), a sum over K.
+
+    scikit-learn's warns of probabilities that a table has rounded.
+    """
+    errors: np.ndarray = ((prob - np.eye(prob.shape[1])[labels]) ** 2).sum(axis=1)
+    return errors
 
 
 def cross_entropy_change(
@@ -76,9 +86,5 @@ def cross_entropy_change(
     members = [change[labels == number] for number in np.unique(labels)]
     interval = undefined_interval("bootstrap", "the probabilities are the same")
     if change.any():
-        interval = bootstrap_interval(members, _mean, seed)
+        interval = bootstrap_interval(members, mean, seed)
     return {"value": float(change.mean()), **interval}
-
-
-def _mean(*members: np.ndarray, axis: int = -1) -> np.ndarray:
-    return np.concatenate(members, axis).mean(axis)

@@ -6,7 +6,12 @@ from functools import partial
 import numpy as np
 from sklearn.metrics import brier_score_loss, f1_score, roc_auc_score
 
-from mrn_components.metrics.calibration import expected_calibration_error, reliability_bins
+from mrn_components.metrics.calibration import (
+    expected_calibration_error,
+    probability_metrics,
+    reliability_bins,
+    squared_errors,
+)
 from mrn_components.metrics.intervals import (
     CONFIDENCE,
     bootstrap_interval,
@@ -18,6 +23,7 @@ from mrn_components.metrics.resampled import (
     average_precision,
     class_f1,
     class_recall,
+    mean,
     mean_auc,
     roc_auc,
     sensitivity_at_specificity,
@@ -52,20 +58,15 @@ def diagnosis_metrics(prob_pd: Scores, labels: Labels, seed: int = 1) -> dict[st
     brier = float(brier_score_loss(truth, prob, pos_label=1))
     return {
         "accuracy": _proportion(right, "subject"),
-        "sensitivity": _proportion(right[truth == 1], "PD subject"),
-        "specificity": _proportion(right[truth == 0], "HC subject"),
+        "sensitivity": _proportion(right[truth == 1], "positive subject"),
+        "specificity": _proportion(right[truth == 0], "negative subject"),
         "roc_auc": auc,
         "roc_auc_bootstrap": {"value": auc["value"], **bootstrap_interval(classes, roc_auc, seed)},
         "average_precision": _of_classes(classes, average_precision, seed),
         "sensitivity_at_90_specificity": _of_classes(classes, sensitivity_at_specificity, seed),
         "f1_macro": _f1_macro(found, truth, 2, seed),
         "brier": {"value": brier, **bootstrap_interval(classes, _brier, seed)},
-        "ece": {
-            "value": expected_calibration_error(reliability_bins(prob, truth)),
-            "low": None,
-            "high": None,
-            "reason": "none: resamples overestimate it",
-        },
+        "ece": _without_interval(expected_calibration_error(reliability_bins(prob, truth))),
     }
 
 
@@ -74,14 +75,17 @@ def class_metrics(
 ) -> dict[str, Metric]:
     """Score a diagnosis among more than two classes; the most probable one is the decision.
 
-    Intervals: Wilson's for the accuracy, DeLong's for the ROC AUC of each class against the rest,
-    else percentiles of 2000 bootstrap resamples that keep the number of subjects of each class.
-    Probabilities are (N, K), 0 to 1, labels the numbers of the classes (N,).
+    Intervals: Wilson's for the accuracy, and for the sensitivity and specificity of each class
+    against the rest; DeLong's for its ROC AUC; else percentiles of 2000 bootstrap resamples that
+    keep the number of subjects of each class. The Brier score is the sum over the classes, the
+    calibration error that of the most probable class. Probabilities are (N, K), 0 to 1, labels the
+    numbers of the classes (N,).
 
     Returns:
         ``{"accuracy": {"value", "low", "high", "method"}, "f1_macro": ..., "balanced_accuracy":
-        ..., "roc_auc": the mean of each class against the rest, "roc_auc_hc": HC against the rest,
-        ...}``. What is not defined is None and comes with a ``reason``.
+        ..., "roc_auc": the mean of each class against the rest, "brier": ..., "ece": ...,
+        "roc_auc_hc": HC against the rest, "sensitivity_hc": ..., "specificity_hc": ..., ...}``.
+        What is not defined is None and comes with a ``reason``.
 
     Raises:
         ValueError: for no subjects, unequal lengths, or values outside their range.
@@ -89,8 +93,10 @@ def class_metrics(
     prob, truth = checked_scores(prob, labels, len(names))
     found = prob.argmax(axis=1)
     members = [np.flatnonzero(truth == number) for number in range(len(names))]
-    aucs = {
-        f"roc_auc_{name.lower()}": _roc_auc(prob[:, number], truth == number)
+    errors = squared_errors(prob, truth)
+    brier = bootstrap_interval([errors[own] for own in members], mean, seed)
+    against_rest = {
+        name: _against_rest(prob[:, number], found == number, truth == number, name)
         for number, name in enumerate(names)
     }
     needs_all = undefined_interval("bootstrap", "needs subjects of every class")
@@ -99,6 +105,8 @@ def class_metrics(
         "f1_macro": _f1_macro(found, truth, len(names), seed),
         "balanced_accuracy": {"value": None, **needs_all},
         "roc_auc": {"value": None, **needs_all},
+        "brier": {"value": float(errors.mean()), **brier},
+        "ece": _without_interval(probability_metrics(prob, truth)["ece"]),
     }
     if all(map(len, members)):
         decisions = [found[own] for own in members]
@@ -107,10 +115,22 @@ def class_metrics(
             **bootstrap_interval(decisions, class_recall, seed),
         }
         metrics["roc_auc"] = {
-            "value": float(np.mean([auc["value"] for auc in aucs.values()])),
+            "value": float(np.mean([own["roc_auc"]["value"] for own in against_rest.values()])),
             **bootstrap_interval(members, partial(mean_auc, prob), seed),
         }
-    return metrics | aucs
+    each = {f"{k}_{name.lower()}": m for name, own in against_rest.items() for k, m in own.items()}
+    return metrics | each
+
+
+def _against_rest(
+    prob: np.ndarray, found: np.ndarray, truth: np.ndarray, name: str
+) -> dict[str, Metric]:
+    """Score one class of more than two: its probability, who was decided to have it, who has."""
+    return {
+        "roc_auc": _roc_auc(prob, truth),
+        "sensitivity": _proportion(found[truth], f"{name} subject"),
+        "specificity": _proportion(~found[~truth], "other subject"),
+    }
 
 
 def format_metrics(metrics: Mapping[str, Metric]) -> str:
@@ -134,6 +154,12 @@ def _proportion(right: np.ndarray, of: str) -> Metric:
         return {"value": None, **undefined_interval("Wilson", f"needs {of}s")}
     count = int(right.sum())
     return {"value": count / right.size, **wilson_interval(count, right.size)}
+
+
+def _without_interval(error: float) -> Metric:
+    """A calibration error, whose resamples are larger than itself."""
+    reason = "none: resamples overestimate it"
+    return {"value": error, "low": None, "high": None, "reason": reason}
 
 
 def _roc_auc(prob: np.ndarray, truth: np.ndarray) -> Metric:

@@ -76,13 +76,14 @@ def heterogeneity(effects: Sequence[Effect], kind: str) -> dict[str, Any]:
         fixed, random, *_ = found.conf_int()
     alike = found.tau2 <= 0  # statsmodels does not cut it off, and its interval is too narrow then
     value, interval = (found.mean_effect_fe, fixed) if alike else (found.mean_effect_re, random)
+    q, df = max(float(found.q), 0.0), len(effects) - 1  # rounding may leave -1e-17
     back = {"logit": expit, "fisher": np.tanh}[kind]
     mean = {"value": float(back(value)), "method": "random effects"}
     mean |= {"low": float(back(interval[0])), "high": float(back(interval[1]))}
     return {
-        "q": float(found.q),
-        "df": len(effects) - 1,
+        "q": q,
+        "df": df,
         "p": float(found.test_homogeneity().pvalue),
-        "i2": max(float(found.i2), 0.0),
+        "i2": max(float(found.i2), 0.0) if q else 0.0,
         "mean": mean,
     }

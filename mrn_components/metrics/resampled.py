@@ -15,6 +15,11 @@ def accuracy(healthy: np.ndarray, disease: np.ndarray, axis: int = -1) -> np.nda
     return right / (healthy.shape[axis] + disease.shape[axis])
 
 
+def mean(*classes: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Mean of the subjects' numbers, whatever their class."""
+    return np.asarray(np.concatenate(classes, axis).mean(axis))
+
+
 def roc_auc(healthy: np.ndarray, disease: np.ndarray, axis: int = -1) -> np.ndarray:
     """Share of (healthy, disease) pairs in the right order, ties half: Mann-Whitney's U."""
     ranks = stats.rankdata(np.concatenate([healthy, disease], axis), axis=axis)

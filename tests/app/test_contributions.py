@@ -165,9 +165,8 @@ def test_it_is_a_prediction_with_states(run, tmp_path, capsys):
 
 def scores_of(prob_pd, labels, rois=("nm",)):
     names = [f"S{index:02d}" for index in range(len(prob_pd))]
-    return StateScores(
-        rois, dict(zip(names, prob_pd, strict=True)), dict(zip(names, labels, strict=True))
-    )
+    values = {name: {"prob_pd": own} for name, own in zip(names, prob_pd, strict=True)}
+    return StateScores(rois, values, dict(zip(names, labels, strict=True)))
 
 
 def test_metrics_of_each_state_follow_the_labels():
@@ -180,8 +179,9 @@ def test_metrics_of_each_state_follow_the_labels():
 
 
 def test_missing_labels_are_named():
-    scores = StateScores(("nm",), {"S0": [0.1, 0.2], "S1": [0.1, 0.2]}, {"S0": 1})
-    with pytest.raises(ValueError, match=r"subjects \['S1'\] have no label; name a table"):
+    scores = scores_of([[0.1, 0.2]] * 2, [1, 0])
+    del scores.labels["S01"]
+    with pytest.raises(ValueError, match=r"subjects \['S01'\] have no label; name a table"):
         state_metrics(scores)
 
 
@@ -198,15 +198,15 @@ def test_leakage_is_said_plainly():
         (blind, False, "holds 0.5: no leak through the geometry of the crops is seen."),
         (leaky, True, "leaves 0.5 out: the geometry of the crops leaks the class."),
     ):
-        leak = leakage(state_metrics(scores)[-1]["roc_auc"], "voxels")
+        leak = leakage(state_metrics(scores)[-1], "voxels")
         assert leak["seen"] is seen
         assert leak["finding"].startswith("With all ROIs masked, the ROC AUC is ")
         assert leak["finding"].endswith(words)
-    mean = leakage(state_metrics(leaky)[-1]["roc_auc"], "mean")  # which keeps a brightness
+    mean = leakage(state_metrics(leaky)[-1], "mean")  # which keeps a brightness
     assert "the geometry or the mean of the crops leaks" in mean["finding"]
-    assert leakage(state_metrics(leaky)[-1]["roc_auc"], "token")["seen"] is None
+    assert leakage(state_metrics(leaky)[-1], "token")["seen"] is None
     few = scores_of([[0.5, 0.5]] * 2, [0, 1])
-    assert "no interval" in leakage(state_metrics(few)[-1]["roc_auc"], "noise")["finding"]
+    assert "no interval" in leakage(state_metrics(few)[-1], "noise")["finding"]
 
 
 def test_what_is_varied_here_is_refused(run, subjects, tmp_path):

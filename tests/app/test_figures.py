@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mrn_components.app.figures import Scored, write_figures
-from mrn_components.data.target import HC_PD
+from mrn_components.data.target import HC_PD, Classes, Score
 from mrn_components.metrics import diagnosis_metrics
 
 
@@ -50,6 +50,28 @@ def test_every_figure_says_what_it_shows(models, tmp_path):
     words = texts(tmp_path / "confusion.svg")
     count = models[1].confusion["true_pd"]
     assert {str(count), f"{count / 30:.0%}", "HC", "PD", "Label", "Prediction"} <= set(words)
+
+
+def test_of_three_classes_each_has_a_curve(tmp_path):
+    target = Classes(names=["HC", "PD", "MSA"])
+    truth = np.arange(30) % 3
+    prob = np.random.default_rng(0).dirichlet([1, 1, 1], 30)
+    own = {"confusion": target.confusion(prob, truth), "calibrated": prob[:, ::-1]}
+    write_figures([Scored("A", prob, target.metrics(prob, truth), **own)], truth, tmp_path, target)
+    for name in ("roc", "reliability"):
+        words = " ".join(texts(tmp_path / f"{name}.svg"))
+        assert all(f"{each}: " in words or f"{each} against" in words for each in target.names)
+    assert "Reliability of A, calibrated, 30 subjects, 10 HC, 10 PD, 10 MSA" in words
+    assert str(own["confusion"]["msa_as_pd"]) in texts(tmp_path / "confusion.svg")
+
+
+def test_of_a_score_errors_have_limits_of_agreement(tmp_path):
+    target = Score(name="updrs", unit="points", range=[0, 60])
+    truth = np.arange(20.0)
+    score = truth + np.where(truth % 2, 3, 1)  # errors of 2 on average, their SD is 1.026
+    write_figures([Scored("A", score, target.metrics(score, truth), {})], truth, tmp_path, target)
+    assert "A: +2, 95% within 2.01 of it" in texts(tmp_path / "difference.svg")
+    assert not (tmp_path / "roc.svg").exists()
 
 
 @pytest.mark.parametrize(

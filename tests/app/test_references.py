@@ -100,7 +100,7 @@ def test_values_are_those_of_every_order_and_reference(kind, images):
         network.second.data *= 0.01  # within the range
     groups = references(1, HC=5, PD=3) if kind == "classes" else references(1, all=4)
     options = {"target": target, "mask_mode": "reference", "references": [groups]}
-    states = masked_values(network, images, **options)
+    states = masked_values(network, images, **options)[target.lead]
     expected, baseline = oracle(network, images, groups, prob if kind == "classes" else score)
     scale = target.span[1]
     assert states[-1] == pytest.approx(baseline, abs=1e-6 * scale)
@@ -121,7 +121,7 @@ def test_a_subject_that_is_the_only_reference_is_explained_by_nothing(images):
     states = masked_values(
         network, images, target=HC_PD, mask_mode="reference", references=[groups]
     )
-    assert roi_shapley(states, ROIS) == pytest.approx(dict.fromkeys(ROIS, 0), abs=1e-6)
+    assert roi_shapley(states["prob_pd"], ROIS) == pytest.approx(dict.fromkeys(ROIS, 0), abs=1e-6)
 
 
 def test_each_network_of_an_ensemble_has_its_own_references(images):
@@ -130,10 +130,10 @@ def test_each_network_of_an_ensemble_has_its_own_references(images):
     both = [references(2, HC=3, PD=2), references(3, HC=2, PD=4)]
     options = {"target": HC_PD, "mask_mode": "reference"}
     each = [
-        masked_values(fold, images, references=[own], **options)
+        masked_values(fold, images, references=[own], **options)["prob_pd"]
         for fold, own in zip(ensemble.folds, both, strict=True)
     ]
-    found = masked_values(ensemble, images, references=both, **options)
+    found = masked_values(ensemble, images, references=both, **options)["prob_pd"]
     assert found == pytest.approx(np.mean(each, axis=0), abs=1e-6)
     assert np.abs(np.subtract(*each)).max() > 0.01
 

@@ -64,7 +64,7 @@ def test_three_classes_and_scores_are_predicted_and_evaluated(trained):
         assert "class" not in rows[0]
         assert metrics["mae"]["value"] == pytest.approx(mean_absolute_error(truth, values))
         assert metrics["spearman"]["value"] == pytest.approx(spearmanr(truth, values)[0])
-        assert figures == {"scatter"}
+        assert figures == {"scatter", "difference"}
         return
     names = read_target(out).names
     prob = np.array([[float(row[f"prob_{name.lower()}"]) for name in names] for row in rows])
@@ -76,7 +76,7 @@ def test_three_classes_and_scores_are_predicted_and_evaluated(trained):
     numbers = [names.index(label) for label in truth]
     auc = roc_auc_score(numbers, prob / prob.sum(axis=1, keepdims=True), multi_class="ovr")
     assert metrics["roc_auc"]["value"] == pytest.approx(auc)
-    assert figures == {"roc", "confusion"}
+    assert figures == {"roc", "reliability", "confusion"}
 
 
 def test_their_pages_name_what_is_predicted(trained):
@@ -92,19 +92,31 @@ def test_their_pages_name_what_is_predicted(trained):
         assert "on a scale from 0 to 60" in page
         assert "Mean absolute error" in cohort
     else:
-        assert "the most probable class is" in page
-        assert "ROC AUC, MSA against the rest" in cohort
+        assert "is the most probable class" in page
+        for name in ("HC", "PD", "MSA"):  # a bar and a row each
+            assert f'<th scope="row">{name}</th><td><div class="folds"' in page
+            assert f'<th scope="row">{name}</th><td class="number">' in cohort
+        assert "Each class against the rest" in cohort
 
 
 def test_contributions_are_of_the_positive_class_or_of_the_score(trained, tmp_path):
     kind, run, data, out = trained
-    table = contributions(data, tmp_path, bundle=str(run), num_workers=0)
+    table = contributions(data, tmp_path, bundle=str(run), num_workers=0, require_labels=True)
     lead = "updrs" if kind == "updrs" else "prob_msa"
     predicted = {row["subject"]: float(row[lead]) for row in read_rows(out / "predictions.csv")}
     for row in read_rows(table):
         assert float(row[lead]) == pytest.approx(predicted[row["subject"]], abs=1e-4)
         total = sum(float(row[roi]) for roi in ("nm", "qsm1", "qsm2", "qsm3"))
         assert total == pytest.approx(float(row[lead]) - float(row["baseline"]), abs=1e-4)
+    state = read_rows(tmp_path / "table.csv")[0]  # nothing is masked
+    metrics = json.loads((evaluate(out, data) / "metrics.json").read_text())
+    for name in read_target(out).main_metrics:  # predictions.csv has six decimals
+        assert float(state[name] or "nan") == pytest.approx(
+            np.float64(metrics[name]["value"]), abs=1e-3, nan_ok=True
+        )
+    text = (tmp_path / "table.md").read_text()
+    assert "paper" not in text  # which has HC and PD alone
+    assert ("Pearson's correlation (95 % interval)" in text) == (kind == "updrs")
 
 
 def test_a_check_by_the_bundle_reads_its_labels(trained):

@@ -154,8 +154,8 @@ def test_what_is_undefined_is_none_and_says_why(labels, auc):
     assert metrics["accuracy"]["low"] is not None
     healthy = labels.count(0)
     assert (metrics["specificity"]["value"] is None) == (healthy == 0)
-    assert ("HC subjects" in metrics["specificity"].get("reason", "")) == (healthy == 0)
-    assert diagnosis_metrics([0.2], [0])["sensitivity"]["reason"] == "needs PD subjects"
+    assert ("negative subjects" in metrics["specificity"].get("reason", "")) == (healthy == 0)
+    assert diagnosis_metrics([0.2], [0])["sensitivity"]["reason"] == "needs positive subjects"
     assert "two subjects of each class" in format_metrics(metrics)
 
 

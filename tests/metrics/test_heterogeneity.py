@@ -44,6 +44,11 @@ def test_groups_that_differ_less_than_by_chance_have_no_narrower_interval():
     assert [found["mean"][k] for k in ("value", "low", "high")] == pytest.approx(list(ends))
 
 
+def test_groups_that_are_alike_to_the_last_bit_differ_by_nothing():
+    found = heterogeneity([accuracy_effect(np.arange(30) < 25)] * 2, "logit")
+    assert (found["q"], found["i2"]) == (0, 0)  # a Q of -1e-16 is an I2 of 10^18
+
+
 def test_q_of_alike_groups_has_its_distribution():
     ps = []
     for seed in range(60):

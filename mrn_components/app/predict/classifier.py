@@ -23,6 +23,7 @@ from mrn_components.app.report.explanation import (
     masked_values,
     training_spread,
 )
+from mrn_components.app.states import States
 from mrn_components.data import Subject
 from mrn_components.data.dataset import collate_subjects
 from mrn_components.data.ledger import check_crop_sizes
@@ -122,12 +123,12 @@ class Classifier:
                 "training keeps since 2026-11-26; train anew, or take --mask_mode voxels."
             )
 
-    def states(self, asked: Asked, mask_mode: StateMode = "voxels") -> list[float]:
+    def states(self, asked: Asked, mask_mode: StateMode = "voxels") -> States:
         """Ask the network about a subject again, with every subset of the ROIs masked.
 
         Returns:
-            P(PD), or what else is predicted, in every state, in the order of ``masked_states``,
-            without mirrored views.
+            Of each column, P(PD), or what else is predicted, in every state, in the order of
+            ``masked_states``, without mirrored views.
 
         Raises:
             ValueError: for a network without ROI tokens, one that masks ROIs already, or an answer

@@ -274,8 +274,9 @@ class Cohort:
         occlusion = self.options.occlusion
         if self.options.report and needs_explanation(record, folder, occlusion=occlusion):
             return "what --report shows"
-        asked, known = self.options.states, record.get("states", {}).get("mask_mode")
-        return "these states" if asked not in (None, known) and record["status"] == "ok" else None
+        asked, known = self.options.states, record.get("states", {})
+        whole = known.get("mask_mode") == asked and {*self.classifier.target.columns} <= {*known}
+        return "these states" if asked and not whole and record["status"] == "ok" else None
 
     def _identity_of(self, record: Record) -> str:
         """Hash of all but the files that the record depends on."""

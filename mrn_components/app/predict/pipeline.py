@@ -215,8 +215,7 @@ class Pipeline:
             record["flags"] += flag_unlike(record)
         if (mode := self.options.states) is not None:
             with timed(record, "states"):
-                values = self.classifier.states(asked, mode)
-            record["states"] = {"mask_mode": mode, self.classifier.target.lead: values}
+                record["states"] = {"mask_mode": mode, **self.classifier.states(asked, mode)}
         if self.options.report:
             with timed(record, "explain"):
                 self._explain(record, asked)

@@ -30,7 +30,10 @@ _METRIC_NAMES = {
     "pearson": "Pearson's correlation",
     "spearman": "Spearman's correlation",
     "mae": "Mean absolute error (0 is best)",
+    "bias": "Prediction less label, mean (0 is best)",
+    "slope": "Slope of labels over predictions (1 is best)",
 }
+_AGAINST_REST = ("roc_auc", "sensitivity", "specificity")  # of each of more than two classes
 _PROVENANCE = ("labels", "predictions", "bootstrap", "versions")
 
 
@@ -45,6 +48,7 @@ def write_cohort_report(folder: Path, *, crossval: Mapping[str, Any] | None = No
     if "against" in report:
         models.append(report["against"])
         rest["against"] = report["against"]["predictions"]
+    against_rest = _against_rest(target)
     path = folder / "report.html"
     write_page(
         path,
@@ -53,6 +57,9 @@ def write_cohort_report(folder: Path, *, crossval: Mapping[str, Any] | None = No
         models=models,
         target=target,
         names=_metric_names(target),
+        against_rest=against_rest,
+        of_classes={key for keys in against_rest.values() for key in keys.values()},
+        metric_kinds=_METRIC_NAMES,
         threshold=THRESHOLD,
         say_test=say_test,
         figures=[
@@ -68,7 +75,17 @@ def write_cohort_report(folder: Path, *, crossval: Mapping[str, Any] | None = No
 
 def _metric_names(target: Target) -> dict[str, str]:
     """Names of the metrics for pages, in their order."""
+    each = {
+        key: f"{_METRIC_NAMES[kind]}, {name} against the rest"
+        for name, kinds in _against_rest(target).items()
+        for kind, key in kinds.items()
+    }
+    mean = {"roc_auc": "ROC AUC, mean over the classes"} if each else {}
+    return _METRIC_NAMES | mean | each
+
+
+def _against_rest(target: Target) -> dict[str, dict[str, str]]:
+    """Keys of the metrics of each class, {class: {kind: key}}; none of two classes or a score."""
     if not isinstance(target, Classes) or target.is_binary:
-        return _METRIC_NAMES
-    each = {f"roc_auc_{n.lower()}": f"ROC AUC, {n} against the rest" for n in target.names}
-    return _METRIC_NAMES | {"roc_auc": "ROC AUC, mean over the classes"} | each
+        return {}
+    return {name: {k: f"{k}_{name.lower()}" for k in _AGAINST_REST} for name in target.names}

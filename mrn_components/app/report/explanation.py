@@ -1,7 +1,7 @@
 """What moved a subject's P(PD): the ROIs' Shapley values, and maps of occlusion and attention."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,7 +97,7 @@ def explain_subject(
         mask_mode=mode,
         references=references,
         patients=known.patients,
-    )
+    )[target.lead]
     maps = {}
     if occlusion:
         with eval_mode(network):  # and without gradients
@@ -163,12 +163,12 @@ def masked_values(
     mask_mode: StateMode = "voxels",
     references: Sequence[References] = (),
     patients: Sequence[Tensor] | None = None,
-) -> list[float]:
+) -> dict[str, list[float]]:
     """Ask about one subject with every subset of the ROIs masked, in the order of the states.
 
     Network, mode and references are those of ``MaskedStatesInferer``, which ``patients`` save a
-    pass; the images are one crop (channels, D, H, W) in [0, 1] of each ROI. What is returned is
-    P(PD), or what else is predicted, in every state.
+    pass; the images are one crop (channels, D, H, W) in [0, 1] of each ROI. What is returned is,
+    of each of the target's columns, P(PD), or what else is predicted, in every state.
 
     Raises:
         ValueError: for a network without ROI tokens, or an answer that is no finite number.
@@ -176,9 +176,9 @@ def masked_values(
     inferer = MaskedStatesInferer(mask_mode=mask_mode, references=references)
     with eval_mode(network):
         logits = inferer(images, network, patients=patients)["state_logits"][0]
-    values: list[float] = target.values(logits)[target.lead].tolist()
-    check_finite(target, values)
-    return values
+    columns = {name: values.tolist() for name, values in target.values(logits).items()}
+    check_finite(target, chain.from_iterable(columns.values()))
+    return columns
 
 
 def training_spread(
