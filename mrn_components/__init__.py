@@ -73,6 +73,7 @@ _REGISTER = {
     "check_crop_sizes": "data.ledger",
     "check_run": "bundle",
     "check_training_subjects": "data.ledger",
+    "choose_device": "networks.precision",
     "collate_subjects": "data.dataset",
     "crop_keys": "regions.roi",
     "existing_file": "system.files",

@@ -40,11 +40,11 @@ fi
 
 step "3/5 training the CPU-sized MRN ($TITLE)"
 rm -rf "$RUN"
-bundle_run --config_file "['$CONFIGS/train.yaml','$CONFIGS/small.yaml']" --run_name $NAME "${TRAIN_LABELS[@]}"
+bundle_run --config_file "['$CONFIGS/train.yaml','$CONFIGS/small.yaml']" --run_name $NAME ${TRAIN_LABELS[@]+"${TRAIN_LABELS[@]}"}
 
 step "4/5 evaluation on subjects the training has not seen"
 bundle_run --config_file "['$RUN/configs/inference.json','$RUN/configs/evaluate.yaml']" \
-    --dataset_dir data/phantom-test "${TEST_LABELS[@]}"
+    --dataset_dir data/phantom-test ${TEST_LABELS[@]+"${TEST_LABELS[@]}"}
 
 step "5/5 prediction without labels, and what the labels say of it"
 mrn predict data/phantom-test "$RUN/predictions" --bundle "$RUN"

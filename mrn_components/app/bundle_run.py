@@ -156,8 +156,8 @@ def _reason(code: int, output: bytes) -> str:
     """Why a process failed: the signal that ended it, its last message, or its last line."""
     number = -code if code < 0 else code - 128  # 143 of a run that finished its step first
     if number > 0:
-        memory = ", often for want of memory" if number == signal.SIGKILL else ""
-        return f"ended by {signal.Signals(number).name}{memory}"
+        name = signal.Signals(number).name
+        return f"ended by {name}{', often for want of memory' if name == 'SIGKILL' else ''}"
     text = output.decode("utf-8", "replace").strip()
     messages = re.split(r"^error: ", text, flags=re.MULTILINE)[1:]
     if messages:

@@ -2,6 +2,7 @@
 
 import ast
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -40,6 +41,8 @@ def main() -> None:
     """Entry point of the ``mrn`` command."""
     install_messages()
     signal.signal(signal.SIGTERM, end_by_signal)
+    # What Apple's GPUs lack the CPU computes; torch asks once, when it is imported.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     verb, *words = sys.argv[1:] or ["--help"]
     if verb in ("--help", "-h", "help"):
         print(overview())

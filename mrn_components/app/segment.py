@@ -19,6 +19,7 @@ from mrn_components.data.ledger import find_trained_on
 from mrn_components.data.predictions import PREDICTIONS
 from mrn_components.images.finding import Finding
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
+from mrn_components.networks.precision import choose_device
 from mrn_components.regions.plausible import plausible_findings
 from mrn_components.regions.reading import Implausible
 from mrn_components.regions.reference import take_out_references
@@ -102,7 +103,7 @@ def segment(
     if (output / PREDICTIONS).exists():
         raise ValueError(f"{output} holds predictions; name another folder as OUTPUT.")
     masked = sorted(images.values(), key=lambda image: -len(image.nuclei))
-    computes = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    computes = choose_device(name=device or "auto")
     masking = Masking(
         maker=mask_maker(atlas, segmentation, masked, computes, trust_bundle),
         images=images,

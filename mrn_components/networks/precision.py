@@ -8,9 +8,27 @@ PRECISIONS = ("fp32", "bf16", "auto")
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Compute in bfloat16 on ``device`` if ``precision`` is "bf16", or "auto" and it pays."""
+    """Compute in bfloat16 on ``device`` if ``precision`` is "bf16", or "auto" and it pays.
+
+    Apple's GPUs (MPS) compute in float32 whatever it is: their autocast lacks operations.
+    """
     enabled = precision == "bf16" or (precision == "auto" and bf16_pays(device))
+    enabled = enabled and device.type != "mps"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def choose_device(*, name: str = "auto") -> torch.device:
+    """Return the device that a config names, or the best of this machine.
+
+    Args:
+        name: "auto" takes a GPU of CUDA, else one of Apple (MPS), else the CPU; or one of torch's
+            names, such as "cuda:1".
+    """
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def bf16_pays(device: torch.device) -> bool:

@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -20,12 +19,18 @@ from typing import Any, TextIO
 
 from mrn_components.system.errors import DamagedFileError, ResourceError, UnwritableError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 _logger = logging.getLogger(__name__)
 WEIGHTS = (".bin", ".ckpt", ".pt", ".pth")  # files that torch.save writes
 UNFINISHED = ".unfinished."
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # of spreadsheets (OWASP: CSV injection)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+_LOCKED_BYTE = 2**20  # Windows locks bytes: one after the name of the owner, which others read
 _PATIENCE_S = 10.0  # a killed process's children need some seconds to notice
 
 
@@ -234,9 +239,9 @@ def lock(folder: Path) -> TextIO:
     give_up = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _claim(file)
             break
-        except BlockingIOError as error:
+        except (BlockingIOError, PermissionError) as error:
             if time.monotonic() > give_up:
                 file.seek(0)
                 owner = file.read() or "another process"
@@ -250,6 +255,20 @@ def lock(folder: Path) -> TextIO:
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
     return file
+
+
+def _claim(file: TextIO) -> None:
+    """Lock a file, or raise an OSError if another process has it."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    with suppress(ImportError):
+        import msvcrt
+
+        locking: Any = msvcrt  # known to type checkers on Windows alone
+        file.seek(_LOCKED_BYTE)
+        locking.locking(file.fileno(), locking.LK_NBLCK, 1)
+        file.seek(0)
 
 
 def _explain(error: BaseException, path: Path) -> None:
@@ -273,18 +292,18 @@ def _explain(error: BaseException, path: Path) -> None:
 
 def flush_file(path: Path) -> None:
     """Flush what was written to a file to the disk."""
-    with path.open("rb") as file:
+    with path.open("rb+") as file:  # Windows flushes what may be written
         os.fsync(file.fileno())
 
 
 def _flush_folder(folder: Path) -> None:
     """Flush a folder's names to the disk, where the file system can."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
+    with suppress(OSError):  # Windows opens no folders
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
             os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @lru_cache(maxsize=64)

@@ -129,4 +129,5 @@ def check_device(overrides: Mapping[str, Any]) -> None:
     except (RuntimeError, AssertionError, TypeError) as error:
         count = torch.cuda.device_count()
         gpus = f"cuda:0 to cuda:{count - 1} are here" if count else "no GPU is here"
+        gpus = "mps is here" if torch.backends.mps.is_available() else gpus
         raise ValueError(f"--device: {device!r} cannot be used; type cpu ({gpus}).") from error

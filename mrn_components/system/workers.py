@@ -30,8 +30,9 @@ def in_order(
 ) -> Iterator[Result]:
     """Apply a function to items in worker processes; yield the results in the order of the items.
 
-    The workers go on while a result is used, at most two items ahead for each of them. They are
-    forked, which takes no time, and compute on one thread each, as a fork needs it. They leave
+    The workers go on while a result is used, at most two items ahead for each of them. On Linux
+    they are forked, which takes no time, elsewhere started, for which the function is pickled; they
+    compute on one thread each, as a fork needs it. They leave
     Ctrl-C to this process, and end when it ends, however that happens. 0 workers are this process.
 
     Raises:
@@ -66,7 +67,8 @@ def in_order(
 
 
 def _start(function: Callable[[Any], Any], workers: int) -> ProcessPoolExecutor:
-    context = get_context("fork" if sys.platform == "linux" else "spawn")
+    forks = sys.platform == "linux" and hasattr(os, "fork")
+    context = get_context("fork" if forks else "spawn")
     return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(function,))
 
 

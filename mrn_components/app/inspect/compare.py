@@ -22,6 +22,8 @@ _OF_THE_USER = (
 )
 # Order and company of the parts, which prediction takes from ours.
 _WIRING = ("initialize", "finalize", "run", "handlers", "guards", "evaluator", "dataloader")
+# What our configs had before 2026-11-26 for what the user decides.
+_EARLIER = {"device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')"}
 _NAME = re.compile(r"[^\W_]\w*")
 
 # Prediction refuses it; or prediction does not read it, but who trains from it would run it; or
@@ -89,7 +91,9 @@ def strange_words(
     else:
         # A run says in its root which run it is (mark_run); the user says where it lies.
         root = ["mrn_components.locate_bundle"] if key == "bundle_root" else []
-        vocabulary = Vocabulary(ours, parts=root, paths=paths or key in _OF_THE_USER)
+        vocabulary = Vocabulary(
+            ours, _EARLIER.get(key), parts=root, paths=paths or key in _OF_THE_USER
+        )
     return list(vocabulary.strange({key: theirs}))
 
 

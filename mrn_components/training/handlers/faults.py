@@ -22,7 +22,12 @@ from mrn_components.training.handlers.workers import MORE_SHARED_MEMORY, watch_w
 
 logger = logging.getLogger(__name__)
 _PATIENCE_S = 25.0  # from a signal to the end of the step; clusters kill after 30
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+# Windows has no SIGUSR1 and SIGUSR2.
+_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT")
+    if hasattr(signal, name)
+)
 
 
 class FaultReportHandler:
