@@ -4,5 +4,5 @@
 # BUNDLE and SEGMENTATION name other bundles than those in the image.
 set -euo pipefail
 ROOT=${1:-/pdcad}
-exec "${PYTHON:-python}" -W ignore -m mrn_components.app.cli challenge "$ROOT/inputs" "$ROOT/outputs" \
+exec "${PYTHON:-python}" -m mrn_components.app.cli challenge "$ROOT/inputs" "$ROOT/outputs" \
     --bundle "${BUNDLE:-/opt/mrn/bundles/mrn}" --segmentation "${SEGMENTATION:-/opt/mrn/bundles/segmentation}"

@@ -91,6 +91,7 @@ _REGISTER = {
     "select_volume": "data.subjects",
     "split_folds": "data.folds",
     "start_run": "bundle",
+    "tell_run": "bundle",
 }
 
 __all__ = sorted(_REGISTER)

@@ -6,16 +6,18 @@ that gap. All of them do nothing in a process that was started in another way.
 """
 
 import json
+import logging
 import os
 import re
+import shlex
 import shutil
 import sys
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import fire
 import ignite.distributed as idist
@@ -28,7 +30,12 @@ from mrn_components.networks.precision import fast_fp32_matmul
 from mrn_components.system.errors import install_messages
 from mrn_components.system.files import write_json
 from mrn_components.system.keys import check_device, check_key, config_text, typed_value
+from mrn_components.system.logs import keep_notices, start_logs
 from mrn_components.system.memory import keep_freed_memory
+from mrn_components.system.plain_data import differences
+from mrn_components.system.values import flags
+
+_logger = logging.getLogger(__name__)
 
 # Blocks of a training config that decide what a trained network can be fed with.
 NETWORK_BLOCKS = (
@@ -199,6 +206,7 @@ def check_run() -> None:
     if arguments is None:
         return
     install_messages()
+    start_logs()
     check_device(arguments.overrides)
     for key, value in arguments.typed().overrides.items():
         given = arguments.overrides[key]
@@ -226,6 +234,7 @@ def save_run(
     arguments = run_arguments()
     if arguments is None or int(os.environ.get("RANK", "0")) > 0:
         return
+    keep_notices(output_dir)
     configs = Path(output_dir) / "configs"
     train = arguments.merged()
     if resume and (configs / "train.json").is_file():
@@ -238,6 +247,17 @@ def save_run(
             shutil.copyfile(source, configs / name)
     for name, config in {"train": train, "inference": inference}.items():
         write_json(configs / f"{name}.json", config)
+
+
+def tell_run(*, output_dir: str, verb: Literal["predict", "segment"] = "predict") -> None:
+    """Say at the end of a training in ``output_dir`` which command uses its weights."""
+    if idist.get_rank() > 0:
+        return
+    run = Path(output_dir)
+    option = {"predict": "bundle", "segment": "segmentation"}[verb]
+    words = flags({option: str(run)} | (run_encoder(run) if verb == "predict" else {}))
+    _logger.info("Weights, curves and configs are in %s (research use only)", run)
+    _logger.info("Next, for new subjects: %s", shlex.join(["mrn", verb, "INPUT", "OUTPUT", *words]))
 
 
 def _check_unchanged(path: Path, train: Mapping[str, Any], allowed: Sequence[str]) -> None:
@@ -253,19 +273,6 @@ def _check_unchanged(path: Path, train: Mapping[str, Any], allowed: Sequence[str
             "with the same command and --resume True, or start another by --run_name NEW_NAME; to "
             f'change it nevertheless add --allow_changed "{keys}".'
         )
-
-
-def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The ids at which two configs differ, and both values there; None for a missing one."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for key in sorted({*one, *other}):
-            below = f"{path}#{key}" if path else str(key)
-            yield from differences(one.get(key), other.get(key), below)
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for index, pair in enumerate(zip(one, other, strict=True)):
-            yield from differences(*pair, f"{path}#{index}")
-    elif one != other:
-        yield path, one, other
 
 
 def inference_config(train: Mapping[str, Any], bundle_root: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Fixtures of every test that reads data."""
 
+import logging
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,18 @@ def seed() -> None:
     from monai.utils import set_determinism
 
     set_determinism(seed=0)
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[None]:
+    """Take back what ``mrn`` does to the logs of its process, where a test calls it in this one."""
+    yield
+    for name in (None, *logging.root.manager.loggerDict):
+        logger = logging.getLogger(name)
+        for handler in [*logger.handlers]:
+            if type(handler).__module__ == "mrn_components.system.logs":
+                logger.removeHandler(handler)
+    logging.root.setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")

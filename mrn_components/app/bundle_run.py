@@ -15,13 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, TextIO
 
-from fire.parser import DefaultParseValue
-
 from mrn_components.bundle import bundle_config
 from mrn_components.data.tables import read_rows
 from mrn_components.system.files import lock
+from mrn_components.system.values import flags
 
-_PYTHON = [sys.executable, "-W", "ignore", "-m"]
+_PYTHON = [sys.executable, "-m"]
 
 
 class Run(Protocol):
@@ -186,12 +185,3 @@ def train_command(
 def mrn_command(verb: str, *arguments: str, **options: Any) -> list[str]:
     """``mrn VERB ARGUMENTS --OPTIONS`` of the Python that runs this."""
     return [*_PYTHON, "mrn_components.app.cli", verb, *arguments, *flags(options)]
-
-
-def flags(values: Mapping[str, Any]) -> list[str]:
-    """``--key value`` of each, as fire, MONAI and ``mrn`` read them; a word stays as it is."""
-    words = []
-    for key, value in values.items():
-        plain = str(value)
-        words += [f"--{key}", plain if DefaultParseValue(plain) == value else repr(value)]
-    return words

@@ -10,8 +10,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from mrn_components.checks import Examination, examine_subject
 from mrn_components.checks.cohort import (
     Confounds,
@@ -30,6 +28,7 @@ from mrn_components.images.finding import Finding, finding
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.regions.roi import ROI
 from mrn_components.system.files import write_text
+from mrn_components.system.logs import bar
 from mrn_components.system.texts import fill_template
 from mrn_components.system.workers import in_order
 
@@ -198,7 +197,7 @@ def _examine(
     workers = processes if processes > 1 else 0
     examine = partial(_examine_one, images=images, rois=rois)
     examined = in_order(examine, subjects, workers=workers, lost=_lost)
-    return list(tqdm(examined, total=len(subjects), desc="Check", unit="subject", leave=False))
+    return list(bar(examined, "Check", len(subjects)))
 
 
 def _lost(subject: Mapping[str, Any]) -> Examination:

@@ -13,6 +13,7 @@ from typing import Any
 import mrn_components
 from mrn_components.app.arguments import bind, help_text
 from mrn_components.system.errors import UnknownKeyError, end_by_signal, install_messages
+from mrn_components.system.logs import keep_notices, start_logs
 from mrn_components.system.values import did_you_mean, nearest
 
 # The verbs: module and function, imported when called; then what the path that it returns holds,
@@ -40,6 +41,7 @@ COMMANDS = {
 def main() -> None:
     """Entry point of the ``mrn`` command."""
     install_messages()
+    start_logs()
     signal.signal(signal.SIGTERM, end_by_signal)
     # What Apple's GPUs lack the CPU computes; torch asks once, when it is imported.
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
@@ -58,6 +60,8 @@ def main() -> None:
         print(help_text(name, function))
         return
     arguments = bind(name, function, words)
+    if isinstance(output := arguments.get("output"), str | Path):
+        keep_notices(output)
     try:
         result = function(**arguments)
     except UnknownKeyError as error:

@@ -14,7 +14,6 @@ from mrn_components.app.bundle_run import (
     BundleRun,
     attempt,
     find_config,
-    flags,
     mrn_command,
     run_here,
     train_command,
@@ -29,6 +28,7 @@ from mrn_components.data.predictions import read_predictions
 from mrn_components.data.tables import GROUP, files_of, read_rows
 from mrn_components.data.target import Classes, read_target
 from mrn_components.system.files import write_json, write_text
+from mrn_components.system.values import flags
 
 # Keys of a config that differ between folds or have an argument of their own.
 _OWN_KEYS = ("dataset_dir", "output_dir", "num_folds", "fold", "run_name", "ckpt_dir", "resume")

@@ -9,8 +9,9 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from mrn_components.app.calibration import CALIBRATION, describe_calibration, fit_calibration
-from mrn_components.bundle import NETWORK_BLOCKS, bundle_config, differences, mark_run
+from mrn_components.bundle import NETWORK_BLOCKS, bundle_config, mark_run
 from mrn_components.system.files import existing_file, replacing_hashed, write_json
+from mrn_components.system.plain_data import differences
 
 
 def save_ensemble(

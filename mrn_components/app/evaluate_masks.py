@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 import mrn_components
 from mrn_components.data import Subject
@@ -19,6 +18,7 @@ from mrn_components.metrics.intervals import bootstrap_interval, undefined_inter
 from mrn_components.metrics.segmentation import score_masks
 from mrn_components.regions.drawn import read_file
 from mrn_components.system.files import csv_text, write_json, write_text
+from mrn_components.system.logs import bar
 from mrn_components.system.texts import fill_template
 
 Row = dict[str, Any]  # {"subject", "image", "nucleus", "side", "label"} and a MaskScore
@@ -83,7 +83,7 @@ def evaluate_masks(
             f"{', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}; --partial True "
             "scores those that are there."
         )
-    rows = [row for case in tqdm(there, desc="masks") for row in _score(*case)]
+    rows = [row for case in bar(there, "Masks", unit="mask") for row in _score(*case)]
     report = {
         "n": len({row["subject"] for row in rows}),
         "left_out": missing,

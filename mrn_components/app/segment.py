@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from tqdm import tqdm
 
 from mrn_components.app.align import Mode, find_bridges
 from mrn_components.app.mask_makers import mask_maker
@@ -26,6 +25,7 @@ from mrn_components.regions.reference import take_out_references
 from mrn_components.system.errors import FailedSubjectsError
 from mrn_components.system.files import csv_text, lock, write_json, write_text
 from mrn_components.system.keys import check_device
+from mrn_components.system.logs import bar
 from mrn_components.system.workers import in_order
 
 RECORD, TABLE = "segmentation.json", "segmentation.csv"
@@ -134,7 +134,7 @@ class _Steps:
         cases = [(subject, found.of(subject["subject"])) for subject in found.subjects]
         records = []
         done = in_order(self, cases, workers=workers, lost=self.lost)
-        for record in tqdm(done, "Subjects", len(cases), unit="subject"):
+        for record in bar(done, "Subjects", len(cases)):
             records.append(record)
             if record["named"]:
                 folder = subject_folder(self.masking.output_dir, record["subject"])

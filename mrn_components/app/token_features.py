@@ -6,7 +6,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from mrn_components.app.predict.workflow import inference_workflow
 from mrn_components.data import Subject
@@ -15,6 +14,7 @@ from mrn_components.networks.mrn import MRN
 from mrn_components.networks.nucleus_pool import pool_patches
 from mrn_components.networks.packing import EncodedVolume, slice_tokens
 from mrn_components.regions.transforms import ROIMaskChannelsd
+from mrn_components.system.logs import bar
 
 Pooled = Literal["nuclei", "patches", "slices"]
 
@@ -66,7 +66,7 @@ def token_features(
     dataset = TokenDataset(data=[], transform=chain, cache_dir=cache_dir, **own)
     measured: dict[str, dict[str, float]] = {}
     errors: dict[str, str] = {}
-    for subject in tqdm(subjects, desc="Tokens", unit="subject"):
+    for subject in bar(subjects, "Tokens"):
         dataset.set_data([subject])
         try:
             measured[subject["subject"]] = _numbers(dataset[0], tuple(rois), pooled)

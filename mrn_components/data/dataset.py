@@ -1,9 +1,9 @@
 """The cached data set and its batches: a subject's regions of interest, ready for the network."""
 
+import logging
 import mmap
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch.utils.data import get_worker_info
 from mrn_components.data.tables import Subject, files_of
 from mrn_components.system.files import damaged_member, file_hash, remembered_hash
 
+_logger = logging.getLogger(__name__)
 _MAX_WORKERS = 256
 
 
@@ -85,7 +86,7 @@ class ROIDataset(PersistentDataset):
             key = self.hash_func(item_transformed).decode() + self.transform_hash
             entry = self.cache_dir / f"{key}.pt"
             if entry.is_file() and damaged_member(entry) is not None:
-                warnings.warn(f"Cache entry {entry} is damaged; rebuilding it.", stacklevel=2)
+                _logger.warning("Cache entry %s is damaged; rebuilding it.", entry)
                 entry.unlink(missing_ok=True)
         return super()._cachecheck(item_transformed)
 

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from mrn_components.data.tables import Subject, files_of
 from mrn_components.images.finding import FaultyFileError
 from mrn_components.images.volume import Volume, read_volume
 from mrn_components.system.files import file_hash, remembered_hash
+from mrn_components.system.logs import bar
 
 Identities = Mapping[str, frozenset[str]]  # subject: {"id SUBJ_000", "image 9f86d0...", ...}
 
@@ -32,7 +31,7 @@ def identify_subjects(
     """
     memo_dir = None if cache_dir is None else Path(cache_dir) / "digests"
     identities = {}
-    for subject in tqdm(subjects, desc="Identities", unit="subject", delay=2, leave=False):
+    for subject in bar(subjects, "Identities"):
         identities[subject["subject"]] = marks_of(subject, memo_dir)
     return identities
 

@@ -2,8 +2,8 @@
 
 import hashlib
 import io
+import logging
 import pickle
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -26,6 +26,7 @@ from mrn_components.regions.roi import ROI
 from mrn_components.system.files import damaged_member, replacing
 
 Stored = Literal["float16", "float32"]
+_logger = logging.getLogger(__name__)
 
 
 class TokenDataset(ROIDataset, Randomizable):
@@ -104,7 +105,7 @@ class TokenDataset(ROIDataset, Randomizable):
         entry = self.cache_dir / "tokens" / f"{key.decode()}.pt"
         damaged = entry.is_file() and damaged_member(entry) is not None
         if damaged:
-            warnings.warn(f"Cache entry {entry} is damaged; rebuilding it.", stacklevel=2)
+            _logger.warning("Cache entry %s is damaged; rebuilding it.", entry)
         if damaged or not entry.is_file():
             if get_worker_info() is not None:
                 raise RuntimeError(

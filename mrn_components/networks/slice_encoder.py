@@ -1,6 +1,6 @@
 """SliceEncoder: a 2D vision foundation model as the patchnizer of axial slices (Eq. 2)."""
 
-import warnings
+import logging
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
@@ -17,6 +17,7 @@ from mrn_components.networks.volume_blocks import VolumeBlocks
 from mrn_components.networks.weights import read_weights
 from mrn_components.system.values import did_you_mean, nearest
 
+_logger = logging.getLogger(__name__)
 _WHAT_TO_TYPE = (
     "Pass a weight file in the official DINOv2 layout with --encoder_weights PATH, or train from "
     "random weights with --encoder_weights none."
@@ -89,11 +90,11 @@ class SliceEncoder(Freezable):
                 f"SliceEncoder attention must be 'slices', 'planes' or 'volume', got {attention!r}."
             )
         if "dinov2" in name and "reg4" not in name:
-            warnings.warn(
-                f"encoder {name!r} has no registers: timm resamples its position table with "
-                "antialiasing, the official code without, so features differ by about 4 %; prefer "
-                "the reg4 model.",
-                stacklevel=2,
+            _logger.warning(
+                "encoder %r has no registers: timm resamples its position table with antialiasing, "
+                "the official code without, so features differ by about 4 %%; prefer the reg4 "
+                "model.",
+                name,
             )
         # timm's default for DINOv2 is a position table for 518 x 518, the size it was trained at.
         # Any other (img_size=224) would resample the table twice.

@@ -12,7 +12,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from tqdm import tqdm
 
 from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.phantom.anatomy import TISSUE_ID, Region, draw_anatomy, paint_tissues
@@ -20,6 +19,7 @@ from mrn_components.phantom.mean import Mean
 from mrn_components.phantom.numbers import GRIDS, SCANNERS, SHAPES, Grid, Scanner, View
 from mrn_components.phantom.signal import draw_traits, render_nm, render_qsm, render_t1
 from mrn_components.system.files import replacing, write_json, write_text
+from mrn_components.system.logs import bar
 from mrn_components.system.workers import in_order
 
 _RECORD, _LABELS = "phantom.json", "train_cases.csv"
@@ -98,8 +98,8 @@ def make_cohort(
     ]
     write = partial(_write_subject, output=output, settings=settings)
     processes = min(workers or os.cpu_count() or 1, max(len(missing), 1))
-    bar = partial(tqdm, total=len(missing), desc="phantoms", unit="subject")
-    list(bar(in_order(write, missing, workers=processes if processes > 1 else 0)))
+    written = in_order(write, missing, workers=processes if processes > 1 else 0)
+    list(bar(written, "Phantoms", len(missing)))
     rows = [f"{name},{draw_label(i, seed=seed, sites=sites)}" for i, name in enumerate(names)]
     if sites > 1:
         own = [f"{row},{SCANNERS[i % sites].name}" for i, row in enumerate(rows)]

@@ -10,7 +10,6 @@ import nibabel
 import numpy as np
 from monai.data import MetaTensor
 from nibabel.orientations import aff2axcodes, axcodes2ornt, io_orientation, ornt_transform
-from tqdm import tqdm
 
 from mrn_components.data.folds import select_fold
 from mrn_components.data.tables import Subject
@@ -18,6 +17,7 @@ from mrn_components.images.image import Image
 from mrn_components.regions.reading import ReadVolumesd
 from mrn_components.regions.roi import ROI
 from mrn_components.system.files import replacing, write_json
+from mrn_components.system.logs import bar
 
 DATASET = "Dataset001_nuclei"
 _AXES = ("L", "A", "S")  # of the challenge's files; plan.ORIENTATION read backwards
@@ -45,10 +45,10 @@ def write_dataset(
         )
     as_stored = replace(image, reference="none")  # as the network meets it: before masks are known
     check = ReadVolumesd(rois={"all": ROI(image=as_stored, nuclei=list(image.nuclei))})
-    for subject in tqdm(subjects, desc=f"Data set of {image.name}", unit="subject"):
+    for subject in bar(subjects, f"Data set of {image.name}"):
         name = subject["subject"]
         try:
-            read = check(subject)
+            read = check(subject)  # type: ignore[arg-type]  # its names are text
         except ValueError as error:
             raise ValueError(f"subject {name}: {error}") from error
         _place(read[image.name], folder / "imagesTr" / f"{name}_0000.nii.gz")

@@ -48,6 +48,19 @@ def items(node: Any) -> Iterator[tuple[Any, Any]]:
     return enumerate(node) if isinstance(node, list | tuple) else iter(())
 
 
+def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The ids at which two configs differ, and both values there; None for a missing one."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in sorted({*one, *other}):
+            below = f"{path}#{key}" if path else str(key)
+            yield from differences(one.get(key), other.get(key), below)
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            yield from differences(*pair, f"{path}#{index}")
+    elif one != other:
+        yield path, one, other
+
+
 class _Loader(yaml.SafeLoader):
     """Plain YAML, in which a key stands once and nothing is merged: merges can grow without end."""
 

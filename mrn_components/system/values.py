@@ -58,6 +58,15 @@ def parse_number(name: str, value: Any, whole: bool) -> int | float:
     return int(number) if whole else number
 
 
+def flags(values: Mapping[str, Any]) -> list[str]:
+    """``--key value`` of each, as fire, MONAI and ``mrn`` read them; a word stays as it is."""
+    words = []
+    for key, value in values.items():
+        plain = str(value)
+        words += [f"--{key}", plain if DefaultParseValue(plain) == value else repr(value)]
+    return words
+
+
 def nearest(word: str, known: Iterable[str]) -> list[str]:
     """Up to three of the known words that are most like one, the nearest first."""
     return difflib.get_close_matches(word, sorted(known), n=3)

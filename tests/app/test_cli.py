@@ -15,8 +15,7 @@ from fire.docstrings import parse
 import mrn_components
 from mrn_components.app import cli
 from mrn_components.app.arguments import bind
-from mrn_components.app.bundle_run import flags
-from mrn_components.system.values import parse_value
+from mrn_components.system.values import flags, parse_value
 
 ROOT = Path(__file__).parent.parent.parent
 NO_WEIGHTS = ["--encoder_weights", "none"]

@@ -1,6 +1,5 @@
 import os
 import pickle
-import warnings
 
 import pytest
 import timm
@@ -183,9 +182,8 @@ def test_unreachable_hub_says_what_to_type(monkeypatch):
         SliceEncoder(weights="hub")
 
 
-def test_models_without_registers_are_warned_about(tiny_encoder):
-    with pytest.warns(UserWarning, match="no registers"):
-        tiny_encoder(name="vit_small_patch14_dinov2.lvd142m")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        tiny_encoder()
+def test_models_without_registers_are_warned_about(tiny_encoder, caplog):
+    tiny_encoder()
+    assert not caplog.text
+    tiny_encoder(name="vit_small_patch14_dinov2.lvd142m")
+    assert "'vit_small_patch14_dinov2.lvd142m' has no registers" in caplog.text

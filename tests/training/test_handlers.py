@@ -10,6 +10,7 @@ from monai.engines import SupervisedEvaluator
 from monai.handlers import TensorBoardStatsHandler
 from stand_in import StandIn, make_dataset, make_optimizer, make_trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_training import make_evaluator
 
 from mrn_components import (
     EpochSummaryHandler,
@@ -222,9 +223,29 @@ def test_epoch_summary_averages_terms_and_logs_a_line(caplog):
     assert metrics["loss"] == pytest.approx(sum(totals[2:]) / 2)
     assert metrics["loss"] == pytest.approx(metrics["classification"] + metrics["segmentation"])
     assert (metrics["lr/encoder"], metrics["lr/heads"]) == (0.02, 0.04)
-    first, second = [r.getMessage() for r in caplog.records if r.name.startswith("mrn_components")]
-    assert first.startswith("Epoch 1/2: loss ")
+    start, first, second = (record.getMessage() for record in caplog.records)
+    assert start == "Training on 8 subjects, 2 epochs of 2 steps; validation on 0"
+    assert first.startswith("Epoch 1/2 training: loss ")
     assert second.endswith("0:00:00 left")
+
+
+def test_a_validation_has_a_line_after_its_epochs_own(caplog):
+    loss, evaluator = MRNLoss(), make_evaluator()
+    handlers = [
+        PhaseValidationHandler(validator=evaluator, first_epoch=3, interval=2),
+        EpochSummaryHandler(loss=loss, evaluator=evaluator),
+    ]
+    with caplog.at_level(logging.INFO, logger="mrn_components"):
+        trainer_with(*handlers, loss=loss, epochs=5).run()
+    lines = [r.getMessage() for r in caplog.records if r.name.startswith("mrn_components")]
+    assert lines[0].endswith("; validation on 2")
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        *(f"Epoch {epoch}/5 training" for epoch in (1, 2, 3)),
+        "Epoch 3/5 validation",
+        *(f"Epoch {epoch}/5 training" for epoch in (4, 5)),
+        "Epoch 5/5 validation",
+    ]
+    assert lines[4].endswith(": score 0.5000, validation_loss 0.7000; best score 0.5000 in epoch 3")
 
 
 def test_every_curve_reaches_tensorboard(tmp_path):

@@ -9,7 +9,6 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from monai.bundle import ConfigWorkflow
-from tqdm import tqdm
 
 import mrn_components
 from mrn_components.app.align import BRIDGE
@@ -52,6 +51,7 @@ from mrn_components.images.image import factor_of
 from mrn_components.system.errors import FailedSubjectsError
 from mrn_components.system.files import without_folders
 from mrn_components.system.hashes import file_hash
+from mrn_components.system.logs import bar
 from mrn_components.system.workers import in_order
 
 # Keys of a config that have an argument of their own, or that belong to an evaluation.
@@ -137,9 +137,9 @@ class Cohort:
             clear_subject(self.output_dir, subject, self.classifier.masked_images)
             clear_derivatives(self.output_dir, subject, self.classifier.masked_images)
             clear_study(self.output_dir, subject["subject"])
-        silent = idist.get_rank() > 0
         predicted = self._predicted(subjects)
-        for done in tqdm(predicted, "Subjects", len(subjects), unit="subject", disable=silent):
+        first = idist.get_rank() == 0
+        for done in bar(predicted, "Subjects", len(subjects), shown=first):
             done.record["run"] = self._identity_of(done.record)
             write_record(self.output_dir, done.record)
             if self.options.report:

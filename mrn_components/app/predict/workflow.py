@@ -40,7 +40,8 @@ def inference_workflow(
     check_device(overrides)
     places = {"dataset_dir": input_dir, "output_dir": output_dir}
     config_file, settings = open_bundle(bundle, overrides | places, trust_bundle)
-    workflow = ConfigWorkflow(config_file=str(config_file), workflow_type="infer", **settings)
+    settings |= {"config_file": str(config_file), "logging_file": False}  # the process has its logs
+    workflow = ConfigWorkflow(workflow_type="infer", **settings)
     if nuclei is not None:
         images = workflow.parser.get_parsed_content("images")
         workflow.parser.update(nuclei_settings(nuclei, images))

@@ -15,6 +15,7 @@ from mrn_components.data.target import HC_PD, Target
 from mrn_components.metrics import format_metrics
 from mrn_components.system.errors import FailedSubjectsError
 from mrn_components.system.files import write_json, write_text
+from mrn_components.system.logs import keep_notices
 
 _METRICS = ("metrics.json", "metrics.txt")
 
@@ -59,8 +60,9 @@ class PredictionsHandler:
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def clear(self, _engine: Engine) -> None:
-        """Forget the subjects of an earlier evaluation."""
+        """Forget the subjects of an earlier evaluation, and say where this one writes."""
         self._rows.clear()
+        keep_notices(self.output_dir)
 
     def collect(self, engine: Any) -> None:
         """Take the batch's predictions."""

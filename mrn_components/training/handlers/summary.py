@@ -1,8 +1,8 @@
-"""The curves of a run, its line an epoch on the console, and ``--tracking mlflow``."""
+"""The curves of a run, its lines an epoch on the screen, and ``--tracking mlflow``."""
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from ignite.metrics import Average
+from monai.engines import Evaluator
 from monai.handlers import MLFlowHandler
 
 from mrn_components.training.losses import MRNLoss
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class EpochSummaryHandler:
-    """Average the loss and its terms over each epoch, and log one line an epoch.
+    """Average the loss and its terms over each epoch; log a line of it, and one of its validation.
 
     The averages and the learning rates go to ``engine.state.metrics``, where MONAI's
     ``TensorBoardStatsHandler``, standing after this handler, finds them. Terms are ``loss.terms``
@@ -27,16 +28,31 @@ class EpochSummaryHandler:
 
     Args:
         loss: the trainer's loss.
+        evaluator: the validation engine, which runs before this handler; None without one.
     """
 
-    def __init__(self, *, loss: MRNLoss) -> None:
+    def __init__(self, *, loss: MRNLoss, evaluator: Evaluator | None = None) -> None:
         self.loss = loss
+        self.evaluator = evaluator
 
     def attach(self, engine: Engine) -> None:
         """Subscribe to the trainer."""
+        engine.add_event_handler(Events.STARTED, self.announce)
         engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.add_terms)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.summarise)
+
+    def announce(self, engine: Any) -> None:
+        """Say what will be trained on."""
+        if idist.get_rank() == 0:
+            validated = self.evaluator and len(self.evaluator.data_loader.dataset)  # type: ignore
+            logger.info(
+                "Training on %d subjects, %d epochs of %d steps; validation on %d",
+                len(engine.data_loader.dataset),
+                engine.state.max_epochs,
+                engine.state.epoch_length,
+                validated or 0,
+            )
 
     def start_epoch(self, _engine: Engine) -> None:
         """Forget the epoch before."""
@@ -62,14 +78,19 @@ class EpochSummaryHandler:
         if idist.get_rank() == 0:
             seconds = time.monotonic() - self.started
             left = seconds * (engine.state.max_epochs - engine.state.epoch)
-            logger.info(
-                "Epoch %d/%d: %s; %.1f s, %s left",
-                engine.state.epoch,
-                engine.state.max_epochs,
-                ", ".join(f"{name} {value:.4f}" for name, value in terms.items()),
-                seconds,
-                timedelta(seconds=round(left)),
-            )
+            epoch = f"Epoch {engine.state.epoch}/{engine.state.max_epochs}"
+            line = f"{epoch} training: {_listed(terms)}; {seconds:.1f} s"
+            logger.info("%s, %s left", line, timedelta(seconds=round(left)))
+            state: Any = self.evaluator and self.evaluator.state
+            if state is not None and state.epoch == engine.state.epoch:
+                best = f"best {state.key_metric_name} {state.best_metric:.4f}"
+                line = f"{epoch} validation: {_listed(state.metrics)}; {best}"
+                logger.info("%s in epoch %d", line, state.best_metric_epoch)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    """Name numbers in a line."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
 
 
 class TrackingHandler:
