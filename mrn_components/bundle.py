@@ -343,5 +343,5 @@ def bundle_config(bundle_root: Path, name: str) -> Path:
             return path
     raise FileNotFoundError(
         f"{bundle_root} is no bundle: it has no configs/{name}.yaml or .json. "
-        "Name a bundle (bundles/mrn) or the folder of a training run."
+        "Name a bundle (bundles/mrn) or the folder of a training run; `mrn init` lays bundles out."
     )

@@ -42,14 +42,16 @@ fi
 
 step "3/5 training the CPU-sized MRN ($TITLE)"
 rm -rf "$RUN"
-python -m monai.bundle run --config_file "['$CONFIGS/train.yaml','$CONFIGS/small.yaml']" --run_name $NAME \
+python -W ignore::UserWarning:monai.bundle.scripts -m monai.bundle run \
+    --config_file "['$CONFIGS/train.yaml','$CONFIGS/small.yaml']" --run_name $NAME \
     ${TRAIN_LABELS[@]+"${TRAIN_LABELS[@]}"}
 
 step "4/5 prediction of subjects that the training has not seen, with a page each"
 mrn predict data/phantom-test "$RUN/predictions" --bundle "$RUN" --report
 
-step "5/5 what the labels say of it ($TITLE), and of two rivals without a network"
-mrn evaluate "$RUN/predictions" "$TEST_TABLE"
+step "5/5 what the labels say of it ($TITLE), and of a regression on biomarkers of the same subjects"
+mrn baseline data/phantom-test "$RUN/baseline" --labels "$TEST_TABLE" > "$RUN/baseline.log"
+mrn evaluate "$RUN/predictions" "$TEST_TABLE" --against "$RUN/baseline" --names MRN,biomarkers
 cat <<END
 
 weights       $RUN/models/model.pt

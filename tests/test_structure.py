@@ -81,7 +81,7 @@ def test_commands_without_a_network_do_not_wait_for_torch():
         "    print(part, sorted({'torch', 'monai', 'statsmodels'} & {*sys.modules}))"
     )
     parts = ["data.predictions", "phantom.cohort", "app.biomarkers", "app.check", "app.evaluate"]
-    parts += ["app.evaluate_masks", "app.report.reports"]
+    parts += ["app.evaluate_masks", "app.report.reports", "app.init"]
     command = [sys.executable, "-c", code, *parts]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [f"{part} []" for part in parts]

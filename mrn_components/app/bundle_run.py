@@ -20,7 +20,8 @@ from mrn_components.data.tables import read_rows
 from mrn_components.system.files import lock
 from mrn_components.system.values import flags
 
-_PYTHON = [sys.executable, "-m"]
+# MONAI warns of any config before it reads one; here it is ours, or the user's own.
+_PYTHON = [sys.executable, "-W", "ignore::UserWarning:monai.bundle.scripts", "-m"]
 
 
 class Run(Protocol):

@@ -19,6 +19,7 @@ from mrn_components.system.values import did_you_mean, nearest
 # The verbs: module and function, imported when called; then what the path that it returns holds,
 # and a file beside it to print.
 COMMANDS = {
+    "init": ("app.init:init", "", ""),
     "phantom": ("phantom.cohort:make_cohort", "synthetic subjects", ""),
     "check": ("app.check:check", "", ""),
     "predict": ("app.predict.run:predict", "predictions", ""),

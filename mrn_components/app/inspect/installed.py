@@ -6,29 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import mrn_components
 from mrn_components.app.ensemble import ensemble_config
+from mrn_components.app.init import installed_bundles
 from mrn_components.bundle import bundle_config
 from mrn_components.system.plain_data import read_plain
-
-
-def installed_bundles() -> list[Path]:
-    """Return the folders of the bundles that come with the package, at least one.
-
-    A wheel has them in the package, a repository beside it; a packed bundle is the one it holds.
-
-    Raises:
-        FileNotFoundError: if the installation lacks them.
-    """
-    package = Path(mrn_components.__file__).resolve().parent
-    for folder in (package / "bundles", package.parent / "bundles"):
-        if found := sorted(path.parents[1] for path in folder.glob("*/configs/inference.*")):
-            return list(dict.fromkeys(found))
-    if any(package.parent.glob("configs/inference.*")):
-        return [package.parent]
-    raise FileNotFoundError(
-        f"{package} came without bundles, which foreign ones are compared with; install it anew."
-    )
 
 
 def counterparts(theirs: Mapping[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -89,7 +89,6 @@ def complete_reports(output: Path, source: Path, *, again: bool = False) -> Path
             "the network: `mrn predict INPUT OUTPUT --resume True --report True`, with the bundle "
             "and the options of the prediction, adds them."
         )
-    _logger.info("reports of %d subjects: %s (research use only)", len(records), path)
     return path
 
 

@@ -1,0 +1,73 @@
+"""``mrn init``: the bundles that come with the package, laid out where they can be edited."""
+
+import filecmp
+import shutil
+from pathlib import Path
+
+import mrn_components
+
+_PARTS = ("LICENSE", "configs", "docs")  # of a bundle; models, runs and caches are the user's
+
+
+def init(folder: str | Path = ".") -> str:
+    """Write the bundles that come with this package to DIR/bundles, for their configs to be edited.
+
+    What is there already stays, if it is the same: an edited file is refused.
+
+    Args:
+        folder: where to write them; the current folder by default.
+
+    Returns:
+        What to type next.
+
+    Raises:
+        FileExistsError: naming files there that differ; nothing is written then.
+    """
+    bundles = Path(folder) / "bundles"
+    pairs = {
+        bundles / source.relative_to(root.parent): source
+        for root in installed_bundles()
+        for part in _PARTS
+        for source in sorted([root / part, *(root / part).rglob("*")])
+        if source.is_file()
+    }
+    there = {file: source for file, source in pairs.items() if file.exists()}
+    changed = [f for f, own in there.items() if not filecmp.cmp(f, own, shallow=False)]
+    if changed:
+        listed = ", ".join(map(str, changed[:5])) + (", ..." if len(changed) > 5 else "")
+        raise FileExistsError(
+            f"{len(changed)} files are there and differ from those of mrn-components "
+            f"{mrn_components.__version__}: {listed}. Name another folder, or move them away."
+        )
+    for file, source in pairs.items():
+        if file not in there:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, file)
+    small = "\"['bundles/mrn/configs/train.yaml','bundles/mrn/configs/small.yaml']\""
+    return f"""bundles: {bundles}
+
+For a first try on synthetic subjects, in {Path(folder).resolve()}:
+  mrn phantom data/phantom --subjects 96 --seed 1 --view midbrain
+  python -m monai.bundle run --config_file {small}
+  mrn phantom data/new --subjects 10 --seed 2 --view midbrain
+  mrn predict data/new results --bundle bundles/mrn/runs/small --report
+For images of your own: mrn check DIR, then train with --dataset_dir DIR."""
+
+
+def installed_bundles() -> list[Path]:
+    """Return the folders of the bundles that come with the package, at least one.
+
+    A wheel has them in the package, a repository beside it; a packed bundle is the one it holds.
+
+    Raises:
+        FileNotFoundError: if the installation lacks them.
+    """
+    package = Path(mrn_components.__file__).resolve().parent
+    for folder in (package / "bundles", package.parent / "bundles"):
+        if found := sorted(path.parents[1] for path in folder.glob("*/configs/inference.*")):
+            return list(dict.fromkeys(found))
+    if any(package.parent.glob("configs/inference.*")):
+        return [package.parent]
+    raise FileNotFoundError(
+        f"{package} came without bundles, which foreign ones are compared with; install it anew."
+    )
