@@ -251,7 +251,7 @@ def save_run(
 
 def tell_run(*, output_dir: str, verb: Literal["predict", "segment"] = "predict") -> None:
     """Say at the end of a training in ``output_dir`` which command uses its weights."""
-    if idist.get_rank() > 0:
+    if run_arguments() is None or idist.get_rank() > 0:
         return
     run = Path(output_dir)
     option = {"predict": "bundle", "segment": "segmentation"}[verb]
