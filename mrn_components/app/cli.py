@@ -34,7 +34,7 @@ COMMANDS = {
     "reproduce": ("app.reproduce.run:reproduce", "table", ""),
     "challenge": ("app.challenge:challenge", "answers", ""),
     "inspect": ("app.inspect.bundle:inspect", "", ""),
-    "components": ("app.cli:components", "", ""),
+    "components": ("app.components:components", "", ""),
     "version": ("app.cli:version", "", ""),
 }
 
@@ -106,14 +106,6 @@ def overview() -> str:
             if isinstance(node, ast.FunctionDef) and node.name == function:
                 lines.append(f"  {verb:15}{(ast.get_docstring(node) or '').splitlines()[0]}")
     return "\n".join(lines)
-
-
-def components() -> str:
-    """List every name that a config may use as ``_target_: mrn_components.NAME``."""
-    names = mrn_components.__all__
-    width = max(map(len, names))
-    docs = {name: getattr(mrn_components, name).__doc__ for name in names}  # a test holds them
-    return "\n".join(f"{name:{width}}  {doc.splitlines()[0]}" for name, doc in docs.items())
 
 
 def version() -> str:

@@ -190,6 +190,10 @@ def test_the_image_runs_the_script_offline_and_without_root():
     text = (DOCKER / "Dockerfile").read_text()
     assert "COPY docker/auto_run.sh /auto_run.sh" in text
     assert text.rindex("\nUSER mrn\n") > text.rindex("\nRUN ")
+    install = text.index("RUN pip install")
+    assert text.index("COPY setup.py ") < install  # which puts the bundles into the package
+    for bundle in (path.name for path in (DOCKER.parent / "bundles").glob("*")):
+        assert f"COPY bundles/{bundle}/configs bundles/{bundle}/configs" in text[:install]
     assert "HF_HUB_OFFLINE=1" in text
     script = (DOCKER / "auto_run.sh").read_text()
     assert "ROOT=${1:-/pdcad}" in script

@@ -41,8 +41,9 @@ def test_version(word, mrn):
 
 
 def test_components_lists_the_register(mrn):
-    lines = mrn("components").strip().splitlines()
+    *lines, _, hint = mrn("components").strip().splitlines()
     assert [line.split()[0] for line in lines] == mrn_components.__all__
+    assert hint.startswith("mrn components NAME: ")
     assert all(len(line.split()) > 2 for line in lines)
 
 
