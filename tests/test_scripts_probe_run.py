@@ -6,13 +6,19 @@ from pathlib import Path
 import pytest
 from tiny_run import make_run
 
+from mrn_components.data.ledger import REFERENCES, append_record
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "probe_run.py"
-ROWS = {"regions": ["nm", "qsm1", "qsm2", "qsm3"], "voxels": ["0.5 x 2", "2 x 0.5"]}
+ROIS = ["nm", "qsm1", "qsm2", "qsm3"]
+ROWS = {"regions": ROIS, "shapley": ROIS, "voxels": ["0.5 x 2", "2 x 0.5"]}
 
 
 @pytest.fixture
 def run(tmp_path):
-    return make_run(tmp_path / "run", seed=0)
+    run = make_run(tmp_path / "run", seed=0)
+    subjects = {"HC": [[0.1] * 128] * 2, "PD": [[-0.1] * 128] * 2}
+    append_record(run / "models" / "model.pt", REFERENCES, {"rois": ROIS, "subjects": subjects})
+    return run
 
 
 @pytest.mark.slow

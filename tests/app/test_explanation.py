@@ -1,5 +1,7 @@
 """What moved P(PD): sums, an independent occlusion, and what is refused."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from captum.attr import Occlusion
@@ -73,7 +75,9 @@ def test_an_ensemble_is_the_mean_of_its_folds(network, images):
 
 
 def test_the_attention_comes_with_one_pass_and_occlusion_is_left_out(network, images):
-    passes = []
+    network, passes = deepcopy(network), []
+    with torch.no_grad():
+        network.res.encoder.vit.blocks[-1].attn.qkv.weight.mul_(30)  # it looks at something
     hook = network.register_forward_hook(lambda *_: passes.append(1))
     found = explain_subject(network, images, occlusion=False)
     hook.remove()
@@ -86,10 +90,11 @@ def test_the_attention_comes_with_one_pass_and_occlusion_is_left_out(network, im
     for i, roi in enumerate(ROIS):
         looks = found["attention"][roi]
         assert len(looks["slices"]) == 2 + i
-        assert sum(looks["slices"]) == pytest.approx(sum(map(sum, looks["cells"])), abs=1e-4)
-        # 20 x 28 pixels in 16 columns; 3 of 14 rows of each patch lie on the padding.
-        assert (len(looks["cells"]), len(looks["cells"][0])) == (11, 16)
-        assert sum(looks["slices"]) == pytest.approx(20 / 28, abs=0.1)
+        assert sum(looks["slices"]) == pytest.approx(1, abs=1e-5)
+        cells = torch.tensor(looks["cells"])
+        assert cells.shape == (11, 16)  # of 20 x 28 pixels
+        assert float(cells.mean()) == pytest.approx(1, abs=0.05)
+        assert float(cells.std()) > 5e-4
 
 
 def test_what_is_not_one_subject_is_refused(network, images):

@@ -238,10 +238,14 @@ def test_a_page_compares_with_the_training_or_says_that_it_cannot(cohort, tmp_pa
 
 
 def test_an_attention_map_is_a_picture_and_says_when_it_is_even():
-    cells = [[0.0, 0.1], [0.2, 0.05]]
-    uri = attention_image(cells)
-    with Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) as picture:
-        assert picture.size == (2, 2)
-        assert np.asarray(picture)[..., 3].tolist() == [[0, 89], [178, 45]]
-    assert not is_even(cells)
-    assert is_even([[0.25, 0.3], [0.25, 0.2]])
+    def opacity(cells):
+        address = attention_image(cells)
+        with Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))) as picture:
+            assert picture.size == (2, 2)
+            return np.asarray(picture)[..., 3].tolist()
+
+    strong, even = [[0.0, 0.1], [3.0, 0.9]], [[1.2, 1.0], [1.0, 0.8]]
+    assert opacity(strong) == [[0, 0], [178, 0]]
+    assert opacity(even) == [[36, 0], [0, 0]]
+    assert not is_even(strong)
+    assert is_even(even)

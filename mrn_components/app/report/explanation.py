@@ -38,7 +38,7 @@ Spread = dict[str, dict[str, list[float]]]  # of each ROI and class: 10th, 50th,
 # - "occlusion": of each ROI, rows of cells, anterior to posterior, each from the patient's right to
 #   left: the first less the same with this cell of all slices covered; {} where none were wanted;
 # - "attention": of each ROI where its token looked (``AttentionWatch``): shares of "slices", low to
-#   high, and of "cells", as those of the occlusion but finer; {} of a network without such a look.
+#   high, and finer "cells" of all slices together, whose mean is 1; {} of a network without such.
 Explanation = dict[str, Any]
 
 
@@ -125,14 +125,18 @@ def _look(network: nn.Module, images: Mapping[str, Sequence[Tensor]]) -> Pass:
 
 
 def _shares(attention: Tensor) -> dict[str, Any]:
-    """Shares of the slices of a map (D, H, W), and of cells of all slices together."""
-    plane = attention.sum(0)
+    """Shares of the slices of a map (D, H, W), and its cells as multiples of their mean."""
+    plane = attention.sum(0) / attention.sum()
+    slices = attention.sum((1, 2)) / attention.sum()
     rows, columns = (_edges(size, max(plane.shape), _NUM_FINE_CELLS) for size in plane.shape)
     cells = [
-        [round(float(plane[top:bottom, left:right].sum()), 6) for left, right in pairwise(columns)]
+        [
+            round(float(plane[top:bottom, left:right].mean()) * plane.numel(), 4)
+            for left, right in pairwise(columns)
+        ]
         for top, bottom in pairwise(rows)
     ]
-    return {"slices": [round(float(share), 6) for share in attention.sum((1, 2))], "cells": cells}
+    return {"slices": [round(float(share), 6) for share in slices], "cells": cells}
 
 
 def _occluded(
