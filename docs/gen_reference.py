@@ -34,10 +34,30 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+def examples() -> dict[str, str]:
+    """Return a page of every notebook in ``examples/``, by its address."""
+    files = sorted((ROOT / "examples").glob("*.py"))
+    return {f"examples/{file.stem}.md": notebook(file.read_text("utf-8")) for file in files}
+
+
+def notebook(text: str) -> str:
+    """Return cells of a notebook in the percent format as Markdown."""
+    parts = []
+    for cell in re.split(r"^# %%", text, flags=re.MULTILINE)[1:]:
+        kind, _, body = cell.partition("\n")
+        if "[markdown]" in kind:
+            lines = re.sub(r"^# ?", "", body.strip(), flags=re.MULTILINE)
+            parts.append(re.sub(r"(\]\(\w+)\.py\)", r"\1.md)", lines))  # links to other notebooks
+        else:
+            parts.append(f"```python\n{body.strip()}\n```")
+    return "\n\n".join([*parts, ""])
+
+
 def pages() -> dict[str, str]:
     """Return the text of every generated page by its address in the site."""
     copies = {address: (ROOT / file).read_text("utf-8") for address, file in COPIES.items()}
     return copies | {
+        **examples(),
         "reference/verbs.md": verbs(),
         "reference/components.md": components(),
         "reference/faults.md": faults(),
