@@ -1,10 +1,13 @@
 """Fixtures of every test that reads data."""
 
 import logging
+import random
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from forks import Forks
 from tiny_cohort import make_subject
@@ -17,11 +20,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
-    """The same random numbers in every run of a test, alone or among others."""
-    # Here, so that pytest's process that only hands out tests does not wait for MONAI.
-    from monai.utils import set_determinism
+    """The same random numbers in every run of a test, alone or among others.
 
-    set_determinism(seed=0)
+    A test that needs no MONAI, or no torch, does not wait for it.
+    """
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  what libraries draw from
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+    if "monai.utils" in sys.modules:
+        sys.modules["monai.utils"].set_determinism(seed=0)
 
 
 @pytest.fixture(autouse=True)

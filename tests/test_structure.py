@@ -85,3 +85,26 @@ def test_commands_without_a_network_do_not_wait_for_torch():
     command = [sys.executable, "-c", code, *parts]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [f"{part} []" for part in parts]
+
+
+def test_a_unit_test_waits_for_nothing_that_it_does_not_use():
+    """A start in seconds: neither the fixtures of every test nor what they import bring torch."""
+    file = Path(__file__).parent / "images" / "test_boxes.py"
+    code = (
+        "import sys, pytest\n"
+        f"ended = pytest.main(['-q', '-n', '0', '-p', 'no:cacheprovider', {str(file)!r}])\n"
+        "print(int(ended), sorted({'torch', 'monai'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parent.rglob("test_*.py")), ids=lambda p: p.name
+)
+def test_test_modules_import_no_other(path):
+    """What several need is a module beside them."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        assert not [name for name in names if name.split(".")[-1].startswith("test_")]

@@ -1,7 +1,6 @@
 """Reports: what a page says, that it says it truly, and that nothing gets in or out of it."""
 
 import base64
-import csv
 import io
 import json
 import re
@@ -11,105 +10,21 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_report import BOXES, EVIL, record, write_cross_validation, write_output
 from tiny_run import write_predictions
 
 from mrn_components.app import cli
 from mrn_components.app.evaluate import evaluate
-from mrn_components.app.out_of_fold import write_page
 from mrn_components.app.report import index
 from mrn_components.app.report.cohort import write_cohort_report
 from mrn_components.app.report.pages import environment
 from mrn_components.app.report.reports import write_reports
 from mrn_components.app.report.slices import canonical_box, draw_slice, grey, radiological
 from mrn_components.app.report.strips import biomarker_rows, published_values
-from mrn_components.biomarkers import measure_nuclei, references
+from mrn_components.biomarkers import references
 from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.images.volume import Volume, read_volume
 from mrn_components.metrics import diagnosis_metrics
-
-EVIL = "<script>alert(1)</script>"
-BOXES = {
-    "nm": {"image": "nm", "nuclei": ["SN"], "start": [4, 5, 1], "stop": [20, 14, 8]},
-    "qsm2": {"image": "qsm", "nuclei": [], "start": [4, 4, 1], "stop": [20, 16, 8]},
-    # It leaves the volume.
-    "qsm3": {"image": "qsm", "nuclei": [], "start": [3, -2, 0], "stop": [21, 9, 5]},
-}
-EXPLANATION = {
-    "prob_pd": 0.7,
-    "baseline": 0.5,
-    "shapley": {"nm": 0.3, "qsm2": -0.1, "qsm3": 0.0},
-    "occlusion": {roi: [[0.05, -0.02, 0.0], [0.0, 0.01, 0.0]] for roi in BOXES},
-}
-FILES = {"nm": "NM", "qsm": "QSM", "mask_nm": "NM_mask", "mask_qsm": "QSM_mask"}
-
-
-def record(cohort: Path, subject: str, **changes) -> dict:
-    files = {key: f"{subject}/{name}.nii.gz" for key, name in FILES.items()}
-    return {
-        "subject": subject,
-        "status": "ok",
-        "prob_pd": 0.7,
-        "class": 1,
-        "prob_pd_folds": [0.6, 0.8, 0.4],
-        "fold_agreement": 2 / 3,
-        "fold_std": 0.16,
-        "trained_on": 0,
-        "mask_source": {"nm": "given", "qsm": "given"},
-        "missing_rois": [],
-        "estimated": {},
-        "flags": [],
-        "error": None,
-        "boxes": BOXES,
-        "biomarkers": measure_nuclei(
-            {key: read_volume(cohort / file) for key, file in files.items()}
-        ),
-        "timings_s": {"read": 0.1},
-        "inputs": {key: {"path": file, "sha256": "ab" * 32} for key, file in files.items()},
-        "research_use_only": True,
-    } | changes
-
-
-def write_output(folder: Path, records: list[dict], explained=("SUBJ_000",)) -> Path:
-    """What ``mrn predict`` leaves."""
-    columns = ("subject", "status", "prob_pd", "flags", "error")
-    folder.mkdir(exist_ok=True)
-    with (folder / "predictions.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for row in records:
-            own = folder / "subjects" / row["subject"]
-            own.mkdir(parents=True)
-            (own / "prediction.json").write_text(json.dumps(row))
-            if row["subject"] in explained:
-                (own / "explanation.json").write_text(json.dumps(EXPLANATION))
-            writer.writerow([row["subject"], row["status"], row["prob_pd"], "", row["error"]])
-    (folder / "manifest.json").write_text(json.dumps({"weights": {"model.pt": "cd" * 32}}))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def output(cohort, tmp_path_factory):
-    """Reports of a plain, a flagged, an abstained and a failed subject."""
-    failed = {"status": "failed", "prob_pd": None, "error": f"NM.nii.gz is {EVIL}"}
-    inputs = {"nm": {"path": "SUBJ_000/NM.nii.gz", "sha256": "ab" * 32}}
-    inputs["qsm"] = {"path": "SUBJ_000/QSM.nii.gz", "sha256": None}  # could not be read
-    failed |= {
-        "boxes": {},
-        "inputs": inputs,
-        "biomarkers": {},
-        "prob_pd_folds": [],
-        "mask_source": {},
-    }
-    abstained = {"status": "abstained", "missing_rois": ["nm"], "trained_on": 1}
-    records = [
-        record(cohort, "SUBJ_000"),
-        record(cohort, "SUBJ_001", flags=[EVIL], estimated={"qsm2": [EVIL]}, prob_pd=0.2),
-        record(cohort, "SUBJ_002", **abstained),
-        record(cohort, "SUBJ_003", **failed),
-    ]
-    folder = write_output(tmp_path_factory.mktemp("reports") / "out", records)
-    assert write_reports(folder, cohort) == folder / "index.html"
-    return folder
 
 
 def page(output: Path, subject: str) -> str:
@@ -417,22 +332,6 @@ def test_a_cohort_page_shows_figures_models_and_folds(tmp_path):
     assert "Fold 0 Fold 1 Mean (SD)" in words(html)
     assert "0.123 (0.045)" in words(html)
     assert "trained on it. Chosen so." in words(html)
-
-
-def write_cross_validation(folder: Path) -> Path:
-    """The page of a cross-validation of two folds."""
-    rng = np.random.default_rng(2)
-    truth = np.arange(20) % 2
-    prob = np.clip(rng.normal(0.4 + 0.2 * truth, 0.2), 0, 1).round(6)
-    lines = ["subject,fold,prob_pd,class,label"]
-    lines += [f"S{i:02d},{i // 10},{prob[i]},{int(prob[i] > 0.5)},{truth[i]}" for i in range(20)]
-    (folder / "out_of_fold.csv").write_text("\n".join(lines) + "\n")
-    folds = [diagnosis_metrics(prob[part], truth[part]) for part in (slice(10), slice(10, 20))]
-    summary = {name: {"mean": 0.5, "sd": 0.1} for name in folds[0]}
-    content = {"folds": folds, "summary": summary, "overall": diagnosis_metrics(prob, truth)}
-    content["note"] = ""
-    (folder / "crossval.json").write_text(json.dumps(content))
-    return write_page(folder, "mrn")
 
 
 def test_a_cross_validation_gets_its_page(tmp_path):

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from test_report import output, write_cross_validation  # noqa: F401  a fixture
+from tiny_report import write_cross_validation
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
@@ -21,7 +21,7 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def pages(output, tmp_path_factory):  # noqa: F811
+def pages(output, tmp_path_factory):
     """Of four subjects, of all of them, and of a cross-validation."""
     cohort = write_cross_validation(tmp_path_factory.mktemp("crossval"))
     return [*sorted(output.rglob("*.html")), cohort]
@@ -98,7 +98,7 @@ def test_every_text_stands_out(visit, pages, scheme):
     assert page.evaluate(PALE)
 
 
-def test_what_is_tapped_on_a_phone_is_large_enough(visit, output, pages):  # noqa: F811
+def test_what_is_tapped_on_a_phone_is_large_enough(visit, output, pages):
     small = """[...document.querySelectorAll("a,button,input,select,summary")]
       .filter((node) => node.getClientRects().length)
       .map((node) => (node.type === "checkbox" ? node.parentElement : node).getBoundingClientRect())
@@ -108,7 +108,7 @@ def test_what_is_tapped_on_a_phone_is_large_enough(visit, output, pages):  # noq
     assert visit(output / "index.html", 1280).evaluate(small) > 0  # it can fail
 
 
-def test_print_unfolds_what_is_folded(visit, output):  # noqa: F811
+def test_print_unfolds_what_is_folded(visit, output):
     page = visit(output / "subjects" / "SUBJ_000" / "report.html")
     height = "document.querySelector('details').getBoundingClientRect().height"
     folded = page.evaluate(height)
@@ -125,14 +125,14 @@ def test_a_listener_would_notice(visit, tmp_path):
     assert {"oh", "http://127.0.0.1:9/x.png"} <= set(outside(page, path))
 
 
-def test_the_policy_stops_a_script_that_got_in(visit, output, tmp_path):  # noqa: F811
+def test_the_policy_stops_a_script_that_got_in(visit, output, tmp_path):
     path = tmp_path / "index.html"
     html = (output / "index.html").read_text()
     path.write_text(html.replace("</main>", "<script>document.title = 'owned'</script></main>"))
     assert visit(path).title() != "owned"
 
 
-def test_index_searches_filters_and_sorts(visit, output):  # noqa: F811
+def test_index_searches_filters_and_sorts(visit, output):
     page = visit(output / "index.html")
     shown = "[...document.querySelectorAll('tbody tr:not([hidden])')].map(r => r.dataset.subject)"
     everyone = [f"SUBJ_00{number}" for number in range(4)]
@@ -155,7 +155,7 @@ def test_index_searches_filters_and_sorts(visit, output):  # noqa: F811
     assert outside(page, output / "index.html") == []
 
 
-def test_contours_can_be_switched_off(visit, output):  # noqa: F811
+def test_contours_can_be_switched_off(visit, output):
     page = visit(output / "subjects" / "SUBJ_000" / "report.html")
     hidden = "getComputedStyle(document.querySelector('.overlay')).display"
     assert page.evaluate(hidden) != "none"
