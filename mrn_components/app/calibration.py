@@ -40,7 +40,7 @@ from mrn_components.metrics.recalibration import (
     fit_recalibration,
     recalibrate_folds,
 )
-from mrn_components.system.files import file_hash
+from mrn_components.system.files import weights_hash
 from mrn_components.system.plain_data import read_plain
 
 _logger = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def fit_calibration(table: Path, weights: Sequence[Path]) -> Calibration:
         target=target,
         recalibration=fit_recalibration(prob, truth, folds)[0],
         own=own_probabilities(prob, truth, folds),
-        weights=tuple(map(file_hash, weights)),
+        weights=tuple(map(weights_hash, weights)),
         ledger=new_ledger(frozenset(f"id {subject}" for subject, _ in members)),
     )
 
@@ -245,7 +245,7 @@ def find_calibration(
     path = weights[0].parent / CALIBRATION
     found = read_calibration(path) if path.is_file() else None
     if found is not None and (
-        found.target != target or found.weights != tuple(map(file_hash, weights))
+        found.target != target or found.weights != tuple(map(weights_hash, weights))
     ):
         _logger.warning("%s was fitted to other weights, and is not used.", path)
         found = None

@@ -23,6 +23,7 @@ from mrn_components.checks.masks import REGIONS
 from mrn_components.data.layouts import Found, Need, filters_of, find_subjects
 from mrn_components.data.nuclei import drawn_by
 from mrn_components.data.subjects import needed_images
+from mrn_components.data.tables import person_of
 from mrn_components.data.target import HC_PD, Classes, Target
 from mrn_components.images.finding import Finding, finding
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
@@ -143,7 +144,7 @@ def check(
     )
     examinations = _examine(found.subjects, images, rois, workers)
     labelled = [subject for subject in found.subjects if "label" in subject]
-    people = {s["subject"]: str(s.get("person", s["subject"])) for s in found.subjects}
+    people = {subject["subject"]: person_of(subject) for subject in found.subjects}
     findings = [
         *found.findings,
         *(finding for examination in examinations for finding in examination.findings),

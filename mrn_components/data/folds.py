@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from mrn_components.data.identities import DataLeakageError, Identities, check_disjoint
-from mrn_components.data.tables import GROUP, Subject
+from mrn_components.data.tables import GROUP, Subject, people_of
 from mrn_components.data.target import HC_PD, Classes, Target
 from mrn_components.system.files import write_json
 
@@ -110,7 +110,7 @@ def select_fold(
         name: [without_group(subject) for subject in subjects if subject["subject"] in members]
         for name, members in {"training": training, "validation": validation}.items()
     }
-    people = [set(_people(members)) for members in parts.values()]
+    people = [set(people_of(members)) for members in parts.values()]
     shared = (training & validation) | set.intersection(*people)
     if shared:
         raise DataLeakageError(
@@ -126,14 +126,14 @@ def _share(subjects: list[Subject], share: float, seed: int, target: Target) -> 
     """Take a share of the people of each stratum, in an order that follows from the seed."""
     _, strata = target.groups([subject["label"] for subject in subjects], 4)
     people: dict[str, int] = {}
-    for person, stratum in zip(_people(subjects), strata.tolist(), strict=True):
+    for person, stratum in zip(people_of(subjects), strata.tolist(), strict=True):
         people.setdefault(person, stratum)  # that of the first scan
     kept: set[str] = set()
     for stratum in sorted(set(people.values())):
         of_label = [person for person, own in people.items() if own == stratum]
         of_label.sort(key=lambda person: hashlib.sha256(f"{seed} {person}".encode()).digest())
         kept.update(of_label[: max(1, round(share * len(of_label)))])
-    pairs = zip(subjects, _people(subjects), strict=True)
+    pairs = zip(subjects, people_of(subjects), strict=True)
     return [subject for subject, person in pairs if person in kept]
 
 
@@ -154,7 +154,7 @@ def _split_groups(
             "least; group by another column, or by none."
         )
     groups_of: dict[str, set[str]] = {}
-    for person, group in zip(_people(subjects), groups, strict=True):
+    for person, group in zip(people_of(subjects), groups, strict=True):
         groups_of.setdefault(person, set()).add(group)
     if several := sorted(person for person, own in groups_of.items() if len(own) > 1):
         raise ValueError(
@@ -194,7 +194,7 @@ def _split(
     target: Target,
     units: tuple[str, str] = ("person", "people"),
 ) -> list[list[str]]:
-    people = _people(subjects)
+    people = people_of(subjects)
     labels = [subject["label"] for subject in subjects]
     strata = _strata(labels, people, num_folds, target, units[1])
     groups = people if len(set(people)) < len(people) else None
@@ -228,11 +228,6 @@ def _strata(
         f"num_folds is {num_folds}, but {counts[fewest]} {units} have {what}: some fold would lack "
         "it. Use more subjects, or fewer folds (--num_folds)."
     )
-
-
-def _people(subjects: Sequence[Subject]) -> list[str]:
-    """Name the person of each subject: the subject itself where no person is given."""
-    return [str(subject.get("person", subject["subject"])) for subject in subjects]
 
 
 def _read(path: Path, ids: list[str], num_folds: int, seed: int) -> dict[str, Any]:

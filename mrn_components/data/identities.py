@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mrn_components.data.tables import Subject, files_of
+from mrn_components.data.tables import Subject, files_of, person_of
 from mrn_components.images.finding import FaultyFileError
 from mrn_components.images.volume import Volume, read_volume
 from mrn_components.system.files import file_hash, remembered_hash
@@ -38,7 +38,7 @@ def identify_subjects(
 
 def marks_of(subject: Subject, memo_dir: Path | None = None) -> frozenset[str]:
     """Collect the marks of one subject; the folder ``memo_dir`` remembers the hashes of files."""
-    ids = {f"id {subject['subject']}", f"id {subject.get('person', subject['subject'])}"}
+    ids = {f"id {subject['subject']}", f"id {person_of(subject)}"}
     keys = files_of(subject, masks=False)
     return frozenset(ids | {f"image {_voxel_hash(subject[key], memo_dir)}" for key in keys})
 

@@ -111,6 +111,11 @@ def calibrated(column: str) -> str:
     return f"{column}_calibrated"
 
 
+def is_predicted(row: Mapping[str, Any]) -> bool:
+    """Whether a row of a table has a prediction: not of a subject that failed or got none."""
+    return row.get("status", "") in ("", "ok")
+
+
 def read_calibrated(table: Path, target: Target) -> dict[str, Any]:
     """Read the calibrated probabilities that stand beside those of ``read_predictions``.
 
@@ -123,7 +128,7 @@ def read_calibrated(table: Path, target: Target) -> dict[str, Any]:
     columns = [calibrated(column) for column in target.columns]
     found, lacking = {}, []
     for where, row in read_rows(table, target.columns):
-        if row.get("status", "") in ("", "ok"):
+        if is_predicted(row):
             if not all(row.get(column) for column in columns):
                 lacking.append(row["subject"])
                 continue
@@ -145,7 +150,7 @@ def read_sets(table: Path, target: Target) -> tuple[dict[str, list[str]], float 
     names = set(getattr(target, "names", ()))
     sets, levels, lacking = {}, set(), []
     for where, row in read_rows(table, target.columns):
-        if row.get("status", "") in ("", "ok"):
+        if is_predicted(row):
             if not (text := row.get("set", "")):
                 lacking.append(row["subject"])
                 continue
@@ -214,7 +219,7 @@ def read_predictions(table: Path, target: Target = HC_PD) -> dict[str, Any]:
     predicted: dict[str, Any] = {}
     trained_on = []
     for where, row in read_rows(table, target.columns):
-        if row.get("status", "") not in ("", "ok"):
+        if not is_predicted(row):
             continue
         values = [read_number(row[column], column, target, where) for column in target.columns]
         predicted[row["subject"]] = values if len(values) > 1 else values[0]

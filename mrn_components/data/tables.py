@@ -22,6 +22,16 @@ _NO_HEADER = " The table has no header, or one with the columns subject and labe
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # files are named after subjects
 
 
+def person_of(subject: Subject) -> str:
+    """Return whose scans a subject is: the subject itself where no person is given."""
+    return str(subject.get("person", subject["subject"]))
+
+
+def people_of(subjects: Sequence[Subject]) -> list[str]:
+    """Name the person of each subject."""
+    return [person_of(subject) for subject in subjects]
+
+
 def files_of(subject: Subject, *, masks: bool = True) -> dict[str, Path]:
     """Return the files of a subject by their key, with or without masks: nm, qsm, mask_nm, ..."""
     others = (FACTOR,) if masks else (FACTOR, "mask_")

@@ -22,7 +22,7 @@ from math import ceil
 
 import numpy as np
 
-from mrn_components.metrics.intervals import undefined_interval, wilson_interval
+from mrn_components.metrics.intervals import proportion
 from mrn_components.metrics.scores import Metric
 
 Own = Sequence[Sequence[np.ndarray]]  # of each fold and class: see ``own_probabilities``
@@ -116,10 +116,7 @@ def set_coverage(sets: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> 
     coverage = {}
     for name, inside in parts.items():
         count, sizes = int(inside.sum()), sets[inside].sum(axis=1)
-        metric: Metric = {"value": None, **undefined_interval("Wilson", "needs subjects")}
-        if count:
-            held = int(right[inside].sum())
-            metric = {"value": held / count, **wilson_interval(held, count)}
+        metric = proportion(int(right[inside].sum()), count)
         told = {"one": sizes == 1, "several": sizes > 1, "none": sizes == 0}
         coverage[name] = {**metric, "n": count, **{key: int(v.sum()) for key, v in told.items()}}
     return coverage

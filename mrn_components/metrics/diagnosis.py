@@ -16,8 +16,8 @@ from mrn_components.metrics.intervals import (
     CONFIDENCE,
     bootstrap_interval,
     delong_interval,
+    proportion,
     undefined_interval,
-    wilson_interval,
 )
 from mrn_components.metrics.resampled import (
     average_precision,
@@ -150,10 +150,7 @@ def format_metrics(metrics: Mapping[str, Metric]) -> str:
 
 def _proportion(right: np.ndarray, of: str) -> Metric:
     """Share of the decisions that are right, with Wilson's interval."""
-    if not right.size:
-        return {"value": None, **undefined_interval("Wilson", f"needs {of}s")}
-    count = int(right.sum())
-    return {"value": count / right.size, **wilson_interval(count, right.size)}
+    return proportion(int(right.sum()), right.size, f"needs {of}s")
 
 
 def _without_interval(error: float) -> Metric:

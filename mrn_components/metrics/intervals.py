@@ -20,6 +20,13 @@ ZERO_VARIANCE = "the variance is 0"
 Z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))  # half width in standard errors, 1.96
 
 
+def proportion(successes: int, total: int, needs: str = "needs subjects") -> Metric:
+    """Return a share of ``total`` subjects with Wilson's interval; of none, what it ``needs``."""
+    if not total:
+        return {"value": None, **undefined_interval("Wilson", needs)}
+    return {"value": successes / total, **wilson_interval(successes, total)}
+
+
 def wilson_interval(successes: int, total: int) -> Metric:
     """Wilson's interval of a proportion, of ``total`` subjects, at least 1."""
     interval = stats.binomtest(successes, total).proportion_ci(CONFIDENCE, method="wilson")

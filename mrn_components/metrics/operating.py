@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from mrn_components.metrics.intervals import CONFIDENCE, wilson_interval
+from mrn_components.metrics.intervals import CONFIDENCE, proportion
 from mrn_components.metrics.scores import Labels, Metric, Scores, checked_scores
 
 
@@ -36,10 +36,7 @@ def decisions_at(prob_pd: Scores, labels: Labels, threshold: float) -> dict[str,
     right = (prob > threshold) == truth
     groups = {"accuracy": right, "sensitivity": right[truth == 1], "specificity": right[truth == 0]}
     return {
-        f"{name}_at_threshold": {
-            "value": float(own.mean()),
-            **wilson_interval(int(own.sum()), own.size),
-        }
+        f"{name}_at_threshold": proportion(int(own.sum()), own.size)
         for name, own in groups.items()
         if own.size
     }

@@ -95,19 +95,17 @@ def check_digest(path: Path) -> None:
     Raises:
         DamagedFileError: if it is not the file that was written.
     """
-    stat = path.stat()
-    known = path.resolve(), stat.st_size, stat.st_mtime_ns
     if digest_path(path).is_file():
         with digest_path(path).open(encoding="utf-8", errors="replace") as file:
             expected = "".join(file.read(200).split()[:1])
-        if (found := _remembered(file_hash, *known)) != expected:
+        if (found := weights_hash(path)) != expected:
             raise DamagedFileError(
                 f"{path} is damaged: its SHA-256 begins with {found[:12]}, and "
                 f"{digest_path(path).name} says {expected[:12] or 'nothing'}. Copy it again, or "
                 "use another file. If you changed it on purpose, delete the .sha256 file."
             )
     elif zipfile.is_zipfile(path):
-        if (member := _remembered(damaged_member, *known)) is not None:
+        if (member := _unless_changed(damaged_member, path)) is not None:
             raise DamagedFileError(
                 f"{path} is damaged: the checksum of {member} in it is another. Copy it again, or "
                 "use another file."
@@ -168,6 +166,14 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
     """Return the hash of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def weights_hash(path: Path) -> str:
+    """Return the SHA-256 of a file of weights, which is read once until it changes.
+
+    A prediction asks for it when it checks, calibrates and records, and gigabytes take seconds.
+    """
+    return str(_unless_changed(file_hash, path))
 
 
 def remembered_hash(path: Path, memo_dir: Path, compute: Callable[[Path], str], what: str) -> str:
@@ -306,7 +312,12 @@ def _flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def _unless_changed(compute: Callable[[Path], Any], path: Path) -> Any:
+    """What is computed of a file that may be asked for again."""
+    stat = path.stat()
+    return _remembered(compute, path.resolve(), stat.st_size, stat.st_mtime_ns)
+
+
 @lru_cache(maxsize=64)
 def _remembered(compute: Callable[[Path], Any], path: Path, _size: int, _changed_ns: int) -> Any:
-    """What is computed of a file that may be asked for again: gigabytes take seconds."""
     return compute(path)

@@ -5,14 +5,17 @@ import os
 import pytest
 import torch
 
+from mrn_components.system import files
 from mrn_components.system.errors import DamagedFileError, ResourceError, UnwritableError
 from mrn_components.system.files import (
     check_digest,
     csv_cell,
     digest_path,
+    file_hash,
     remove_unfinished,
     replacing,
     replacing_hashed,
+    weights_hash,
     write_text,
 )
 
@@ -162,3 +165,21 @@ def test_a_file_in_the_way_is_named(tmp_path):
     for folder in ("out", "out/below"):
         with pytest.raises(UnwritableError, match=r"be written \((File exists|Not a direct)"):
             write_text(tmp_path / folder / "a.csv", "")
+
+
+def test_weights_are_hashed_once_until_they_change(tmp_path, monkeypatch):
+    path, opened = tmp_path / "model.pt", []
+    with replacing_hashed(path) as temporary:
+        temporary.write_bytes(b"weights")
+    original = files.hashlib.file_digest
+    monkeypatch.setattr(
+        files.hashlib, "file_digest", lambda *of: (opened.append(of), original(*of))[1]
+    )
+    for _ in range(2):
+        check_digest(path)
+        assert weights_hash(path) == file_hash(path)
+    assert len(opened) == 1 + 2  # file_hash reads whenever it is asked
+    path.write_bytes(b"other weights")
+    assert weights_hash(path) == file_hash(path)
+    with pytest.raises(DamagedFileError):
+        check_digest(path)

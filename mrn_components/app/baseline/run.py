@@ -20,7 +20,7 @@ from mrn_components.data.folds import split_folds, without_group
 from mrn_components.data.groups import give_groups
 from mrn_components.data.layouts import WORK, Found, Need, filters_of, find_subjects
 from mrn_components.data.nuclei import drawn_by, nuclei_settings
-from mrn_components.data.tables import GROUP
+from mrn_components.data.tables import GROUP, people_of
 from mrn_components.data.target import Target
 from mrn_components.system.errors import UnknownKeyError
 from mrn_components.system.files import write_json
@@ -227,7 +227,7 @@ def _tell(table: Features, subjects: Sequence[Subject], target: Target) -> Group
     of = {subject["subject"]: subject for subject in subjects}
     own = [of[name] for name in table.subjects]
     _, strata = target.groups([subject["label"] for subject in own], _PARTS)
-    people = [str(subject.get("person", subject["subject"])) for subject in own]
+    people = people_of(own)
     return tell_groups(table.values, [s[GROUP] for s in own], strata.tolist(), people)
 
 

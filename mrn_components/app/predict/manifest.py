@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from mrn_components.app.records import Record
-from mrn_components.system.files import write_json
-from mrn_components.system.hashes import file_hash
+from mrn_components.system.files import weights_hash, write_json
 from mrn_components.system.versions import versions_with
 
 _PACKAGES = ("monai", "torch", "timm", "pytorch-ignite", "nibabel", "numpy", "nnunetv2")
@@ -25,7 +24,7 @@ def hash_files(files: Sequence[Path], folder: Path) -> dict[str, str]:
         name = str(path.absolute().relative_to(folder.absolute())) if inside else path.name
         if name in hashes:  # model.pt of one fold and of another
             name = f"{len(hashes)} {name}"
-        hashes[name] = file_hash(path)
+        hashes[name] = weights_hash(path)
     return hashes
 
 

@@ -16,7 +16,7 @@ from mrn_components.data.ledger import KEPT_WEIGHTS, TRAINED_ON, read_record
 from mrn_components.data.predictions import OUT_OF_FOLD
 from mrn_components.data.tables import read_rows
 from mrn_components.data.target import Target, read_target
-from mrn_components.system.files import file_hash, without_folders
+from mrn_components.system.files import weights_hash, without_folders
 from mrn_components.system.plain_data import CONFIGS, read_plain
 
 Content = Mapping[str, Any]
@@ -100,7 +100,7 @@ def bundle_study(root: Path, target: Target) -> Study:
         target: what it predicts.
     """
     files = sorted((root / "models").glob("*.pt"))
-    manifest = {"weights": {f"models/{path.name}": file_hash(path) for path in files}}
+    manifest = {"weights": {f"models/{path.name}": weights_hash(path) for path in files}}
     found: _Found = {"table": ("", _counts([])), "manifest": ("models/", manifest)}
     found |= _of_bundle(root, manifest)
     return Study(
@@ -189,7 +189,7 @@ def _holds(root: Path, weights: Mapping[str, str]) -> bool:
     """Whether a folder holds weights with these hashes, and the config that predicts with them."""
     found = [_weights_file(root, name) for name in weights]
     return bool(found) and all(
-        path is not None and file_hash(path) == digest
+        path is not None and weights_hash(path) == digest
         for path, digest in zip(found, weights.values(), strict=True)
     )
 
@@ -247,7 +247,7 @@ def _trained(root: Path, hashes: set[str]) -> Path | None:
         return root if is_run or as_packed else None
     first = root.parent / "fold0"  # an ensemble beside its folds
     weights = first / "models" / "model.pt"
-    return first if weights.is_file() and file_hash(weights) in hashes else None
+    return first if weights.is_file() and weights_hash(weights) in hashes else None
 
 
 def _config(root: Path, name: str) -> tuple[Path, Content] | None:

@@ -17,7 +17,7 @@ from torch import nn
 from mrn_components.checks.groups import tell_groups
 from mrn_components.data import Subject
 from mrn_components.data.ledger import REFERENCES, REPRESENTATION, append_record
-from mrn_components.data.tables import GROUP
+from mrn_components.data.tables import GROUP, people_of
 from mrn_components.data.target import HC_PD, Score, Target
 from mrn_components.metrics.spread import LEAST, Spread
 from mrn_components.system.files import replacing_hashed
@@ -140,7 +140,7 @@ class RepresentationHandler:
         if not self.groups:
             return {}
         names = [subject["subject"] for subject in self.training]
-        people = [str(subject.get("person", subject["subject"])) for subject in self.training]
+        people = people_of(self.training)
         labels = [subject["label"] for subject in self.training]
         _, strata = self.target.groups(labels, _PARTS)
         along = (seen - spread.mean) @ spread.axes.T
