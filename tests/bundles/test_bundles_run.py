@@ -17,7 +17,7 @@ from tiny_run import make_datalist, read_rows
 
 from mrn_components import VolumeViT
 from mrn_components.app.predict import predict
-from mrn_components.data.ledger import REPRESENTATION, read_record
+from mrn_components.data.ledger import REFERENCES, REPRESENTATION, read_record
 from mrn_components.metrics.spread import Spread
 
 TINY_VIT = {
@@ -169,6 +169,10 @@ def test_a_run_leaves_weights_for_inference_and_curves(cohort, tmp_path):
     spread = Spread.from_record(read_record(models / "model.pt", REPRESENTATION))
     assert spread.mean.shape == (4 * 48,)
     assert spread.count == 8  # the training subjects, for two of the validation are few
+    references = read_record(models / "model.pt", REFERENCES)
+    assert references["rois"] == ["nm", "qsm1", "qsm2", "qsm3"]
+    shapes = {name: (len(them), len(them[0])) for name, them in references["subjects"].items()}
+    assert shapes == {"HC": (4, 4 * 48), "PD": (4, 4 * 48)}
     assert sorted(path.name for path in (models / "checkpoints").iterdir()) == [
         "epoch_0001.pt",
         "epoch_0001.pt.sha256",
