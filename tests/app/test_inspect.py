@@ -27,7 +27,7 @@ from mrn_components.app.inspect.installed import installed_bundles
 from mrn_components.app.inspect.vocabulary import _PARTS
 from mrn_components.app.mask_makers import NucleiSegmenter
 from mrn_components.app.predict import inference_workflow, predict
-from mrn_components.bundle import inference_config
+from mrn_components.bundle import RunArguments, inference_config
 from mrn_components.system.errors import UntrustedBundleError
 from mrn_components.system.hashes import write_hashes
 
@@ -245,6 +245,15 @@ def test_a_run_of_a_bundle_passes(bundle):
     configs = [str(bundle / "configs" / f"{name}.yaml") for name in ("train", "inference")]
     train, ours = map(ConfigParser.load_config_file, configs)
     assert compare(inference_config(train, bundle), ours).found == []
+
+
+@pytest.mark.parametrize("overlay", ["small", "frozen"])
+def test_a_training_config_with_an_overlay_passes(tmp_path, overlay):
+    bundle = foreign_bundle(tmp_path / "b")
+    configs = next(path for path in BUNDLES if path.name == "mrn") / "configs"
+    train = RunArguments((configs / "train.yaml", configs / f"{overlay}.yaml")).merged()
+    (bundle / "configs" / "train.json").write_text(json.dumps(train))
+    assert inspect_bundle(bundle) == []
 
 
 def test_a_clean_copy_passes(tmp_path):

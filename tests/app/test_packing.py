@@ -16,6 +16,7 @@ from tiny_run import TINY, make_run
 from torch.utils.tensorboard import SummaryWriter
 
 from mrn_components.app.evaluate import evaluate
+from mrn_components.app.inspect import inspect_bundle
 from mrn_components.app.packing.card import study_of
 from mrn_components.app.packing.curves import draw_curves, read_curves
 from mrn_components.app.packing.metadata import flat_overlaps
@@ -195,6 +196,10 @@ def test_zips_are_named_after_what_they_do(script):
     assert sorted(script.NAMES) == sorted(path.name for path in BUNDLES.iterdir())
     for name in script.NAMES.values():
         assert re.search("_(classification|segmentation)$", name)
+
+
+def test_a_packed_run_is_data(packed):
+    assert inspect_bundle(packed) == []
 
 
 def test_the_large_files_are_hashed(packed):

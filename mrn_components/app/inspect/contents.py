@@ -3,11 +3,13 @@
 import filecmp
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.machinery import all_suffixes
 from pathlib import Path
+from typing import Any
 
+from monai.bundle import ReferenceResolver
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 import mrn_components
@@ -99,10 +101,26 @@ def _config_differences(file: Path, name: str, installed: Sequence[Path]) -> Ite
 @lru_cache
 def _of_training(installed: tuple[Path, ...]) -> Vocabulary:
     """What may stand in a config that prediction does not read: what our configs have."""
-    files = [file for bundle in installed for file in (bundle / "configs").iterdir()]
-    ours = [read_plain(file) for file in files if file.suffix in CONFIGS]
+    ours: list[Mapping[str, Any]] = []
+    for bundle in installed:
+        files = sorted((bundle / "configs").iterdir())
+        configs = {f.stem: read_plain(f) for f in files if f.suffix in CONFIGS}
+        ours += configs.values()
+        for overlay in configs.values():
+            ours += _overlaid(overlay, configs.get("train", {}))
     registered = [f"{_PACKAGE}.{name}" for name in mrn_components.__all__]
     return Vocabulary(*ours, parts=registered, paths=True)
+
+
+def _overlaid(overlay: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield each part of a config to which an overlay gives an argument, with this alone."""
+    for key, value in overlay.items():
+        *above, name = ReferenceResolver.split_id(str(key).lstrip("+"))
+        part: Any = config
+        for step in above:
+            part = part.get(step) if isinstance(part, Mapping) else None
+        if above and isinstance(part, Mapping) and isinstance(part.get("_target_"), str):
+            yield {"_target_": part["_target_"], name: value}
 
 
 def _weights_problems(file: Path) -> Iterator[str]:
