@@ -15,6 +15,8 @@ from safetensors.torch import load_file, load_model
 from tiny_run import TINY, make_run
 from torch.utils.tensorboard import SummaryWriter
 
+from mrn_components.app.calibration import CALIBRATION
+from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.evaluate import evaluate
 from mrn_components.app.inspect import inspect_bundle
 from mrn_components.app.packing.card import study_of
@@ -22,8 +24,11 @@ from mrn_components.app.packing.curves import draw_curves, read_curves
 from mrn_components.app.packing.metadata import flat_overlaps
 from mrn_components.app.packing.package import needed_rooms
 from mrn_components.app.packing.proof import commands
+from mrn_components.app.packing.sample import run_sample
 from mrn_components.app.packing.weights import save_safetensors, take_weights
 from mrn_components.data.ledger import CROP_SIZES, append_record, read_record
+from mrn_components.data.predictions import write_predictions
+from mrn_components.data.target import HC_PD
 from mrn_components.system.hashes import file_hash, verify_hashes
 
 ROOT = Path(__file__).parents[2]
@@ -38,15 +43,20 @@ def script():
     return module
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run as training leaves it, predictions by its weights and what is said of these."""
-    root = make_run(tmp_path_factory.mktemp("machine") / "run1", seed=1)
+def add_training(run):
+    """Write the config that a run was trained with."""
     train = ConfigParser()
     train.read_config(str(BUNDLES / "mrn" / "configs" / "train.yaml"))
     train.update(TINY | {"encoder_weights": "none", "epochs": 7, "dataset_dir": "/data/patients"})
     content = {key: value for key, value in train.get().items() if key != "_meta_"}
-    (root / "configs" / "train.json").write_text(json.dumps(content))
+    (run / "configs" / "train.json").write_text(json.dumps(content))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run as training leaves it, predictions by its weights and what is said of these."""
+    root = make_run(tmp_path_factory.mktemp("machine") / "run1", seed=1)
+    add_training(root)
     writer = SummaryWriter(str(root / "tensorboard"))
     for epoch in (1, 2, 3):
         writer.add_scalar("loss", 1 / epoch, epoch)
@@ -200,6 +210,31 @@ def test_zips_are_named_after_what_they_do(script):
 
 def test_a_packed_run_is_data(packed):
     assert inspect_bundle(packed) == []
+
+
+def test_an_ensemble_is_packed_with_its_calibration(script, tmp_path):
+    folds = [make_run(tmp_path / f"fold{seed}", seed) for seed in range(2)]
+    add_training(folds[0])
+    rows = [
+        {"subject": f"S{i}", "fold": i % 2, "prob_pd": (i * 7 % 20) / 20, "label": i // 2 % 2}
+        for i in range(20)
+    ]
+    write_predictions(tmp_path / "out_of_fold.csv", rows, HC_PD)
+    ensemble = save_ensemble(folds, tmp_path / "ensemble", out_of_fold=tmp_path / "out_of_fold.csv")
+    output = tmp_path / "out" / "pd_classification.zip"
+    script.main(["mrn", "--run", str(ensemble), "--no_proof", "--output", str(output)])
+    shutil.unpack_archive(output, output.parent)
+    bundle = output.with_suffix("")
+    names = {path.name for path in (bundle / "models").iterdir()}
+    assert names == {"fold0.pt", "fold1.pt", CALIBRATION}
+    assert inspect_bundle(bundle) == []
+    text = (bundle / "docs" / "README.md").read_text()
+    assert "mean of the probabilities of 2 networks" in text
+    assert "- epochs: 7\n" in text
+    assert "monai.bundle.load" not in text
+    for row in run_sample(bundle).table:
+        each = [float(row[f"prob_pd_fold{fold}"]) for fold in range(2)]
+        assert float(row["prob_pd"]) == pytest.approx(sum(each) / 2, abs=2e-6)
 
 
 def test_the_large_files_are_hashed(packed):

@@ -124,6 +124,7 @@ def write_readme(
         "curves": run is not None and draw_curves(run / "tensorboard", docs),
         "metrics": numbers,
         "runs": _options(folder),
+        "is_single": (folder / "models" / "model.pt").is_file(),
         "expected": _expected(study.target, sample.table if sample is not None else []),
         "meaning": _meaning(study.target),
         "binary": isinstance(study.target, Classes) and study.target.is_binary,
@@ -192,11 +193,12 @@ def _gives(name: str, tensor: Mapping[str, Any]) -> str:
 
 def _options(folder: Path) -> list[str]:
     """Return what chooses each network whose weights are there."""
-    return [
+    chosen = [
         "".join(f" --{key} {value}" for key, value in overrides.items())
         for file, overrides in weight_files(folder).items()
         if (folder / "models" / file).is_file()
     ]
+    return list(dict.fromkeys(chosen))  # the files of an ensemble are asked together
 
 
 def _expected(target: Target, rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
@@ -220,12 +222,12 @@ def _sizes(parser: ConfigParser) -> str:
 
 def _memory(folder: Path, sample: SampleRun | None) -> str:
     """Say what memory the weights take, and what a GPU that was there took for the sample."""
-    overrides = next(iter(weight_files(folder).values()))
+    files = weight_files(folder)
+    overrides = next(iter(files.values()))
     parameters = sum(p.numel() for p in build_network(folder, overrides).parameters())
-    text = (
-        f"{parameters / 1e6:.1f} million parameters, {parameters * 4 / 2**20:.0f} MB in single "
-        "precision; a CPU is enough to predict."
-    )
+    each = f"{len(files)} networks of " if len(files) > 1 else ""
+    size = f"{parameters / 1e6:.1f} million parameters, {parameters * 4 / 2**20:.0f} MB"
+    text = f"{each}{size} in single precision; a CPU is enough to predict."
     if sample is None or not sample.gpu:
         return f"{text} GPU memory was not measured: these weights were packed without a GPU."
     return f"{text} Predicting the sample took {sample.gpu_mb} MB of the memory of a {sample.gpu}."

@@ -34,7 +34,8 @@ def take_configs(run: Path, configs: Path) -> None:
         path = configs / f"{name}.yaml"
         text = path.read_text(encoding="utf-8")
         own = yaml.safe_load(text)
-        config = ConfigParser.load_config_file(str(bundle_config(run, name)))
+        of = trained_run(run) if name == "train" else run
+        config = ConfigParser.load_config_file(str(bundle_config(of, name)))
         if name == "inference":
             config = unfrozen_config(config)  # `take_weights` merges adapters
             if config.get("run") == _UNCHECKED:
@@ -49,6 +50,13 @@ def take_configs(run: Path, configs: Path) -> None:
             path.unlink()
     for plan in (run / "configs").glob("plan_*.json"):  # of nnU-Net
         shutil.copyfile(plan, configs / plan.name)
+
+
+def trained_run(run: Path) -> Path:
+    """Return the run whose training config an ensemble has: the first of those beside it."""
+    first = run.parent / "fold0"
+    is_ensemble = (run / "models" / "fold0.pt").is_file()
+    return first if is_ensemble and not (run / "configs" / "train.json").is_file() else run
 
 
 def _names_folder(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import torch
 import yaml
 from monai.bundle import ConfigParser
+from monai.utils import ensure_tuple
 from safetensors.torch import save_file
 
+from mrn_components.app.calibration import CALIBRATION, read_calibration
 from mrn_components.app.merging import copy_weights
-from mrn_components.app.packing.configs import parsed
+from mrn_components.app.packing.configs import parsed, trained_run
 from mrn_components.bundle import bundle_config
 from mrn_components.data.ledger import (
     CROP_SIZES,
@@ -29,11 +32,14 @@ def weight_files(folder: Path) -> dict[str, dict[str, str]]:
     """Return the names of a bundle's weight files, and what chooses the network of each.
 
     Args:
-        folder: of the bundle; one whose config has an ``image`` has a network for each image.
+        folder: of the bundle; one whose config has an ``image`` has a network for each image, an
+            ensemble has several files of one network.
     """
     parser = ConfigParser(ConfigParser.load_config_file(str(bundle_config(folder, "inference"))))
     if "image" not in parser:
-        return {"model.pt": {}}
+        parser.update({"bundle_root": str(folder)})
+        paths = ensure_tuple(parser.get_parsed_content("ckpt_path"))
+        return {Path(path).name: {} for path in paths}
     files = {}
     for image in parser["images"]:
         parser.update({"bundle_root": str(folder), "image": image})
@@ -59,25 +65,37 @@ def take_weights(folder: Path, source: Path, args: argparse.Namespace) -> None:
         ValueError: if they are of another network, or of crops of another size.
     """
     (folder / "models").mkdir()
-    if not args.random_weights and not (source / "model.pt").is_file():
+    files = weight_files(folder)
+    needed = ["model.pt"] if "model.pt" in files else list(files)  # of images one is enough
+    missing = [file for file in needed if not (source / file).is_file()]
+    if missing and not args.random_weights:
         raise FileNotFoundError(
-            f"{source}/model.pt is not there; name a training run by --run, a folder of weights by "
-            "--weights, or try the packing with --random_weights."
+            f"{source}/{missing[0]} is not there; name a training run by --run, a folder of "
+            "weights by --weights, or try the packing with --random_weights."
         )
-    for file, overrides in weight_files(folder).items():
+    run = trained_run(args.run) if args.run else folder
+    for file, overrides in files.items():
         target = folder / "models" / file
         if args.random_weights:
             torch.save(build_network(folder, overrides).state_dict(), target)
         elif (source / file).is_file():
-            copy_weights(source / file, target, args.run or folder)
+            copy_weights(source / file, target, run)
             check_weights(target, build_network(folder, overrides), source / file)
     for path in [] if args.random_weights else source.glob("model_fold*.pt"):  # of an ensemble
-        copy_weights(path, folder / "models" / path.name, args.run or folder)
-    files = sorted((folder / "models").glob("*.pt"))
-    _say_sizes(folder, files, of_run=args.run is not None)
-    for path in files if args.safetensors else []:
+        copy_weights(path, folder / "models" / path.name, run)
+    made = sorted((folder / "models").glob("*.pt"))
+    calibration = source / CALIBRATION
+    _say_sizes(folder, made, of_run=args.run is not None and not calibration.is_file())
+    if calibration.is_file() and _is_of(calibration, made):
+        shutil.copyfile(calibration, folder / "models" / CALIBRATION)
+    for path in made if args.safetensors else []:
         save_safetensors(path)
     write_large_files(folder, args.url)
+
+
+def _is_of(calibration: Path, files: list[Path]) -> bool:
+    """Whether a calibration was fitted to these weights, which merged adapters are not."""
+    return set(read_calibration(calibration).weights) == {file_hash(path) for path in files}
 
 
 def write_large_files(folder: Path, url: str) -> None:
