@@ -165,7 +165,7 @@ class _Head:
             return None, "not estimated"
         other = self.sound.get(_opposite(nucleus))
         if other is None:
-            return self.expected[nucleus], "population box"
+            return self.expected[nucleus], "placed where most people have it"
         beyond = other.centre @ self.normal - self.offset
         mirrored = BoxMm(other.centre - 2 * beyond * self.normal, other.half_size)
         return mirrored, f"mirrored from the {_opposite(nucleus)[2]}"

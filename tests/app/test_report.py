@@ -17,6 +17,7 @@ from mrn_components.app import cli
 from mrn_components.app.evaluate import evaluate
 from mrn_components.app.report import index
 from mrn_components.app.report.cohort import write_cohort_report
+from mrn_components.app.report.faults import faults_of, in_words
 from mrn_components.app.report.pages import environment
 from mrn_components.app.report.reports import write_reports
 from mrn_components.app.report.slices import canonical_box, draw_slice, grey, radiological
@@ -57,6 +58,52 @@ def test_a_page_says_what_the_record_holds(output):
     assert all(f"left:{at}" in html for at in ("60.0%", "80.0%", "40.0%"))
 
 
+def test_a_probability_near_the_threshold_is_said_to_be_near(cohort, tmp_path):
+    near = [record(cohort, f"SUBJ_00{n}", prob_pd=p) for n, p in enumerate((0.51, 0.45, 0.61))]
+    folder = write_output(tmp_path / "out", near)
+    write_reports(folder, cohort)
+    assert "0.51 near the threshold 0.5, above it: class PD" in words(page(folder, "SUBJ_000"))
+    assert "0.45 near the threshold 0.5, not above it: class HC" in words(page(folder, "SUBJ_001"))
+    assert "near the threshold" not in words(page(folder, "SUBJ_002"))
+
+
+def test_regions_are_headed_in_words_and_pictures_have_a_scale(cohort, tmp_path):
+    boxes = {"qsm2": BOXES["qsm2"] | {"nuclei": ["STN", "SN", "RN"]}, "nm": BOXES["nm"]}
+    folder = write_output(tmp_path / "out", [record(cohort, "SUBJ_000", boxes=boxes)])
+    write_reports(folder, cohort)
+    html = page(folder, "SUBJ_000")
+    assert "Substantia nigra, neuromelanin nm" in words(html)
+    heading = "Subthalamic nucleus, substantia nigra and red nucleus, susceptibility qsm2"
+    assert heading in words(html)
+    bars = re.findall(r'bar-mm" d="M([\d.]+) [\d.]+H([\d.]+)"/>\s*<text[^>]*>(\d+) mm<', html)
+    assert len(bars) == html.count('<svg class="slice"')
+    for start, stop, length in bars:  # pictures are drawn in mm
+        assert float(stop) - float(start) == pytest.approx(float(length), abs=0.011)
+
+
+def test_faults_of_one_kind_are_one_and_what_to_do_is_folded_away():
+    flags = [
+        f"qsm2: {side} {n} measures 1 x 1 x 4 mm, usual is 7 x 6 x 5 mm"
+        for side in ("right", "left")
+        for n in ("SN", "STN")
+    ]
+    flags += [
+        "qsm1: left CN lies 17 mm from where other nuclei put it",
+        "S QSM.nii.gz: 3 ppb; expected 60. Mend it (scl_slope. x). Then go on.",
+    ]
+    faults = faults_of(flags)
+    assert [fault.found for fault in faults] == [
+        "S QSM.nii.gz: 3 ppb; expected 60.",
+        "2 kinds of nuclei have masks of an unusual size: substantia nigra, subthalamic nucleus",
+        "qsm1: left caudate nucleus lies 17 mm from where other nuclei put it",
+    ]
+    assert [len(fault.rest) for fault in faults] == [1, 4, 0]
+    assert "Mend it (scl_slope. x). Then go on." in faults[0].rest
+    assert in_words("nm lacks right SN, left SN of SNR") == (
+        "nm lacks right substantia nigra, left substantia nigra of SNR"
+    )
+
+
 def test_states_show_as_such(output):
     assert "The system abstains: no class is given." in words(page(output, "SUBJ_002"))
     assert "not found: hidden from the network" in words(page(output, "SUBJ_002"))
@@ -76,6 +123,12 @@ def test_states_show_as_such(output):
         assert reason in words(page(output, subject))
     assert "predicted without --report" not in failed
     assert "no Shapley values" not in words(page(output, "SUBJ_000"))
+
+
+def test_a_printed_sheet_names_its_subject_and_no_name_gets_into_the_styles():
+    css = environment().filters["css_text"]
+    assert css("SUBJ 1") == r"SUBJ\20 1"
+    assert not set('"}<') & set(css('a"}</style><script>'))
 
 
 def test_no_text_of_a_subject_becomes_markup(output):
@@ -160,7 +213,11 @@ def test_a_page_says_what_made_it_and_nothing_of_others(cohort, tmp_path):
     folder = write_output(tmp_path / "out", [record(cohort, "SUBJ_000")])
     manifest = {
         "written": "2026-11-24T20:00:00+00:00",
-        "settings": {"bundle": "mrn", "segmentation": "nuclei"},
+        "settings": {
+            "bundle": "mrn",
+            "segmentation": "nuclei",
+            "overrides": {"ckpt_path": "/home/anna/model.pt"},
+        },
         "weights": {"models/model.pt": "cd" * 32},
         "segmentation": None,
         "device": "cpu",
@@ -175,6 +232,8 @@ def test_a_page_says_what_made_it_and_nothing_of_others(cohort, tmp_path):
         "· computed on cpu"
     ) in unfolded
     assert "SUBJ_001" not in html  # pages are mailed one by one
+    assert "/home/anna" not in html
+    assert "anna/model.pt" in html
 
 
 def test_a_subject_outside_the_folder_has_a_row_and_no_page(cohort, tmp_path):
@@ -308,6 +367,28 @@ def test_strips_place_values_in_proportion():
     assert all("HC" in line and "PD" in line for line in sides)
     asymmetric = biomarker_rows({"asymmetry_volume_mm3_SN": -0.25}, CHALLENGE_IMAGES)["SN"][0]
     assert asymmetric.asymmetry == -0.25
+
+
+@pytest.mark.parametrize("own", [{}, {"nm_volume_mm3_right": 9e3, "nm_volume_mm3_left": 1.0}])
+def test_a_strip_has_the_axis_of_what_was_published_whoever_is_measured(own):
+    rows = biomarker_rows(own, CHALLENGE_IMAGES)
+    row = next(row for row in rows["SN"] if row.name == "Neuromelanin volume")
+    assert [text for _, text in row.ticks] == ["100", "200", "300", "400", "500"]
+    assert [at for at, _ in row.ticks] == [0, 25, 50, 75, 100]
+    assert row.lanes[0].marks[0].at == pytest.approx(100 * (322 - 100) / 400, abs=0.01)
+    beyond = [(lane.at, lane.beyond) for lane in row.lanes]
+    assert beyond == ([(100, "high"), (0, "low")] if own else [(None, ""), (None, "")])
+
+
+def test_every_strip_holds_its_published_values_between_few_round_ticks():
+    for rows in biomarker_rows({}, CHALLENGE_IMAGES).values():
+        for row in (row for row in rows if row.published):
+            numbers = [float(text.replace("−", "-")) for _, text in row.ticks]
+            assert 3 <= len(numbers) <= 6
+            assert numbers == sorted(numbers)
+            assert min(numbers) >= 0 or "ppb" in row.unit
+            for mark in (mark for lane in row.lanes for mark in lane.marks):
+                assert 0 <= mark.low <= mark.at <= mark.high <= 100
 
 
 def test_a_cohort_page_shows_figures_models_and_folds(tmp_path):

@@ -108,6 +108,19 @@ def test_what_is_tapped_on_a_phone_is_large_enough(visit, output, pages):
     assert visit(output / "index.html", 1280).evaluate(small) > 0  # it can fail
 
 
+def sheets(page):
+    """How many A4 sheets a page prints on."""
+    return page.pdf(prefer_css_page_size=True).count(b"/Type /Page\n")
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_subject_prints_on_three_sheets_and_one_without_a_number_on_one(visit, output, number):
+    page = visit(output / "subjects" / f"SUBJ_00{number}" / "report.html")
+    assert sheets(page) <= (3, 3, 1, 1)[number]  # number 2 abstained, 3 failed
+    page.add_style_tag(content="@media print{.card{break-after:page}}")  # it can fail
+    assert sheets(page) > 3
+
+
 def test_print_unfolds_what_is_folded(visit, output):
     page = visit(output / "subjects" / "SUBJ_000" / "report.html")
     height = "document.querySelector('details').getBoundingClientRect().height"

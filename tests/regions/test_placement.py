@@ -125,7 +125,9 @@ def test_the_population_box_covers_a_lost_roi(phantoms, name):
     roi = ROIS[name]
     for masks in phantoms:
         found = place(without(masks, roi.image.name, *roi.ids))[name]
-        assert {text.split(": ")[1] for text in found.estimated} == {"population box"}
+        assert {text.split(": ")[1] for text in found.estimated} == {
+            "placed where most people have it"
+        }
         assert len(found.estimated) == 2 * len(roi.nuclei)
         nuclei = np.isin(masks[roi.image.name], roi.ids)
         box = tuple(slice(max(a, 0), b) for a, b in zip(*found.box, strict=True))
@@ -165,7 +167,9 @@ def test_the_other_mask_places_an_image_whose_mask_is_absent(phantoms):
         found = ROIPlacer(rois=ROIS, missing="fallback")(d)["nm"]
         true = place(masks)["nm"]
         assert np.abs(faces_mm(found.box) - faces_mm(true.box)).max() < 6.0
-        assert found.flags == ["the NM mask lacks right SN, left SN (population box)"]
+        assert found.flags == [
+            "the NM mask lacks right SN, left SN (placed where most people have it)"
+        ]
 
 
 def test_without_image_or_nuclei_there_is_no_place(phantoms):
@@ -262,7 +266,10 @@ def test_a_third_image_takes_the_anatomy_that_susceptibility_shows(phantoms):
     assert found.flags[0] == "the R2STAR mask lacks right SN (mirrored from the left)"
     d = odd_volumes(phantoms[0], 1, 2)
     found = ROIPlacer(rois=ODD_ROIS, missing="fallback")(d)["odd"]
-    assert found.estimated == ["right SN: population box", "left SN: population box"]
+    assert found.estimated == [
+        "right SN: placed where most people have it",
+        "left SN: placed where most people have it",
+    ]
 
 
 def test_a_nucleus_that_no_table_knows_is_neither_estimated_nor_doubted(phantoms):

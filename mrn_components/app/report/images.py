@@ -106,7 +106,8 @@ class Drawing:
         for box in boxes.values():
             crossed[self._inside(box)[2]] += 1
         best = np.flatnonzero(crossed == crossed.max())
-        z, window, nuclei = int(best[len(best) // 2]), self._window(...), self.image.nuclei
+        z, nuclei = int(best[len(best) // 2]), self.image.nuclei
+        window = self._window(self._inside(next(iter(boxes.values()))) if boxes else ...)
         return draw_slice(self.volume, self.mask, z, nuclei=nuclei, boxes=boxes, window=window)
 
     def roi(self, name: str, box: Box, named: Sequence[str]) -> tuple[list[Picture], list[str]]:
@@ -162,7 +163,16 @@ class Drawing:
 
     def _window(self, where: Any) -> Span:
         """The values that are black and white: the image's, or those of some of its voxels."""
-        return self.image.window or percentile_window(self.volume.values(where))
+        if self.image.window is not None:
+            return self.image.window
+        voxels = self.volume.values(where)
+        if self.image.relative_window is None or self.mask is None:
+            return percentile_window(voxels)
+        tissue = voxels[(self.mask.ids[where] == 0) & (voxels > 0)]  # as ``scale_crop`` has it
+        if not tissue.size:
+            return percentile_window(voxels)
+        low, high = (end * float(np.median(tissue)) for end in self.image.relative_window)
+        return low, high
 
 
 def _small(voxels: np.ndarray, marked: np.ndarray, window: Span) -> str:

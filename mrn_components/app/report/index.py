@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mrn_components.app.records import flags_of
+from mrn_components.app.report.faults import faults_of
 from mrn_components.app.report.pages import decision, shown_title, shown_value, write_page
 from mrn_components.data.target import Target
 
@@ -44,7 +45,7 @@ def _row(record: Mapping[str, Any], target: Target) -> dict[str, Any]:
         "value": shown_value(record, target),
         "folds": record.get(f"{target.lead}_folds"),
         "side": decision(record, target),
-        "num_flags": len(flags),
+        "num_flags": len(faults_of(flags)),
         "reasons": [*([record["error"]] if record["error"] else []), *flags],
     }
 

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import mrn_components
+from mrn_components.app.report.faults import NUCLEUS_NAMES, faults_of, in_words
 from mrn_components.data.predictions import calibrated
 from mrn_components.data.target import Score, Target
 from mrn_components.system.files import write_text
@@ -49,8 +50,15 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"fixed": _fixed, "signed": _signed, "short": short}
+    found.filters |= {
+        "fixed": _fixed,
+        "signed": _signed,
+        "short": short,
+        "css_text": _css_text,
+        "in_words": in_words,
+    }
     found.globals |= {"asset": _asset, "at": at, "ends": ends, "script_hash": _script_hash}
+    found.globals |= {"nucleus_names": NUCLEUS_NAMES, "faults_of": faults_of}
     found.globals["version"] = mrn_components.__version__
     return found
 
@@ -118,6 +126,12 @@ def _signed(value: float | None, digits: int = 2) -> str:
         return "–"
     text = f"{value:+.{digits}f}"
     return text[1:] if not float(text) else text.replace("-", "−")
+
+
+def _css_text(text: Any) -> Markup:
+    """A text as part of a string in a style sheet: whatever is no letter or digit is escaped."""
+    escaped = re.sub(r"[^A-Za-z0-9]", lambda found: f"\\{ord(found[0]):x} ", str(text))
+    return Markup(escaped)
 
 
 def short(text: Any) -> str:

@@ -1,5 +1,6 @@
 """Biomarkers of a subject beside what was published, as rows of a table with a small strip."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -17,7 +18,10 @@ _NAMES = {
     "nm_contrast_ratio_{side}": "Neuromelanin contrast ratio",
 }
 _DIGITS = {"mm3": 0, "ppb": 0}  # others are shares and ratios
-_MARGIN = 0.06  # of a strip, free on either side
+_AROUND = 0.75  # of the published values' range, shown on either side of it
+_AROUND_ONE = 0.35  # of a single published value
+_STEPS = (1, 2, 2.5, 5, 10)  # between ticks, times a power of ten
+_MOST_STEPS = 4  # in a strip
 
 
 class Mark(NamedTuple):
@@ -35,7 +39,8 @@ class Lane(NamedTuple):
 
     side: str  # right or left, the patient's
     value: float | None  # of the subject; None where it could not be measured
-    at: float | None  # the value in percent of the strip's width
+    at: float | None  # the value in percent of the strip's width, at its end where it lies beyond
+    beyond: str  # "low" or "high" where the value lies beyond the strip, else ""
     marks: list[Mark]  # what was published for this side
 
 
@@ -49,6 +54,7 @@ class Row(NamedTuple):
     lanes: list[Lane]  # right and left
     asymmetry: float | None  # of the sides, -2 to 2; None where it is not defined
     published: str  # what the marks rest on
+    ticks: list[tuple[float, str]]  # of the axis: percent of the strip's width, and the number
 
     @property
     def in_numbers(self) -> list[str]:
@@ -97,20 +103,13 @@ def _row(biomarker: Biomarker, nucleus: str, values: Mapping[str, float | None])
     first = [references().get(column, ())[:1] for column in columns]
     published = [[mark for part in parts for mark in published_values(part)] for parts in first]
     found = [values.get(column) for column in columns]
-    numbers = [value for value in found if value is not None]
-    numbers += [end for marks in published for _, _, *ends in marks for end in ends]
-    low, high = (min(numbers), max(numbers)) if numbers else (0.0, 0.0)
-    width = (high - low) or 1.0
-
-    def place(value: float) -> float:
-        share = (value - low) / width if high > low else 0.5
-        return round(100 * (_MARGIN + share * (1 - 2 * _MARGIN)), 2)
-
     digits = _DIGITS.get(biomarker.unit, 3)
+    axis = _Axis([end for marks in published for _, _, *ends in marks for end in ends])
     lanes = []
     for side, value, of_side in zip(SIDES, found, published, strict=True):
-        marks = [_mark(group, ends, place, digits) for group, *ends in of_side]
-        lanes.append(Lane(side, value, None if value is None else place(value), marks))
+        marks = [_mark(group, ends, axis.place, digits) for group, *ends in of_side]
+        at = None if value is None else min(max(axis.place(value), 0.0), 100.0)
+        lanes.append(Lane(side, value, at, axis.beyond(value), marks))
     asymmetry = "asymmetry_" + biomarker.pattern.replace("_{side}", "").format(nucleus=nucleus)
     return Row(
         name=_NAMES.get(biomarker.pattern, biomarker.pattern),
@@ -120,7 +119,39 @@ def _row(biomarker: Biomarker, nucleus: str, values: Mapping[str, float | None])
         lanes=lanes,
         asymmetry=values.get(asymmetry),
         published="; ".join(sorted({p.source for parts in first for p in parts if not p.subjects})),
+        ticks=axis.ticks,
     )
+
+
+class _Axis:
+    """A strip's range, by what was published alone, so that every subject has the same."""
+
+    def __init__(self, published: Sequence[float]) -> None:
+        low, high = (min(published), max(published)) if published else (0.0, 1.0)
+        around = max(_AROUND * (high - low), _AROUND_ONE * max(abs(low), abs(high)))
+        least = min(0.0, low) if low >= 0 else -math.inf  # volumes and shares have no less
+        step = _step((high - low + 2 * around) / _MOST_STEPS)
+        self.low = max(math.floor((low - around) / step) * step, least)
+        self.high = math.ceil((high + around) / step) * step
+        count = round((self.high - self.low) / step)
+        numbers = [self.low + step * number for number in range(count + 1)]
+        self.ticks = [(self.place(n), f"{round(n, 10):g}".replace("-", "−")) for n in numbers]
+
+    def place(self, value: float) -> float:
+        """Where a value lies, in percent of the width."""
+        return round(100 * (value - self.low) / (self.high - self.low), 2)
+
+    def beyond(self, value: float | None) -> str:
+        """Say which end of the strip a value lies beyond."""
+        if value is None or self.low <= value <= self.high:
+            return ""
+        return "low" if value < self.low else "high"
+
+
+def _step(least: float) -> float:
+    """Return the first round number from some value on."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(power * step for step in _STEPS if power * step >= least * (1 - 1e-9))
 
 
 def _mark(group: str, ends: Sequence[float], place: Callable[[float], float], digits: int) -> Mark:

@@ -20,6 +20,8 @@ from mrn_components.data.predictions import calibrated
 from mrn_components.data.target import Target
 from mrn_components.system.files import write_json
 
+_NEAR = 0.1  # of the threshold: trainings with other seeds differ by as much
+
 
 def write_pages(
     folder: Path,
@@ -53,6 +55,7 @@ def write_pages(
         title_shown=shown_title([record], target),
         calibrated=calibrated,
         decision=decision(record, target),
+        near=_NEAR,
         folds=record.get(f"{lead}_folds", record.get(f"{target.lead}_folds", [])),
         images=images,
         biomarkers=biomarkers,
@@ -79,5 +82,11 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str
         if isinstance(value, Mapping):
             rows += flatten(value, f"{name} · ")
         else:
-            rows.append((name, str(value)))
+            rows.append((name, _without_folders(str(value))))
     return rows
+
+
+def _without_folders(text: str) -> str:
+    """The end of an absolute path: pages are mailed, and need not tell of this machine."""
+    path = Path(text)
+    return str(Path(*path.parts[-2:])) if path.is_absolute() and len(path.parts) > 2 else text
