@@ -26,7 +26,11 @@ from mrn_components.app.packing.metadata import RANDOM, UNKNOWN, write_metadata
 from mrn_components.app.packing.package import copy_package
 from mrn_components.app.packing.proof import prove
 from mrn_components.app.packing.sample import SampleRun, make_sample, run_sample
-from mrn_components.app.packing.weights import source_of_weights, take_weights
+from mrn_components.app.packing.weights import (
+    make_random_weights,
+    take_weights,
+    write_large_files,
+)
 from mrn_components.system.files import replacing
 from mrn_components.system.hashes import file_hash, write_hashes
 
@@ -57,8 +61,12 @@ def assemble(name: str, folder: Path, args: argparse.Namespace) -> SampleRun | N
     write_marks(folder / "configs")
     write_twins(folder / "configs")
     copy_package(folder)
-    source = source_of_weights(bundle, args)
-    take_weights(folder, source, args)
+    source = args.weights or (args.run or bundle) / "models"
+    if args.random_weights:
+        make_random_weights(folder, safetensors=args.safetensors)
+    else:
+        take_weights(folder, source, args.run, safetensors=args.safetensors)
+    write_large_files(folder, args.url)
     make_sample(folder)
     study = study_of(folder, args.metrics, source, args.run)
     numbers = numbers_of(study, args.metrics)

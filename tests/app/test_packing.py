@@ -4,7 +4,6 @@ import importlib.util
 import json
 import re
 import shutil
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -164,9 +163,8 @@ def test_weights_of_another_size_are_refused(packed, tmp_path):
     weights = torch.load(packed / "models" / "model.pt", weights_only=True)
     torch.save(weights, tmp_path / "models" / "model.pt")
     append_record(tmp_path / "models" / "model.pt", CROP_SIZES, {"nm": 56})
-    args = Namespace(random_weights=False, run=None, safetensors=False, url="")
     with pytest.raises(ValueError, match=r"crops of another size.*nm 28 for 56"):
-        take_weights(tmp_path / "x", tmp_path / "models", args)
+        take_weights(tmp_path / "x", tmp_path / "models")
 
 
 def test_a_tensor_of_two_names_is_saved_once_and_loads(tmp_path):

@@ -1,6 +1,5 @@
 """The weights of a packed bundle: checked, named with their hashes, each tensor once."""
 
-import argparse
 import json
 import shutil
 from collections.abc import Mapping
@@ -47,18 +46,16 @@ def weight_files(folder: Path) -> dict[str, dict[str, str]]:
     return files
 
 
-def source_of_weights(bundle: Path, args: argparse.Namespace) -> Path:
-    """Return the folder that ``--weights``, ``--run`` or else the bundle in the repository has."""
-    return Path(args.weights or (args.run or bundle) / "models")
-
-
-def take_weights(folder: Path, source: Path, args: argparse.Namespace) -> None:
-    """Put weights that fit the networks into ``models/``, and name them in ``large_files.yml``.
+def take_weights(
+    folder: Path, source: Path, run: Path | None = None, *, safetensors: bool = False
+) -> None:
+    """Put weights that fit the networks into ``models/``.
 
     Args:
         folder: of the packed bundle.
         source: folder of the weights.
-        args: of the command line.
+        run: folder of the run that trained them, or of the ensemble, if it is known.
+        safetensors: write them in this form, too.
 
     Raises:
         FileNotFoundError: if there are none.
@@ -68,29 +65,35 @@ def take_weights(folder: Path, source: Path, args: argparse.Namespace) -> None:
     files = weight_files(folder)
     needed = ["model.pt"] if "model.pt" in files else list(files)  # of images one is enough
     missing = [file for file in needed if not (source / file).is_file()]
-    if missing and not args.random_weights:
+    if missing:
         raise FileNotFoundError(
             f"{source}/{missing[0]} is not there; name a training run by --run, a folder of "
             "weights by --weights, or try the packing with --random_weights."
         )
-    run = trained_run(args.run) if args.run else folder
+    trained = folder if run is None else trained_run(run)
     for file, overrides in files.items():
         target = folder / "models" / file
-        if args.random_weights:
-            torch.save(build_network(folder, overrides).state_dict(), target)
-        elif (source / file).is_file():
-            copy_weights(source / file, target, run)
+        if (source / file).is_file():
+            copy_weights(source / file, target, trained)
             check_weights(target, build_network(folder, overrides), source / file)
-    for path in [] if args.random_weights else source.glob("model_fold*.pt"):  # of an ensemble
-        copy_weights(path, folder / "models" / path.name, run)
+    for path in source.glob("model_fold*.pt"):  # of the overlay ensemble.yaml
+        copy_weights(path, folder / "models" / path.name, trained)
     made = sorted((folder / "models").glob("*.pt"))
     calibration = source / CALIBRATION
-    _say_sizes(folder, made, of_run=args.run is not None and not calibration.is_file())
+    _say_sizes(folder, made, of_run=run is not None and not calibration.is_file())
     if calibration.is_file() and _is_of(calibration, made):
         shutil.copyfile(calibration, folder / "models" / CALIBRATION)
-    for path in made if args.safetensors else []:
+    for path in made if safetensors else []:
         save_safetensors(path)
-    write_large_files(folder, args.url)
+
+
+def make_random_weights(folder: Path, *, safetensors: bool = False) -> None:
+    """Put weights that nobody trained into ``models/``."""
+    (folder / "models").mkdir()
+    for file, overrides in weight_files(folder).items():
+        torch.save(build_network(folder, overrides).state_dict(), folder / "models" / file)
+        if safetensors:
+            save_safetensors(folder / "models" / file)
 
 
 def _is_of(calibration: Path, files: list[Path]) -> bool:
