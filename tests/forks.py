@@ -5,6 +5,7 @@ A process of its own imports MONAI for ten seconds; a fork has it.
 
 import multiprocessing
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -62,7 +63,10 @@ def _start(function: Callable, arguments: tuple) -> int:
 
 
 def _end(pid: int) -> int | None:
-    _forks[pid].join(timeout=60)
+    until = time.monotonic() + 60
+    # Not by join: it also waits for the children that a fork left.
+    while _forks[pid].exitcode is None and time.monotonic() < until:
+        time.sleep(0.01)
     return _forks[pid].exitcode
 
 
