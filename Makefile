@@ -6,7 +6,7 @@ SHELL := bash
 .PHONY: help test slow lint docs hooks quickstart wheel
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
+	@awk -F ':  ## ' '/^[a-z]+:  ## / {printf "make %-12s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 test:  ## the environment, ruff, mypy and the default tests; minutes on two cores
 	scripts/test.sh
