@@ -131,14 +131,14 @@ def _take_units(case: Case, images: Mapping[str, Image], root: Path) -> None:
     for name, image in images.items():
         if (path := case.files.get(name)) is None or not image.facts.units:
             continue
-        unit = _sidecar(path, root).get("Units")
+        unit = read_sidecar(path, root).get("Units")
         if unit is None:
             unit = image.file_unit or image.facts.bids_units.get(_suffix(path).lower())
         if unit is not None:
             case.take_unit(image, str(unit))
 
 
-def _sidecar(path: Path, root: Path) -> dict[str, Any]:
+def read_sidecar(path: Path, root: Path) -> dict[str, Any]:
     """Read what JSON files say of an image: the nearest one that suits it has the last word."""
     content: dict[str, Any] = {}
     inside = path.parent.relative_to(root)

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -65,6 +66,32 @@ def test_a_probability_near_the_threshold_is_said_to_be_near(cohort, tmp_path):
     assert "0.51 near the threshold 0.5, above it: class PD" in words(page(folder, "SUBJ_000"))
     assert "0.45 near the threshold 0.5, not above it: class HC" in words(page(folder, "SUBJ_001"))
     assert "near the threshold" not in words(page(folder, "SUBJ_002"))
+
+
+def test_a_page_tells_how_a_scan_was_made_and_never_when(cohort, tmp_path):
+    shutil.copytree(cohort / "SUBJ_000", tmp_path / "in" / "SUBJ_000")
+    sidecar = {"MagneticFieldStrength": 3, "EchoTime": 0.0031, "RepetitionTime": 0.05}
+    sidecar |= {"PulseSequenceType": "GRE, MT", "AcquisitionDateTime": "1999-12-31"}
+    sidecar |= {"Manufacturer": EVIL, "PatientName": "Anna"}
+    (tmp_path / "in" / "SUBJ_000" / "NM.json").write_text(json.dumps(sidecar))
+    quality = {"nm": {"contrast_to_noise": 4.25, "noise": 0.031, "ghosts": None}}
+    quality["qsm"] = {"contrast_to_noise": 2.0, "noise": 7.5, "ghosts": None}
+    told = {"quality": quality, "person": {"age": 63.0, "sex": "F"}}
+    others = record(cohort, "SUBJ_001", quality={"nm": {"noise": 0.071}})
+    folder = write_output(tmp_path / "out", [record(cohort, "SUBJ_000", **told), others])
+    index = write_reports(folder, tmp_path / "in").read_text()
+    html = page(folder, "SUBJ_000")
+    for part in (
+        "Image Voxel Matrix Field Scanner Sequence TR, TE Contrast to noise Noise Ghosts",
+        "NM 0.67 × 0.67 × 2.00 mm 24 × 24 × 12 3 T &lt;script&gt;alert(1)&lt;/script&gt; GRE, MT",
+        "50 ms, 3.1 ms 4.2 0.031 of the tissue –",
+        "QSM 0.67 × 0.67 × 2.00 mm 24 × 24 × 12 – – – – 2.0 7.500 ppb –",
+        "Age 63 Sex F",
+    ):
+        assert part in words(html), part
+    assert not any(text in html for text in ("1999", "Anna", "<script", "SUBJ_001"))
+    assert "NM: Noise 0.031 SUBJ_000 0.051 0.071 SUBJ_001" in words(index)
+    assert "Contrast to noise" not in words(index)  # of one subject there is no range
 
 
 def test_regions_are_headed_in_words_and_pictures_have_a_scale(cohort, tmp_path):

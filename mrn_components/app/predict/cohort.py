@@ -141,6 +141,8 @@ class Cohort:
         first = idist.get_rank() == 0
         for done in bar(predicted, "Subjects", len(subjects), shown=first):
             done.record["run"] = self._identity_of(done.record)
+            told = self.found.covariates.get(done.record["subject"], {})
+            done.record["person"] = {key: told[key] for key in ("age", "sex") if key in told}
             write_record(self.output_dir, done.record)
             if self.options.report:
                 folder = subject_folder(self.output_dir, done.record["subject"])

@@ -23,6 +23,7 @@ from mrn_components.app.records import (
 )
 from mrn_components.app.report.images import Shown, draw_images
 from mrn_components.biomarkers import measure_nuclei
+from mrn_components.biomarkers.quality import measure_quality
 from mrn_components.data import Subject
 from mrn_components.data.layouts import Found
 from mrn_components.data.ledger import Ledger, find_trained_on, unlike_voxels
@@ -182,6 +183,7 @@ class Pipeline:
         with timed(record, "measure"):
             try:
                 record["biomarkers"] = measure_nuclei(volumes, images)
+                record["quality"] = measure_quality(volumes, images)
             except (OSError, ValueError) as error:  # no reason against a prediction
                 record["flags"].append(f"no biomarkers: {error}")
         prepared.crops = crops

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
 from mrn_components.app.report.aligned import draw_aligned
+from mrn_components.app.report.scan import scan_facts
 from mrn_components.app.report.slices import (
     Picture,
     Span,
@@ -40,6 +42,7 @@ class Shown(NamedTuple):
     rois: dict[str, tuple[list[Picture], list[str]]]  # of each, low to high, and its nuclei
     thumbnail: dict[str, Any]  # of the index: "name", what is "shown", "uri", None without voxels
     problem: str  # why voxels or mask are missing; "" if neither is
+    facts: Mapping[str, str] = MappingProxyType({})  # of the scan
     aligned: Sequence[Picture] = ()  # before and after, where the image was aligned to another one
 
 
@@ -84,6 +87,7 @@ def _drawn(
         rois={roi: drawing.roi(roi, here[roi], box["nuclei"]) for roi, box in mine.items()},
         thumbnail=drawing.thumbnail(here),
         problem=mask if isinstance(mask, str) else "",
+        facts=scan_facts(volume),
     )
 
 

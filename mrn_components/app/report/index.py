@@ -8,6 +8,7 @@ from typing import Any
 from mrn_components.app.records import flags_of
 from mrn_components.app.report.faults import faults_of
 from mrn_components.app.report.pages import decision, shown_title, shown_value, write_page
+from mrn_components.app.report.scan import quality_spreads
 from mrn_components.data.target import Target
 
 _MAX_BYTES = 4.5 * 1024**2  # of a page: beyond, later subjects have no thumbnails
@@ -33,6 +34,7 @@ def write_index(path: Path, records: Sequence[Mapping[str, Any]], target: Target
         title_shown=shown_title(records, target),
         counts=counts,
         statuses=sorted(found),
+        spreads=quality_spreads(records),
     )
 
 

@@ -15,6 +15,7 @@ from mrn_components.app.report.pages import (
     write_page,
 )
 from mrn_components.app.report.region_bars import is_nothing, region_bars
+from mrn_components.app.report.scan import MEASURES
 from mrn_components.app.report.strips import biomarker_rows
 from mrn_components.data.predictions import calibrated
 from mrn_components.data.target import Target
@@ -56,6 +57,8 @@ def write_pages(
         calibrated=calibrated,
         decision=decision(record, target),
         near=_NEAR,
+        facts=list(dict.fromkeys(name for image in images.values() for name in image.facts)),
+        measures=MEASURES,
         folds=record.get(f"{lead}_folds", record.get(f"{target.lead}_folds", [])),
         images=images,
         biomarkers=biomarkers,
