@@ -21,9 +21,16 @@ from mrn_components.app.report.cohort import write_cohort_report
 from mrn_components.app.report.faults import faults_of, in_words
 from mrn_components.app.report.pages import environment
 from mrn_components.app.report.reports import write_reports
-from mrn_components.app.report.slices import canonical_box, draw_slice, grey, radiological
+from mrn_components.app.report.slices import (
+    canonical_box,
+    draw_planes,
+    draw_slice,
+    grey,
+    radiological,
+)
 from mrn_components.app.report.strips import biomarker_rows, published_values
 from mrn_components.biomarkers import references
+from mrn_components.images.boxes import Box
 from mrn_components.images.image import CHALLENGE_IMAGES
 from mrn_components.images.volume import Volume, read_volume
 from mrn_components.metrics import diagnosis_metrics
@@ -337,6 +344,34 @@ def test_the_patients_right_is_left_and_anterior_on_top():
     plane[2, 1] = 1  # right, anterior
     assert radiological(plane)[0, 0] == 1
     assert radiological(plane).shape == (2, 3)
+
+
+def test_the_other_planes_have_superior_on_top_and_anterior_or_right_on_the_left():
+    """A voxel of three: the rightmost, foremost, uppermost corner."""
+    array = np.zeros((5, 4, 3), np.float32)
+    array[4, 3, 2] = 1
+    affine = np.diag([1, 2, 3, 1.0])
+    image = Volume(path=Path("nm"), stored=array, affine=affine)
+    mask = Volume(path=Path("mask"), stored=array.astype(np.uint8), affine=affine)
+    box = Box(np.array([3, 2, 1]), np.array([5, 4, 3]))
+    options = {"nuclei": {"SN": (1, 2)}, "boxes": {"nm": box}, "window": (0, 1)}
+    planes = draw_planes(image, mask, **options)
+    sizes = {"coronal": (5, 9, 5), "sagittal": (8, 9, 4)}  # mm, mm, number of the plane from 1
+    for name, (width, height, _) in sizes.items():
+        picture = planes[name]
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.uri.split(",")[1]))))
+        assert (pixels[0, 0], pixels.sum()) == (255, 255)
+        assert (picture.width, picture.height) == (width, height)
+        assert (picture.frames[0].left, picture.frames[0].top) == (0, 0)
+    assert (planes["coronal"].number, planes["sagittal"].number) == (4, 5)
+    assert (planes["coronal"].ends, planes["sagittal"].ends) == (("R", "L"), ("A", "P"))
+
+
+def test_every_slice_of_a_region_can_be_scrolled_to(output):
+    reel = page(output, "SUBJ_000").split('class="reel"')[1:]
+    slices = [re.findall(r"<figcaption>slice (\d+) of 12<", each) for each in reel]
+    # Boxes from 1 to 8, and from 0 to 8 of both regions of QSM, are counted from 1.
+    assert slices == [[str(z) for z in range(2, 9)], [str(z) for z in range(1, 9)]]
 
 
 def test_pictures_of_a_huge_matrix_shrink_and_nothing_in_them_moves(tmp_path):

@@ -15,6 +15,7 @@ from mrn_components.app.report.slices import (
     Span,
     canonical_box,
     chosen_slices,
+    draw_planes,
     draw_slice,
     encode,
     grey,
@@ -43,6 +44,8 @@ class Shown(NamedTuple):
     thumbnail: dict[str, Any]  # of the index: "name", what is "shown", "uri", None without voxels
     problem: str  # why voxels or mask are missing; "" if neither is
     facts: Mapping[str, str] = MappingProxyType({})  # of the scan
+    reel: Sequence[Picture] = ()  # every slice that a region crosses, low to high
+    planes: Mapping[str, Picture] = MappingProxyType({})  # coronal and sagittal
     aligned: Sequence[Picture] = ()  # before and after, where the image was aligned to another one
 
 
@@ -88,6 +91,8 @@ def _drawn(
         thumbnail=drawing.thumbnail(here),
         problem=mask if isinstance(mask, str) else "",
         facts=scan_facts(volume),
+        reel=drawing.reel(here),
+        planes=drawing.planes(here),
     )
 
 
@@ -111,8 +116,29 @@ class Drawing:
             crossed[self._inside(box)[2]] += 1
         best = np.flatnonzero(crossed == crossed.max())
         z, nuclei = int(best[len(best) // 2]), self.image.nuclei
-        window = self._window(self._inside(next(iter(boxes.values()))) if boxes else ...)
+        window = self._overall(boxes)
         return draw_slice(self.volume, self.mask, z, nuclei=nuclei, boxes=boxes, window=window)
+
+    def reel(self, boxes: Mapping[str, Box]) -> list[Picture]:
+        """Every slice that a box crosses."""
+        window, nuclei = self._overall(boxes), self.image.nuclei
+        crossed = {z for box in boxes.values() for z in range(*self._inside(box)[2].indices(10**6))}
+        options: dict[str, Any] = {
+            "nuclei": nuclei,
+            "boxes": boxes,
+            "window": window,
+            "small": True,
+        }
+        return [draw_slice(self.volume, self.mask, z, **options) for z in sorted(crossed)]
+
+    def planes(self, boxes: Mapping[str, Box]) -> dict[str, Picture]:
+        """The coronal and the sagittal plane with most of the nuclei."""
+        window, nuclei = self._overall(boxes), self.image.nuclei
+        return draw_planes(self.volume, self.mask, nuclei=nuclei, boxes=boxes, window=window)
+
+    def _overall(self, boxes: Mapping[str, Box]) -> Span:
+        """What is black and white in pictures of more than one region."""
+        return self._window(self._inside(next(iter(boxes.values()))) if boxes else ...)
 
     def roi(self, name: str, box: Box, named: Sequence[str]) -> tuple[list[Picture], list[str]]:
         """One to three slices through an ROI, low to high, none if it lies outside; its nuclei."""

@@ -9,6 +9,7 @@ Shapes: X Y Z voxels of a volume, axes to the patient's right, anterior and supe
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import contourpy
@@ -22,6 +23,8 @@ from mrn_components.images.volume import Volume
 _AREA_SHARES = (0.15, 0.5, 0.85)  # where the slices of an ROI lie in the area of its nuclei
 _WINDOW_PERCENTILES = (0.5, 99.5)
 _LONGEST_PX = 640  # of a picture: so pages of any matrix stay below 5 MB
+_SMALL_PX = 220  # of one of many
+_PLANES = {"coronal": (0, 2, 1), "sagittal": (1, 2, 0)}  # axes to the left, up and through
 
 Span = tuple[float, float]
 
@@ -53,6 +56,7 @@ class Picture(NamedTuple):
     num_slices: int  # of the volume
     outlines: list[Outline]  # of the nuclei
     frames: list[Frame]  # boxes of the ROIs
+    ends: tuple[str, str] = ("R", "L")  # what lies at the left and at the right edge
 
 
 def draw_slice(
@@ -64,6 +68,7 @@ def draw_slice(
     boxes: Mapping[str, Box],
     window: Span,
     region: tuple[slice, slice] = (slice(None), slice(None)),
+    small: bool = False,
 ) -> Picture:
     """Draw one axial slice.
 
@@ -75,6 +80,7 @@ def draw_slice(
         boxes: of ROIs, [start, stop) in voxels; those that z crosses are drawn.
         window: values that are black and white.
         region: of X and Y to show.
+        small: whether it is one of many, of which a page can hold few pixels each.
     """
     pixels = radiological(volume.values((*region, z)))
     dx, dy = volume.spacing_mm[:2]
@@ -93,7 +99,9 @@ def draw_slice(
             if path := _contour(np.isin(ids, labels), (dx, dy)):
                 outlines.append(Outline(name, path))
     return Picture(
-        uri=encode(grey(pixels, window), "png"),
+        uri=encode(grey(pixels, window), "webp", _SMALL_PX)
+        if small
+        else encode(grey(pixels, window), "png"),
         width=round(pixels.shape[1] * dx, 2),
         height=round(pixels.shape[0] * dy, 2),
         number=int(z) + 1,
@@ -101,6 +109,37 @@ def draw_slice(
         outlines=outlines,
         frames=frames,
     )
+
+
+def draw_planes(
+    volume: Volume,
+    mask: Volume | None,
+    *,
+    nuclei: Mapping[str, Sequence[int]],
+    boxes: Mapping[str, Box],
+    window: Span,
+) -> dict[str, Picture]:
+    """Draw the coronal and the sagittal plane with most of the nuclei, superior on top.
+
+    A sagittal plane has anterior on the left. The arguments are those of ``draw_slice``.
+    """
+    pictures = {}
+    for name, axes in _PLANES.items():
+        turned = _turned(volume, axes)
+        seen = None if mask is None else _turned(mask, axes)
+        own = {roi: Box(*(corner[list(axes)] for corner in box)) for roi, box in boxes.items()}
+        areas = np.zeros(turned.shape[2]) if seen is None else (seen.ids > 0).sum(axis=(0, 1))
+        at = int(areas.argmax()) if areas.any() else turned.shape[2] // 2
+        drawn = draw_slice(turned, seen, at, nuclei=nuclei, boxes=own, window=window)
+        pictures[name] = drawn if name == "coronal" else drawn._replace(ends=("A", "P"))
+    return pictures
+
+
+def _turned(volume: Volume, axes: tuple[int, int, int]) -> Volume:
+    """Return a volume with its axes in another order."""
+    affine = volume.affine.copy()
+    affine[:, :3] = volume.affine[:, list(axes)]
+    return replace(volume, stored=volume.stored.transpose(axes), affine=affine)
 
 
 def chosen_slices(
@@ -150,14 +189,14 @@ def grey(plane: np.ndarray, window: Span) -> np.ndarray:
     return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
 
 
-def encode(pixels: np.ndarray, kind: str, **options: Any) -> str:
+def encode(pixels: np.ndarray, kind: str, longest: int = _LONGEST_PX, **options: Any) -> str:
     """Grey (H, W) or coloured pixels (H, W, 3 or 4) as an address of a picture, png or webp.
 
-    They are averaged where there are more of them than a page can hold.
+    They are averaged where there are more of them along a side than the ``longest``.
     """
     file = io.BytesIO()
     picture = Image.fromarray(np.ascontiguousarray(pixels))
-    picture.thumbnail((_LONGEST_PX, _LONGEST_PX), Image.Resampling.BOX, reducing_gap=None)
+    picture.thumbnail((longest, longest), Image.Resampling.BOX, reducing_gap=None)
     picture.save(file, kind, **options)
     return data_uri(file.getvalue(), kind)
 
