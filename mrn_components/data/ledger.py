@@ -125,15 +125,31 @@ def append_record(path: str | Path, name: str, record: Mapping[str, Any]) -> Non
 
 
 def read_record(path: str | Path, name: str) -> dict[str, Any] | None:
-    """Read a record from a weight file; None if the file carries none of this name."""
+    """Read a record from a weight file; None if the file carries none of this name.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
                 if member.endswith(f"/{name}"):
-                    return json.loads(archive.read(member))
+                    return _mapping(archive.read(member))
     except zipfile.BadZipFile:  # another format than torch's; what loads it may object
         pass
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: what it says in {name} is damaged ({error}); copy the weights again, or "
+            "train anew."
+        ) from error
     return None
+
+
+def _mapping(text: bytes) -> dict[str, Any]:
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError(f"holds {type(content).__name__}, expected a mapping of names")
+    return content
 
 
 def copy_records(source: Path, target: Path) -> None:

@@ -69,7 +69,10 @@ def end_by_signal(number: int, _frame: FrameType | None = None) -> NoReturn:
 
 
 def user_message(error: BaseException) -> str | None:
-    """The message of the first error behind ``error`` that our code raised for the user, if any."""
+    """The message of the last error behind ``error`` that our code raised for the user, if any.
+
+    What our code raised of another error of ours says more: the file, and what to do.
+    """
     found = _user_error(error)
     return None if found is None else str(found)
 
@@ -82,7 +85,7 @@ def _user_error(error: BaseException) -> BaseException | None:
         # What a library's C code raises, called from a line of ours, is no message of ours.
         raised = (frames[-1].line or "").startswith("raise ")
         mine = error if raised and isinstance(error, _EXPECTED) else None
-    return (_user_error(cause) if cause is not None else None) or mine
+    return mine or (_user_error(cause) if cause is not None else None)
 
 
 def _print_message(

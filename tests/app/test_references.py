@@ -162,24 +162,33 @@ def carrying(folder, rois=ROIS, subjects=None):
 
 def test_references_are_those_of_the_weights_or_none(tmp_path):
     file, network = carrying(tmp_path), Late()
-    (found,) = read_references([file], network)
+    (found,) = read_references([file], network, HC_PD)
     shapes = {name: tuple(tokens.shape) for name, tokens in found.items()}
     assert shapes == {"HC": (2, 6), "PD": (1, 6)}
-    assert read_references([file], SimpleNamespace(rois=("a", "b"), patient_channels=4)) == []
-    assert read_references([file], SimpleNamespace(rois=ROIS, patient_channels=12)) == []
-    assert read_references([file], torch.nn.Linear(1, 1)) == []  # a network without ROIs
+    assert (
+        read_references([file], SimpleNamespace(rois=("a", "b"), patient_channels=4), HC_PD) == []
+    )
+    assert read_references([file], torch.nn.Linear(1, 1), HC_PD) == []  # a network without ROIs
     old = tmp_path / "old.pt"
     torch.save({}, old)
-    assert read_references([old], network) == []
+    assert read_references([old], network, HC_PD) == []
     two = FoldEnsemble(network=network, num_folds=2)
-    assert len(read_references([file, file], two)) == 2
-    assert read_references([file, old], two) == []
+    assert len(read_references([file, file], two, HC_PD)) == 2
+    assert read_references([file, old], two, HC_PD) == []
 
 
-@pytest.mark.parametrize("subjects", [{}, {"HC": []}, {"HC": [[1, 2], [3]]}, {"HC": "os"}, [1]])
+@pytest.mark.parametrize(
+    "subjects",
+    [
+        *({}, {"HC": []}, {"HC": [[1, 2], [3]]}, {"HC": "os"}, [1], {"HC": [[1.0] * 6]}),
+        {"HC": [[1.0] * 6], "<i>PD": [[1.0] * 6]},
+        {"HC": [[1.0] * 6], "PD": [[float("nan")] * 6]},
+        {"HC": [[1.0] * 5], "PD": [[1.0] * 5]},
+    ],
+)
 def test_damaged_references_are_named(subjects, tmp_path):
     with pytest.raises(ValueError, match=r"model.pt: what it says of its training is damaged"):
-        read_references([carrying(tmp_path, subjects=subjects)], Late())
+        read_references([carrying(tmp_path, subjects=subjects)], Late(), HC_PD)
 
 
 def test_bars_stand_beside_the_training():

@@ -361,6 +361,20 @@ def test_user_message_explains_errors_of_libraries(tmp_path, monkeypatch):
     assert user_message(caught.value) == "Type this."
 
 
+def fail_behind_ours(path):
+    try:
+        fail_behind_monai(path)
+    except RuntimeError as error:
+        raise ValueError(f"{path} is damaged. Copy it.") from error
+
+
+def test_user_message_is_what_our_code_makes_of_an_error_of_ours(tmp_path, monkeypatch):
+    monkeypatch.setattr("mrn_components.system.errors.__file__", __file__)
+    with pytest.raises(ValueError, match="Copy it") as caught:
+        fail_behind_ours(tmp_path / "x")
+    assert user_message(caught.value) == f"{tmp_path / 'x'} is damaged. Copy it."
+
+
 @pytest.mark.parametrize("name", ["mrn", "seres10"])
 def test_a_training_refuses_what_its_inference_makes_do_without(name):
     root = Path(__file__).parent.parent.parent / "bundles" / name

@@ -332,7 +332,13 @@ def test_weights_of_earlier_versions_say_nothing_of_voxels(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "record", ['{"salt": "a"}', "[]", '{"salt": "a", "sha256": [], "slices_mm": {"nm": ["x", 2]}}']
+    "record",
+    [
+        '{"salt": "a"}',
+        "[]",
+        '{"salt": "a',
+        '{"salt": "a", "sha256": [], "slices_mm": {"nm": ["x", 2]}}',
+    ],
 )
 def test_a_damaged_ledger_is_named_with_its_file(tmp_path, record):
     torch.save(StandIn().state_dict(), tmp_path / "model.pt")

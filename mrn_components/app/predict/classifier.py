@@ -76,7 +76,7 @@ class Classifier:
         check_crop_sizes(rois=self.rois, ckpt_paths=self.weights)
         self._unlike = Unlike.of(self.weights)
         self._network = parser.get_parsed_content("network")
-        self._references = read_references(self.weights, self._network)
+        self._references = read_references(self.weights, self._network, self.target)
         self._inferer = parser.get_parsed_content("inferer")
         self._prepare_batch = parser.get_parsed_content("prepare_batch")
         self._postprocess = parser.get_parsed_content("postprocessing")
@@ -119,8 +119,9 @@ class Classifier:
         """Raise a ``ValueError`` where the weights do not hold what a mode of masking needs."""
         if mask_mode == "reference" and not self._references:
             raise ValueError(
-                "mask_mode 'reference' needs weights with reference subjects of these ROIs, which "
-                "training keeps since 2026-11-26; train anew, or take --mask_mode voxels."
+                "mask_mode 'reference' needs weights that hold reference subjects of these ROIs; a "
+                "training keeps some where num_references is above 0. Train anew, or take "
+                "--mask_mode voxels."
             )
 
     def states(self, asked: Asked, mask_mode: StateMode = "voxels") -> States:

@@ -8,13 +8,16 @@ import torch
 from torch import nn
 
 from mrn_components.data.ledger import REFERENCES, read_record
+from mrn_components.data.target import Classes, Target
 from mrn_components.networks.masking import References
 
 
-def read_references(weights: Sequence[Path], network: nn.Module) -> list[References]:
+def read_references(
+    weights: Sequence[Path], network: nn.Module, target: Target
+) -> list[References]:
     """Read the references of each network of an ensemble, or of one network, from their files.
 
-    Weights that were trained before 2026-11-26, without any or for other ROIs give none at all; a
+    Weights that hold none, as those of before 2026-11-26, or of other ROIs give none at all; a
     ValueError names a file whose references are damaged.
     """
     folds = list(getattr(network, "folds", [network]))
@@ -27,18 +30,26 @@ def read_references(weights: Sequence[Path], network: nn.Module) -> list[Referen
             return []
         try:
             rois, subjects = list(record["rois"]), _tensors(record["subjects"])
+            if rois != list(getattr(fold, "rois", ())):
+                return []
+            _check(subjects, target, getattr(fold, "patient_channels", None))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: what it says of its training is damaged: no reference subjects "
                 f"({error!r}); copy the weights again, or train anew."
             ) from error
-        width = getattr(fold, "patient_channels", None)
-        if rois != list(getattr(fold, "rois", ())) or any(
-            tokens.shape[1] != width for tokens in subjects.values()
-        ):
-            return []
         found.append(subjects)
     return found
+
+
+def _check(subjects: References, target: Target, width: int | None) -> None:
+    """Refuse references of other classes, or of another width, than the network has."""
+    names = {*target.names} if isinstance(target, Classes) else {"all"}
+    if subjects.keys() != names:
+        raise ValueError(f"classes {sorted(subjects)}, expected {sorted(names)}")
+    widths = {tokens.shape[1] for tokens in subjects.values()}
+    if widths != {width}:
+        raise ValueError(f"vectors of {sorted(widths)} numbers, expected {width}")
 
 
 def _tensors(subjects: Any) -> References:
