@@ -176,7 +176,8 @@ def say_test(test: Mapping[str, Any]) -> str:
     differ = "differ" if test["p"] < SIGNIFICANCE else "not seen to differ"
     return (
         f"{differ} (Cochran's Q {test['q']:.2f}, {test['df']} degrees of freedom, p {p}; I2 "
-        f"{test['i2']:.0%}); mean over groups {_shown(test['mean'])}{left_out}"
+        f"{test['i2']:.0%}); pooled by random effects, where a group weighs by how sure its value "
+        f"is, {_shown(test['mean'])}{left_out}"
     )
 
 
