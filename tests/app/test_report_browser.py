@@ -37,6 +37,7 @@ def visit(browser):
             browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         )
         page = contexts[-1].new_page()
+        page.set_default_timeout(240_000)  # a busy machine is no fault of a page
         page.seen = []
         page.on("console", lambda message: page.seen.append(message.text))
         page.on("pageerror", lambda error: page.seen.append(str(error)))
