@@ -122,12 +122,15 @@ def test_a_subject_prints_on_three_sheets_and_one_without_a_number_on_one(visit,
     assert sheets(page) > 3
 
 
-def test_print_unfolds_what_is_folded(visit, output):
+def test_print_unfolds_what_is_folded_and_leaves_out_what_only_a_screen_has_room_for(visit, output):
     page = visit(output / "subjects" / "SUBJ_000" / "report.html")
-    height = "document.querySelector('details').getBoundingClientRect().height"
+    height = "document.querySelector('details:not(.screen)').getBoundingClientRect().height"
+    shown = "[...document.querySelectorAll('details.screen')].map(d => d.getClientRects().length)"
     folded = page.evaluate(height)
+    assert page.evaluate(shown) == [1, 1]  # all slices, and the settings
     page.emulate_media(media="print")
     assert page.evaluate(height) > folded + 50
+    assert page.evaluate(shown) == [0, 0]
 
 
 def test_a_listener_would_notice(visit, tmp_path):
