@@ -14,14 +14,21 @@ does what the card says, and the sample gets the same probabilities.
 
 import argparse
 import shutil
-import sys
 import tempfile
 import warnings
 import zipfile
 from pathlib import Path
 
+from mrn_components.system.errors import install_messages
+from mrn_components.system.logs import start_logs
+
+if __name__ == "__main__":  # before the imports of which torch warns
+    install_messages()
+    start_logs()
+
 from mrn_components.app.packing.card import numbers_of, study_of, write_readme
 from mrn_components.app.packing.configs import take_configs, write_marks, write_twins
+from mrn_components.app.packing.evaluation import find_metrics
 from mrn_components.app.packing.metadata import RANDOM, UNKNOWN, write_metadata
 from mrn_components.app.packing.package import copy_package
 from mrn_components.app.packing.proof import prove
@@ -53,6 +60,7 @@ def assemble(name: str, folder: Path, args: argparse.Namespace) -> SampleRun | N
     Returns:
         What the weights say of the sample, if the zip is to be proved.
     """
+    metrics = None if args.metrics is None else find_metrics(args.metrics)
     bundle = ROOT / "bundles" / name
     shutil.copytree(bundle / "configs", folder / "configs")
     shutil.copyfile(bundle / "LICENSE", folder / "LICENSE")
@@ -68,8 +76,8 @@ def assemble(name: str, folder: Path, args: argparse.Namespace) -> SampleRun | N
         take_weights(folder, source, args.run, safetensors=args.safetensors)
     write_large_files(folder, args.url)
     make_sample(folder)
-    study = study_of(folder, args.metrics, source, args.run)
-    numbers = numbers_of(study, args.metrics)
+    study = study_of(folder, metrics, source, args.run)
+    numbers = numbers_of(study, metrics, source, args.run)
     data = args.data or (RANDOM if args.random_weights else UNKNOWN)
     write_metadata(folder, study=study, metrics=numbers, data=data)
     sample = None if args.no_proof else run_sample(folder)
@@ -104,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--metrics",
         type=Path,
         help="metrics.json of `mrn evaluate`, of predictions by these weights, or masks.json of "
-        "`mrn evaluate_masks`",
+        "`mrn evaluate_masks`; or the folder that holds it",
     )
     parser.add_argument(
         "--data", help='sentence: what was trained on, and its licence ("Phantoms; Apache-2.0.")'
@@ -134,7 +142,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError, RuntimeError) as error:
-        sys.exit(f"{error}")
+    main()

@@ -4,6 +4,8 @@ import importlib.util
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,9 @@ from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.evaluate import evaluate
 from mrn_components.app.inspect import inspect_bundle
 from mrn_components.app.packing.card import study_of
+from mrn_components.app.packing.configs import take_configs
 from mrn_components.app.packing.curves import draw_curves, read_curves
+from mrn_components.app.packing.evaluation import find_metrics, read_overlaps
 from mrn_components.app.packing.metadata import flat_overlaps
 from mrn_components.app.packing.package import needed_rooms
 from mrn_components.app.packing.proof import commands
@@ -150,11 +154,87 @@ def test_an_evaluation_of_other_weights_is_refused(run, packed, tmp_path):
     with (other / "models" / "model.pt").open("ab") as file:
         file.write(b"x")
     metrics = other / "predictions" / "evaluation" / "metrics.json"
-    with pytest.raises(ValueError, match="is not of these weights"):
+    with pytest.raises(ValueError, match=r"is not of these weights: --run .*run1 does not hold"):
         study_of(packed, metrics, other / "models", other)
     (other / "predictions" / "predictions.csv").write_text("subject,prob_pd\n")
     with pytest.raises(ValueError, match=r"were changed; evaluate again"):
         study_of(packed, metrics, other / "models", other)
+
+
+def test_metrics_are_found_in_a_folder(run):
+    file = run / "predictions" / "evaluation" / "metrics.json"
+    for path in (file, file.parent, run / "predictions"):
+        assert find_metrics(path) == file
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("predictions/predictions.csv", "is not an evaluation"),
+        ("metrics_fold0.json", "is not an evaluation"),
+        ("models", "is a folder without an evaluation"),
+        ("metrics.json", "is not there"),
+        ("both", "holds metrics.json and masks.json; name one"),
+    ],
+)
+def test_metrics_that_are_none_are_refused(name, message, run, tmp_path):
+    root = shutil.copytree(run, tmp_path / "run1")
+    (root / "metrics_fold0.json").write_text("{}")
+    (root / "both").mkdir()
+    for file in ("metrics.json", "masks.json"):
+        (root / "both" / file).write_text("{}")
+    ending = "" if name == "both" else "; name metrics.json of `mrn evaluate` or masks.json of"
+    with pytest.raises((ValueError, FileNotFoundError), match=f"--metrics .*{message}{ending}"):
+        find_metrics(root / name)
+
+
+def test_a_damaged_evaluation_is_named(run, packed, tmp_path):
+    metrics = tmp_path / "metrics.json"
+    for text, message in (("{", "is damaged"), ("[]", "holds list"), ("{}", "evaluate again")):
+        metrics.write_text(text)
+        with pytest.raises(ValueError, match=rf"--metrics.*metrics.json.*{message}"):
+            study_of(packed, metrics, run / "models", run)
+
+
+def test_overlaps_of_something_else_are_refused(run, packed, tmp_path):
+    masks = tmp_path / "evaluation" / "masks.json"
+    masks.parent.mkdir()
+    for content in ({}, {"n": 6, "nuclei": [{"image": "nm"}]}, {"n": 6, "nuclei": [1]}):
+        masks.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match="is not what `mrn evaluate_masks` writes"):
+            read_overlaps(masks, run / "models", "--run x")
+    dice = {"value": 0.9, "low": None, "high": None}
+    nuclei = [{"image": "nm", "nucleus": "SN", "dice": dice}]
+    masks.write_text(json.dumps({"n": 6, "nuclei": nuclei}))
+    made_by = {"models/model.pt": file_hash(run / "models" / "model.pt")}
+    for segmentation in (None, made_by):
+        (tmp_path / "manifest.json").write_text(json.dumps({"segmentation": segmentation}))
+        found = read_overlaps(masks, run / "models", "--run x")
+        assert found == {"dice_nm_SN": 0.9, "subjects": 6}
+    (tmp_path / "manifest.json").write_text('{"segmentation": {"models/nm.pt": "0"}}')
+    with pytest.raises(ValueError, match=r"not of these weights: --run x does not hold models/nm"):
+        read_overlaps(masks, run / "models", "--run x")
+    with pytest.raises(ValueError, match="scores masks, and this bundle makes none"):
+        study_of(packed, masks, run / "models", run)
+
+
+def test_errors_of_the_user_end_the_script_with_2_and_one_message(run):
+    script, metrics = ROOT / "scripts" / "pack_bundle.py", run / "none.json"
+    command = [sys.executable, str(script), "mrn", "--run", str(run), "--metrics", str(metrics)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"\nerror: --metrics {metrics} is not there; name ")
+
+
+def test_bars_of_earlier_runs_are_drawn_in_terminals_only(run, tmp_path):
+    earlier = shutil.copytree(run, tmp_path / "run1")
+    path = earlier / "configs" / "inference.json"
+    path.write_text(path.read_text().replace('"disable": null, ', ""))
+    assert "disable" not in json.loads(path.read_text())["guards"]["progress"]
+    configs = shutil.copytree(BUNDLES / "mrn" / "configs", tmp_path / "configs")
+    take_configs(earlier, configs)
+    packed = yaml.safe_load((configs / "inference.yaml").read_text())
+    assert packed["guards"]["progress"]["disable"] is None
 
 
 def test_weights_of_another_size_are_refused(packed, tmp_path):

@@ -5,6 +5,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -426,6 +427,8 @@ def test_the_packer_proves_its_zip_without_the_package(name, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "Proved: unpacked elsewhere, without mrn-components" in done.stdout
+    assert not done.stderr
+    assert not re.search(r"%\||Warning:|Logging file", done.stdout)
     assert output.is_file()
 
 

@@ -11,16 +11,17 @@ from monai.bundle import ConfigParser
 
 from mrn_components.app.packing.configs import parsed
 from mrn_components.app.packing.curves import CURVES, draw_curves
-from mrn_components.app.packing.metadata import flat_metrics, flat_overlaps
+from mrn_components.app.packing.evaluation import MASKS, METRICS, read_evaluation, read_overlaps
+from mrn_components.app.packing.metadata import flat_metrics
 from mrn_components.app.packing.sample import SampleRun
 from mrn_components.app.packing.weights import build_network, weight_files
 from mrn_components.app.sheet.facts import find_facts
-from mrn_components.app.sheet.study import Study, bundle_study, find_study
+from mrn_components.app.sheet.study import Study, bundle_study
 from mrn_components.app.sheet.write import write_card
 from mrn_components.data.target import HC_PD, Classes, Target
 from mrn_components.images.image import Image
 from mrn_components.regions.roi import images_of
-from mrn_components.system.files import file_hash, write_text
+from mrn_components.system.files import write_text
 
 _OF_EVALUATION = ("table", "metrics", "figures", "manifest")
 _DINOV2 = "of the encoder's first weights (DINOv2 and its copy by timm), Apache-2.0"
@@ -37,20 +38,26 @@ def study_of(folder: Path, metrics: Path | None, source: Path, run: Path | None)
 
     Args:
         folder: of the packed bundle.
-        metrics: ``metrics.json`` of ``mrn evaluate``, if there is one.
+        metrics: what ``find_metrics`` returned, if there is an evaluation.
         source: folder that the weights were taken from.
         run: folder of the run, if they are one's.
 
     Raises:
         ValueError: for an evaluation of other weights, or one that is damaged.
     """
-    study = bundle_study(folder, target_of(parsed(folder)))
+    parser = parsed(folder)
+    study = bundle_study(folder, target_of(parser))
     contents = dict(study.contents)
     if run is not None and (run / "folds.json").is_file():
         contents["folds"] = json.loads((run / "folds.json").read_text(encoding="utf-8"))
-    if metrics is None or metrics.name != "metrics.json":
+    if metrics is not None and metrics.name == MASKS and "rois" in parser:
+        raise ValueError(
+            f"--metrics {metrics} scores masks, and this bundle makes none; name {METRICS} of "
+            "`mrn evaluate`."
+        )
+    if metrics is None or metrics.name == MASKS:
         return replace(study, contents=contents)
-    evaluated = _evaluated(metrics, source)
+    evaluated = read_evaluation(metrics, source, _typed(source, run))
     contents |= {
         key: evaluated.contents[key] for key in _OF_EVALUATION if key in evaluated.contents
     }
@@ -58,26 +65,25 @@ def study_of(folder: Path, metrics: Path | None, source: Path, run: Path | None)
     return replace(study, contents=contents, rows=evaluated.rows)
 
 
-def _evaluated(metrics: Path, source: Path) -> Study:
-    """Read an evaluation that is of the weights in ``source``."""
-    content = json.loads(metrics.read_text(encoding="utf-8")).get("predictions", {})
-    table = metrics.resolve().parent.parent / Path(content.get("file", "")).name
-    if not table.is_file() or file_hash(table) != content.get("sha256"):
-        raise ValueError(
-            f"--metrics {metrics} must lie in the folder that `mrn evaluate` made in that of the "
-            "predictions, and these are not there or were changed; evaluate again."
-        )
-    try:
-        return find_study(table, metrics.parent, source.parent)
-    except ValueError as error:
-        raise ValueError(f"--metrics {metrics} is not of these weights: {error}") from error
+def numbers_of(
+    study: Study, metrics: Path | None, source: Path, run: Path | None
+) -> dict[str, float]:
+    """Return the metrics of packed weights as names and numbers; of none without an evaluation.
 
-
-def numbers_of(study: Study, metrics: Path | None) -> dict[str, float]:
-    """Return the metrics of packed weights as names and numbers; of none without an evaluation."""
-    if metrics is not None and metrics.name == "masks.json":
-        return flat_overlaps(json.loads(metrics.read_text(encoding="utf-8")))
+    Args:
+        study: the records of the weights.
+        metrics: what ``find_metrics`` returned, if there is an evaluation.
+        source: folder that the weights were taken from.
+        run: folder of the run, if they are one's.
+    """
+    if metrics is not None and metrics.name == MASKS:
+        return read_overlaps(metrics, source, _typed(source, run))
     return flat_metrics(study)
+
+
+def _typed(source: Path, run: Path | None) -> str:
+    """Name the weights by the option that chooses them."""
+    return f"--run {run}" if run is not None and source.parent == run else f"--weights {source}"
 
 
 def target_of(parser: ConfigParser) -> Target:

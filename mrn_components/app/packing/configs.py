@@ -20,6 +20,8 @@ _HEADER = """\
 _OVERLAYS = ("evaluate", "ensemble", "multi_gpu_train", "multi_gpu_evaluate")
 _UNCHECKED = ["$@evaluator.run()"]  # how runs predicted before sizes of crops were checked
 
+_BAR = "ignite.handlers.ProgressBar"
+
 
 def take_configs(run: Path, configs: Path) -> None:
     """Put the configs that a run was trained with, and that predict with it, in the bundle's place.
@@ -43,6 +45,7 @@ def take_configs(run: Path, configs: Path) -> None:
         for key, value in config.items():
             if _names_folder(value):
                 config[key] = own.get(key)
+        _keep_bars_in_terminals(config)
         body = re.sub(r"\A(?:#.*\n)*", _HEADER.format(run=run.name, name=name), text)
         path.write_text(edited_yaml(body, config), encoding="utf-8")
     for path in configs.glob("*.yaml"):
@@ -64,6 +67,15 @@ def _names_folder(value: Any) -> bool:
     if isinstance(value, dict | list):
         return any(map(_names_folder, value.values() if isinstance(value, dict) else value))
     return isinstance(value, str) and Path(value).is_absolute()
+
+
+def _keep_bars_in_terminals(config: Any) -> None:
+    """Let the bars of earlier runs, which filled files too, be drawn in a terminal alone."""
+    if isinstance(config, dict) and str(config.get("_target_", "")).endswith(_BAR):
+        config.setdefault("disable", None)
+    if isinstance(config, dict | list):
+        for value in config.values() if isinstance(config, dict) else config:
+            _keep_bars_in_terminals(value)
 
 
 def write_marks(configs: Path) -> None:

@@ -67,11 +67,19 @@ class Study:
         return found
 
 
-def find_study(table: Path, evaluation: Path, bundle: Path | None = None) -> Study:
+def find_study(
+    table: Path, evaluation: Path, bundle: Path | None = None, *, typed: str | None = None
+) -> Study:
     """Read the records of a table of predictions and of what ``mrn evaluate`` says of it.
 
     Those of a run or bundle are taken only from a folder with the very weights that the manifest
     names: ``bundle``, or one that lies around the table, or in ``bundles``.
+
+    Args:
+        table: of the predictions.
+        evaluation: folder that ``mrn evaluate`` wrote.
+        bundle: folder of the bundle or run that predicted, if it is given.
+        typed: the words by which the user gave it; None means "--bundle" and the folder.
 
     Raises:
         ValueError: for a damaged record, or a ``bundle`` with other weights.
@@ -80,7 +88,7 @@ def find_study(table: Path, evaluation: Path, bundle: Path | None = None) -> Stu
     found: _Found = {"table": (table.name, _counts(rows))}
     found |= _of_evaluation(evaluation) | _of_predictions(table)
     manifest = found["manifest"][1] if "manifest" in found else {}
-    root = _bundle_of(table, manifest, bundle)
+    root = _bundle_of(table, manifest, bundle, typed or f"--bundle {bundle}")
     if root is not None:
         found |= _of_bundle(root, manifest)
     return Study(
@@ -168,13 +176,13 @@ def _of_folds(folder: Path) -> _Found:
     return {"manifest": (f"fold*/out_of_fold/{_MANIFEST}", {**settings, "weights": weights})}
 
 
-def _bundle_of(table: Path, manifest: Content, given: Path | None) -> Path | None:
+def _bundle_of(table: Path, manifest: Content, given: Path | None, typed: str) -> Path | None:
     """Find the folder with the weights that predicted."""
     weights = manifest.get("weights", {})
     if given is not None:
         if not _holds(given, weights):
             raise ValueError(
-                f"--bundle {given} does not hold the weights that {_MANIFEST} of {table.parent} "
+                f"{typed} does not hold the weights that {_MANIFEST} of {table.parent} "
                 f"names ({', '.join(weights) or 'there is none'}), so that its records say nothing "
                 "of these predictions; name the folder of the run that predicted."
             )
