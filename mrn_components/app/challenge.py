@@ -19,7 +19,7 @@ from mrn_components.images.finding import FaultyFileError
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.images.volume import Volume, read_volume
 from mrn_components.regions.drawn import read_file
-from mrn_components.system.errors import FailedSubjectsError
+from mrn_components.system.errors import FailedSubjectsError, line_of
 from mrn_components.system.files import write_text
 
 Format = Literal["docker", "email", "baseline"]
@@ -116,7 +116,7 @@ def challenge(
             for subject in found.subjects
         }
         _write(format, outputs, Path(scratch), answers, images)
-    problems = [f"  {name}: {a.problem}" for name, a in answers.items() if a.problem is not None]
+    problems = [line_of(name, a.problem) for name, a in answers.items() if a.problem is not None]
     if problems:
         raise FailedSubjectsError(
             f"{len(problems)} of {len(answers)} cases are answered {_UNKNOWN} because they cannot "

@@ -44,20 +44,39 @@ def components(name: str | None = None) -> str:
 
 def _explained(part: Any) -> str:
     """The docstring of a component, its arguments with their types and defaults."""
-    head, _, rest = (inspect.getdoc(part) or "").partition("\n\nArgs:\n")
-    told = re.split(
-        r"^    (\w+): ", re.split(r"^\S", rest, flags=re.MULTILINE)[0], flags=re.MULTILINE
-    )
-    meaning = dict(zip(told[1::2], told[2::2], strict=True))
-    lines = [head, ""]
+    doc = inspect.getdoc(part) or ""
+    head, *told = re.split(r"^(Args|Attributes|Returns|Raises):\n", doc, flags=re.MULTILINE)
+    sections = dict(zip(told[::2], told[1::2], strict=True))
+    meaning = _entries(sections.get("Args", ""))
+    lines = [head.rstrip(), ""]
     for name, parameter in inspect.signature(part).parameters.items():
         kind = parameter.annotation
         plain = re.sub(r"\b[\w.]+\.(?=\w)", "", inspect.formatannotation(kind))
         words = "" if kind is inspect.Parameter.empty else f": {plain}"
         needed = parameter.default is inspect.Parameter.empty
-        lines.append(f"  {name}{words}" + ("" if needed else f" = {parameter.default!r}"))
-        lines.append(textwrap.indent(textwrap.fill(meaning.get(name, ""), 90), " " * 6))
-    return "\n".join(lines).replace("``", "`").rstrip()
+        starred = str(parameter).partition(name)[0] + name
+        lines.append(f"  {starred}{words}" + ("" if needed else f" = {parameter.default!r}"))
+        lines += _filled(meaning.get(starred, ""))
+    if "Returns" in sections:
+        lines += ["", "  returns", *_filled(sections["Returns"])]
+    if "Raises" in sections:
+        lines.append("")
+    for name, words in _entries(sections.get("Raises", "")).items():
+        lines += [f"  raises {name}", *_filled(words)]
+    return re.sub("\n{3,}", "\n\n", "\n".join(lines)).replace("``", "`").rstrip()
+
+
+def _entries(section: str) -> dict[str, str]:
+    """What a section of a docstring says of each name."""
+    told = re.split(r"^    (\*{0,2}\w+): ", section, flags=re.MULTILINE)
+    return dict(zip(told[1::2], told[2::2], strict=True))
+
+
+def _filled(text: str) -> list[str]:
+    """The words of a text in lines of equal indentation."""
+    return textwrap.wrap(
+        " ".join(text.split()), 96, initial_indent=" " * 6, subsequent_indent=" " * 6
+    )
 
 
 def _examples(target: str) -> Iterator[tuple[str, str]]:
@@ -68,14 +87,15 @@ def _examples(target: str) -> Iterator[tuple[str, str]]:
             if file.is_file():
                 for key, found in _uses(read_plain(file), target):
                     where = f"{bundle.name}/configs/{file.name}"
-                    yield where, yaml.safe_dump({key: found}, sort_keys=False, width=90).rstrip()
+                    shown = [found] if key is None else {key: found}
+                    yield where, yaml.safe_dump(shown, sort_keys=False, width=90).rstrip()
 
 
 def _uses(node: Any, target: str) -> Iterator[tuple[Any, Any]]:
-    """Yield the mappings of a config that build a component, and their keys."""
+    """Yield the mappings of a config that build a component, and their keys; None in a list."""
     for key, value in items(node):
         if isinstance(value, Mapping) and value.get("_target_") == target:
-            yield key if isinstance(key, str) else "-", value
+            yield key if isinstance(key, str) else None, value
         yield from _uses(value, target)
 
 

@@ -1,6 +1,7 @@
 """``mrn init``: the bundles that come with the package, laid out where they can be edited."""
 
 import filecmp
+import shlex
 import shutil
 from pathlib import Path
 
@@ -39,16 +40,19 @@ def init(folder: str | Path = ".") -> str:
             f"{len(changed)} files are there and differ from those of mrn-components "
             f"{mrn_components.__version__}: {listed}. Name another folder, or move them away."
         )
-    for file, source in pairs.items():
-        if file not in there:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, file)
+    missing = pairs.keys() - there.keys()
+    for file in sorted(missing):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(pairs[file], file)
+    written = bundles if missing else f"{bundles} (there already; nothing was written)"
+    elsewhere = Path(folder).resolve() != Path.cwd()
+    change = f"  cd {shlex.quote(str(folder))}\n" if elsewhere else ""
     small = "\"['bundles/mrn/configs/train.yaml','bundles/mrn/configs/small.yaml']\""
-    return f"""bundles: {bundles}
+    return f"""bundles: {written}
 
-For a first try on synthetic subjects, in {Path(folder).resolve()}:
-  mrn phantom data/phantom --subjects 96 --seed 1 --view midbrain
-  python -m monai.bundle run --config_file {small}
+For a first try on synthetic subjects:
+{change}  mrn phantom data/phantom --subjects 96 --seed 1 --view midbrain
+  python -W ignore::UserWarning:monai.bundle.scripts -m monai.bundle run --config_file {small}
   mrn phantom data/new --subjects 10 --seed 2 --view midbrain
   mrn predict data/new results --bundle bundles/mrn/runs/small --report
 For images of your own: mrn check DIR, then train with --dataset_dir DIR."""

@@ -14,7 +14,7 @@ from mrn_components.images.volume import Volume
 from mrn_components.regions.drawn import read_file
 from mrn_components.regions.plausible import plausible_findings
 from mrn_components.regions.reference import take_out_references
-from mrn_components.system.errors import FailedSubjectsError
+from mrn_components.system.errors import FailedSubjectsError, line_of
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ def measure_each(
 def raise_failed(errors: Mapping[str, str], done: int, where: Any) -> None:
     """Raise a FailedSubjectsError that names the subjects that failed, if there are any."""
     if errors:
-        lines = "\n".join(f"  {subject}: {error}" for subject, error in errors.items())
+        lines = "\n".join(line_of(subject, error) for subject, error in errors.items())
         raise FailedSubjectsError(
             f"{len(errors)} of {len(errors) + done} subjects failed; the others are in {where}.\n"
             f"{lines}"

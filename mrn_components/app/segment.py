@@ -22,7 +22,7 @@ from mrn_components.networks.precision import choose_device
 from mrn_components.regions.plausible import plausible_findings
 from mrn_components.regions.reading import Implausible
 from mrn_components.regions.reference import take_out_references
-from mrn_components.system.errors import FailedSubjectsError
+from mrn_components.system.errors import FailedSubjectsError, line_of
 from mrn_components.system.files import csv_text, lock, write_json, write_text
 from mrn_components.system.keys import check_device
 from mrn_components.system.logs import bar
@@ -201,7 +201,7 @@ def _finish(
     ended = f"{len(records) - len(failed)} segmented, {len(failed)} failed"
     print(f"{ended}; {flagged} have flags (research use only)", flush=True)
     if failed:
-        lines = "\n".join(f"  {record['subject']}: {record['error']}" for record in failed)
+        lines = "\n".join(line_of(record["subject"], record["error"]) for record in failed)
         raise FailedSubjectsError(
             f"{len(failed)} of {len(records)} subjects failed; the others are in {output}.\n{lines}"
         )

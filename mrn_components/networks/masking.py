@@ -22,7 +22,9 @@ References = Mapping[str, Tensor]
 def check_mask_mode(mode: str, modes: Sequence[str] = MASK_MODES) -> None:
     """Raise a ``ValueError`` for a mode that is none of ``modes``."""
     if mode not in modes:
-        raise ValueError(f"mask_mode must be one of {list(modes)}, got {mode!r}.")
+        known = f"mask_mode must be one of {', '.join(modes)}; got {mode!r}"
+        elsewhere = ", which only `mrn contributions` has" if mode in STATE_MODES else ""
+        raise ValueError(f"{known}{elsewhere}.")
 
 
 def mask_images(

@@ -37,6 +37,11 @@ class FailedSubjectsError(RuntimeError):
     """Some subjects could not be dealt with; the others are."""
 
 
+def line_of(subject: str, error: object) -> str:
+    """A line of a summary: a subject and what is wrong with it, which may name it first itself."""
+    return f"  {subject}: {str(error).removeprefix(f'{subject}: ')}"
+
+
 class UnknownKeyError(ValueError):
     """A config has no key like the one that was typed; ``near`` are those that are most like it."""
 

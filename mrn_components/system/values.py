@@ -68,8 +68,12 @@ def flags(values: Mapping[str, Any]) -> list[str]:
 
 
 def nearest(word: str, known: Iterable[str]) -> list[str]:
-    """Up to three of the known words that are most like one, the nearest first."""
-    return difflib.get_close_matches(word, sorted(known), n=3)
+    """Up to three of the known words that are most like one in any case, the nearest first."""
+    plain: dict[str, list[str]] = {}
+    for one in sorted(known):
+        plain.setdefault(one.casefold(), []).append(one)
+    found = difflib.get_close_matches(word.casefold(), plain, n=3)
+    return [one for key in found for one in plain[key]][:3]
 
 
 def did_you_mean(words: Sequence[str]) -> str:

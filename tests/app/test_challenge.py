@@ -122,7 +122,7 @@ def test_every_case_gets_an_answer(mount, bundles):
     assert "3 of 6 cases are answered 0 because they cannot be predicted" in message
     assert "RJPD_000: RJPD_000 NM.nii.gz: a gzip stream that stops" in message
     assert "RJPD_002: RJPD_002 NM.nii.gz: no NM image" in message
-    assert "case 2: case 2: an id with ' '; expected 1 to 64 letters" in message
+    assert "  case 2: an id with ' '; expected 1 to 64 letters" in message
     answers = {path.parent.name: path.read_text() for path in mount.glob("outputs/*/PD_pred.txt")}
     assert sorted(answers) == [*(f"RJPD_00{number}" for number in range(5)), "case 2"]
     assert set(answers.values()) <= {"0", "1"}

@@ -1,3 +1,4 @@
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ def files_of(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_the_bundles_are_written_whole_and_once(tmp_path):
+def test_the_bundles_are_written_whole_and_once(tmp_path, monkeypatch):
     told = init(tmp_path)
     written = files_of(tmp_path / "bundles")
     assert {path.parts[0] for path in written} == {"mrn", "seres10", "segmentation"}
@@ -19,8 +20,12 @@ def test_the_bundles_are_written_whole_and_once(tmp_path):
     assert written.items() <= tracked.items()
     of_bundles = ("configs", "docs", "LICENSE")
     assert all(path in written for path in tracked if path.parts[1] in of_bundles)
-    assert str(tmp_path) in told
-    assert init(tmp_path) == told
+    assert f"\n  cd {shlex.quote(str(tmp_path))}\n  mrn phantom" in told
+    assert "nothing was written" not in told
+    first, _, rest = told.partition("\n")
+    assert init(tmp_path) == f"{first} (there already; nothing was written)\n{rest}"
+    monkeypatch.chdir(tmp_path)
+    assert "  cd " not in init()
     assert files_of(tmp_path / "bundles") == written
 
 
@@ -38,6 +43,10 @@ def test_what_it_says_to_type_next_is_what_the_bundles_have(tmp_path):
     told = init(tmp_path)
     configs = tmp_path / "bundles" / "mrn" / "configs"
     assert "bundles/mrn/runs/small" in told
+    script = (ROOT / "scripts" / "quickstart.sh").read_text()
+    quiet = "python -W ignore::UserWarning:monai.bundle.scripts -m monai.bundle run"
+    assert quiet in told
+    assert quiet in script
     assert "\nrun_name: small\n" in (configs / "small.yaml").read_text()
     assert "\ndataset_dir: data/phantom " in (configs / "train.yaml").read_text()
     assert "mrn phantom data/phantom " in told

@@ -505,7 +505,7 @@ def test_stray_folders_and_names_that_differ_in_case_fail_alone(run, few, tmp_pa
     shutil.copytree(few / "S0", few / "case 2")
     with pytest.raises(FailedSubjectsError, match=r"the ids S0, s0; .*Rename one") as caught:
         predict(few, tmp_path / "out", bundle=run)
-    told = "  case 2: case 2: an id with ' '; expected 1 to 64 letters, digits, "
+    told = "  case 2: an id with ' '; expected 1 to 64 letters, digits, "
     assert told in str(caught.value)
     rows = {row["subject"]: row for row in read_rows(tmp_path / "out" / "predictions.csv")}
     assert {name for name, row in rows.items() if row["status"] == "ok"} == {"S1", "S2"}

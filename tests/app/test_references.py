@@ -232,7 +232,7 @@ def test_a_page_compares_with_the_training_or_says_that_it_cannot(cohort, tmp_pa
     append_record(run / "models" / "model.pt", REFERENCES, record)
     assert "There are no occlusion maps" not in page
     new, found, page = look(tmp_path / "new", occlusion=False)
-    assert "There are no occlusion maps: `--occlusion False` left them out." in page
+    assert "There are no occlusion maps: --occlusion False left them out." in page
     assert "attention map" in page
     assert (set(found["attention"]), found["occlusion"]) == (set(record["rois"]), {})
     assert new == old  # what is predicted does not change

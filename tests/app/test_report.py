@@ -75,6 +75,15 @@ def test_a_probability_near_the_threshold_is_said_to_be_near(cohort, tmp_path):
     assert "near the threshold" not in words(page(folder, "SUBJ_002"))
 
 
+def test_a_page_says_in_words_how_unlike_the_training_a_subject_is(cohort, tmp_path):
+    folder = write_output(tmp_path / "out", [record(cohort, "SUBJ_000", unlike_training=0.432)])
+    write_reports(folder, cohort)
+    told = "43.2 %: so many of the subjects outside the training lie nearer to it. It is flagged"
+    assert f"{told} above 99 %." in words(page(folder, "SUBJ_000")).replace("\xa0", " ").replace(
+        "&nbsp;", " "
+    )
+
+
 def test_a_page_tells_how_a_scan_was_made_and_never_when(cohort, tmp_path):
     shutil.copytree(cohort / "SUBJ_000", tmp_path / "in" / "SUBJ_000")
     sidecar = {"MagneticFieldStrength": 3, "EchoTime": 0.0031, "RepetitionTime": 0.05}
@@ -150,7 +159,7 @@ def test_states_show_as_such(output):
     assert "SUBJ_000/QSM.nii.gz not read" in failed
     assert "not above the threshold 0.5: class HC" in words(page(output, "SUBJ_001"))
     for subject, reason in {
-        "SUBJ_001": "the subject was predicted without --report. `mrn predict INPUT OUTPUT",
+        "SUBJ_001": "the subject was predicted without --report. mrn predict INPUT OUTPUT",
         "SUBJ_003": "the prediction failed.",
     }.items():
         assert "no Shapley values and occlusion maps: " in words(page(output, subject))
@@ -265,6 +274,7 @@ def test_a_page_says_what_made_it_and_nothing_of_others(cohort, tmp_path):
         "Predicted 2026-11-24T20:00:00+00:00 · bundle mrn · weights models/model.pt cdcdcdcdcdcd… "
         "· computed on cpu"
     ) in unfolded
+    assert "segmentation" not in words(html)  # it drew none of these masks
     assert "SUBJ_001" not in html  # pages are mailed one by one
     assert "/home/anna" not in html
     assert "anna/model.pt" in html

@@ -397,14 +397,17 @@ def test_the_card_is_one_for_hugging_face(run):
 
 
 def test_what_a_bundle_says_is_text(run):
-    words = "a <script>alert(1)</script> | b\n# c"
+    words = "a <script>alert(1)</script> | b\n# c `d` *e* _f_ g_h [i](j)"
     change(run / "configs" / "metadata.json", description=words, task=words, intended_use=words)
     fill(run)
     for name in ("sheet.md", "model_card.md"):
         text = (run / "predictions" / "evaluation" / name).read_text()
         assert "<script>" not in text
         assert "\n# c" not in text
-    assert r"\| b # c" in (run / "predictions" / "evaluation" / "sheet.md").read_text()
+    assert (
+        r"\| b # c \`d\` \*e\* \_f\_ g_h [i\](j)"
+        in (run / "predictions" / "evaluation" / "sheet.md").read_text()
+    )
 
 
 def test_a_damaged_record_is_named(run):

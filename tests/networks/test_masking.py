@@ -109,10 +109,12 @@ def test_a_zero_token_tells_nothing(tiny_mrn, three, close):
 
 
 def test_an_unknown_mode_is_refused(tiny_mrn):
-    message = r"mask_mode must be one of \['voxels', 'noise', 'mean', 'token'\], got 'blur'"
+    message = r"mask_mode must be one of voxels, noise, mean, token; got 'blur'\."
     with pytest.raises(ValueError, match=message):
         tiny_mrn(mask_mode="blur")
-    with pytest.raises(ValueError, match=message.replace("'token'", "'token', 'reference'")):
+    with pytest.raises(ValueError, match="got 'reference', which only `mrn contributions` has"):
+        tiny_mrn(mask_mode="reference")
+    with pytest.raises(ValueError, match=message.replace("token", "token, reference")):
         MaskedStatesInferer(mask_mode="blur")
     with pytest.raises(ValueError, match="'reference' needs references of each network"):
         MaskedStatesInferer(mask_mode="reference")

@@ -48,7 +48,7 @@ from mrn_components.data.layouts import Found
 from mrn_components.data.ledger import read_ledgers
 from mrn_components.data.tables import files_of
 from mrn_components.images.image import factor_of
-from mrn_components.system.errors import FailedSubjectsError
+from mrn_components.system.errors import FailedSubjectsError, line_of
 from mrn_components.system.files import without_folders
 from mrn_components.system.hashes import file_hash
 from mrn_components.system.logs import bar
@@ -208,7 +208,7 @@ class Cohort:
                 print(f"  {record['subject']}: {'; '.join(record['flags'])}")
         failed = [record for record in records if record["status"] == "failed"]
         if failed:
-            lines = "\n".join(f"  {record['subject']}: {record['error']}" for record in failed)
+            lines = "\n".join(line_of(record["subject"], record["error"]) for record in failed)
             raise FailedSubjectsError(
                 f"{len(failed)} of {len(records)} subjects failed; mend them and add --resume True "
                 f"to predict only these. The others are in {table}.\n{lines}"

@@ -19,6 +19,7 @@ from mrn_components.app.report.scan import MEASURES
 from mrn_components.app.report.strips import biomarker_rows
 from mrn_components.data.predictions import calibrated
 from mrn_components.data.target import Target
+from mrn_components.metrics.spread import FAR
 from mrn_components.system.files import write_json
 
 _NEAR = 0.1  # of the threshold: trainings with other seeds differ by as much
@@ -36,6 +37,7 @@ def write_pages(
     The ``folder`` is the subject's, with ``explanation.json`` if it was explained; ``images`` are
     what ``draw_images`` returns; ``manifest`` says what the subjects were predicted with.
     """
+    manifest = _of_subject(manifest, record)
     thumbnails = [image.thumbnail for image in images.values()]
     write_json(folder / THUMBNAILS, thumbnails, indent=None)
     measured = record["biomarkers"]
@@ -57,6 +59,7 @@ def write_pages(
         calibrated=calibrated,
         decision=decision(record, target),
         near=_NEAR,
+        far=FAR,
         facts=list(dict.fromkeys(name for image in images.values() for name in image.facts)),
         measures=MEASURES,
         folds=record.get(f"{lead}_folds", record.get(f"{target.lead}_folds", [])),
@@ -72,6 +75,15 @@ def write_pages(
         manifest=manifest,
         provenance=flatten({key: value for key, value in manifest.items() if key not in others}),
     )
+
+
+def _of_subject(manifest: Mapping[str, Any], record: Record) -> dict[str, Any]:
+    """Leave out of a manifest the segmentation, if it drew no mask of this subject."""
+    settings = dict(manifest.get("settings", {}))
+    if set(record["mask_source"].values()) <= {"given"}:
+        settings.pop("segmentation", None)
+        manifest = {key: value for key, value in manifest.items() if key != "segmentation"}
+    return {**manifest, "settings": settings} if settings else dict(manifest)
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """``sheet.md`` and ``sheet.json``, the filled checklists, and ``model_card.md``."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -92,4 +93,6 @@ def _plain(fact: Fact, study: Study) -> dict[str, Any]:
 def _md(text: str) -> str:
     """Return a text for a cell of a table in Markdown: one line, and no markup of its own."""
     line = " ".join(str(text).split())
-    return line.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    line = line.replace("&", "&amp;").replace("<", "&lt;")
+    # Between letters an underscore is one, and stays: addresses have them.
+    return re.sub(r"[\\`*|]|\](?=[(\[])|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", line)
