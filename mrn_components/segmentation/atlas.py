@@ -156,7 +156,6 @@ def read_atlas(folder: str | Path, images: Sequence[Image]) -> Atlas:
         ValueError: for a faulty table, nuclei that the image does not know, or templates on several
             grids, and if ANTs is not installed.
     """
-    _ants()
     folder = Path(folder)
     image = max(images, key=lambda image: len(image.nuclei))
     stems = [image.file, "T1"]
@@ -178,6 +177,7 @@ def read_atlas(folder: str | Path, images: Sequence[Image]) -> Atlas:
     if image.file in templates:
         _check_sign(templates[image.file], image)
     ids = _ids(labels, _table(folder / TABLE, image), image)
+    _ants()
     return Atlas(
         folder=folder,
         templates=templates,
