@@ -96,9 +96,8 @@ def requirements():
 
 
 LOCK = {
-    canonicalize_name(line.split("==")[0]): line.split("==")[1]
-    for line in (ROOT / "constraints.txt").read_text().splitlines()
-    if "==" in line
+    canonicalize_name(one.name): next(iter(one.specifier)).version
+    for one in map(Requirement, re.findall("^[^#].*", (ROOT / "constraints.txt").read_text(), re.M))
 }
 
 
