@@ -243,7 +243,10 @@ def test_resume_repeats_what_changed_and_nothing_else(run, few, tmp_path, capsys
     assert record.stat().st_mtime_ns == first
     assert resumed() == "resume: 3 subjects are done; left: none"
     lacking = "resume: 0 subjects are done; left: 3 without what --report shows"
-    assert resumed(report=True) == lacking
+    (few / "S0" / "NM.json").write_text('{"AcquisitionDate": "1999-12-31"}')
+    assert resumed(report=True, scan_date=True) == lacking
+    pages = [(tmp_path / f"out/subjects/{name}/report.html").read_text() for name in ("S0", "S1")]
+    assert ["1999-12-31" in page for page in pages] == [True, False]
     assert resumed(report=True) == "resume: 3 subjects are done; left: none"
     shutil.copyfile(few / "S0" / "NM.nii.gz", image)
     assert resumed() == "resume: 2 subjects are done; left: 1 with other files"

@@ -84,10 +84,10 @@ def test_a_page_says_in_words_how_unlike_the_training_a_subject_is(cohort, tmp_p
     )
 
 
-def test_a_page_tells_how_a_scan_was_made_and_never_when(cohort, tmp_path):
+def test_a_page_tells_how_a_scan_was_made_and_when_only_if_asked(cohort, tmp_path):
     shutil.copytree(cohort / "SUBJ_000", tmp_path / "in" / "SUBJ_000")
     sidecar = {"MagneticFieldStrength": 3, "EchoTime": 0.0031, "RepetitionTime": 0.05}
-    sidecar |= {"PulseSequenceType": "GRE, MT", "AcquisitionDateTime": "1999-12-31"}
+    sidecar |= {"PulseSequenceType": "GRE, MT", "AcquisitionDateTime": "1999-12-31T23:58"}
     sidecar |= {"Manufacturer": EVIL, "PatientName": "Anna"}
     (tmp_path / "in" / "SUBJ_000" / "NM.json").write_text(json.dumps(sidecar))
     quality = {"nm": {"contrast_to_noise": 4.25, "noise": 0.031, "ghosts": None}}
@@ -108,6 +108,10 @@ def test_a_page_tells_how_a_scan_was_made_and_never_when(cohort, tmp_path):
     assert not any(text in html for text in ("1999", "Anna", "<script", "SUBJ_001"))
     assert "NM: Noise 0.031 SUBJ_000 0.051 0.071 SUBJ_001" in words(index)
     assert "Contrast to noise" not in words(index)  # of one subject there is no range
+    write_reports(folder, tmp_path / "in", scan_date=True)
+    html = page(folder, "SUBJ_000")
+    assert "NM 0.67 × 0.67 × 2.00 mm 24 × 24 × 12 1999-12-31 3 T" in words(html)
+    assert "23:58" not in html
 
 
 def test_regions_are_headed_in_words_and_pictures_have_a_scale(cohort, tmp_path):

@@ -147,7 +147,8 @@ class Cohort:
             if self.options.report:
                 folder = subject_folder(self.output_dir, done.record["subject"])
                 made, target = self._made_with(), self.classifier.target
-                write_pages(folder, done.record, done.drawn, made, target)
+                dated = self.options.scan_date
+                write_pages(folder, done.record, done.drawn, made, target, scan_date=dated)
 
     def _predicted(self, subjects: Sequence[Subject]) -> Iterator[Prepared]:
         """Prepare the subjects in workers, and predict them there too if these have all cores.
@@ -197,7 +198,9 @@ class Cohort:
             write_derivatives(self.output_dir, records, subjects, images=images, target=target)
         without = self._write_studies(records)
         if self.options.report:
-            print(f"report: {complete_reports(self.output_dir, self.found.root)}", flush=True)
+            dated = self.options.scan_date
+            index = complete_reports(self.output_dir, self.found.root, scan_date=dated)
+            print(f"report: {index}", flush=True)
         counts = Counter(record["status"] for record in records)
         flagged = sum(bool(flags_of(record)) for record in records)
         ended = f"{counts['ok']} predicted, {counts['abstained']} abstained"

@@ -59,6 +59,7 @@ class Options:
     resume: bool
     report: bool
     occlusion: bool = True  # maps of it on pages
+    scan_date: bool = False  # on pages
     trust_bundle: bool
     overrides: Mapping[str, Any]
     labels: str | Path | None = None  # table of the labels, which every subject must have then

@@ -41,6 +41,7 @@ def predict(
     resume: bool = False,
     report: bool = False,
     occlusion: bool = True,
+    scan_date: bool = False,
     dicom: bool = False,
     format: Format = "tables",  # noqa: A002  what users ask for
     trust_bundle: bool = False,
@@ -77,6 +78,7 @@ def predict(
         resume: keep the subjects whose files, weights and settings are those of an earlier call.
         report: write ``index.html`` and a page a subject too, with Shapley values and maps.
         occlusion: make occlusion maps for the pages, which asks the network some 25 times more.
+        scan_date: also show on pages the date of the scans, where JSON files of BIDS tell it.
         dicom: write masks (SEG) and biomarkers (SR) of DICOM studies as objects of these studies.
         format: bids makes ``output`` a data set of BIDS derivatives too: tables that describe
             themselves, and the masks.
@@ -112,6 +114,7 @@ def predict(
         resume=resume,
         report=report,
         occlusion=occlusion,
+        scan_date=scan_date,
         format=format,
         dicom=dicom,
         trust_bundle=trust_bundle,

@@ -35,6 +35,8 @@ _logger = logging.getLogger(__name__)
 def write_reports(
     output: str | Path,
     input: str | Path,  # noqa: A002  `mrn report OUTPUT INPUT` reads as users write it
+    *,
+    scan_date: bool = False,
 ) -> Path:
     """Write a page a subject and OUTPUT/index.html of what `mrn predict INPUT OUTPUT` left.
 
@@ -46,6 +48,7 @@ def write_reports(
     Args:
         output: folder of the predictions.
         input: folder or datalist that was predicted, for the images.
+        scan_date: also show on pages the date of the scans, where JSON files of BIDS tell it.
 
     Returns:
         The path of ``index.html``.
@@ -53,10 +56,12 @@ def write_reports(
     Raises:
         ValueError: for a record that is no JSON, or leads out of ``input``.
     """
-    return complete_reports(Path(output), Path(input), again=True)
+    return complete_reports(Path(output), Path(input), again=True, scan_date=scan_date)
 
 
-def complete_reports(output: Path, source: Path, *, again: bool = False) -> Path:
+def complete_reports(
+    output: Path, source: Path, *, again: bool = False, scan_date: bool = False
+) -> Path:
     """Write the pages that are not there, or all ``again``, and return the path of the index.
 
     ``source`` is the folder or datalist that was predicted.
@@ -77,7 +82,7 @@ def complete_reports(output: Path, source: Path, *, again: bool = False) -> Path
             record = empty_record(row["subject"], target) | record
             if again or not all((folder / name).is_file() for name in (PAGE, THUMBNAILS)):
                 drawn = draw_images(record, _read_volumes(record, folder, root, images), images)
-                write_pages(folder, record, drawn, manifest, target)
+                write_pages(folder, record, drawn, manifest, target, scan_date=scan_date)
             page = f"subjects/{quote(folder.name)}/{PAGE}"
             records.append({**record, "page": page, "thumbs": read_json(folder / THUMBNAILS)})
             lacking += needs_explanation(record, folder)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from mrn_components.data.bids import read_sidecar
 from mrn_components.images.volume import Volume
 
+DATE = "Date"  # the fact that pages show only where it is asked for
 MEASURES = {  # of ``measure_quality``: name, unit where the image has none, digits
     "contrast_to_noise": ("Contrast to noise", "", 1),
     "noise": ("Noise", "of the tissue", 3),
@@ -31,7 +32,7 @@ class QualityRange(NamedTuple):
 
 
 def scan_facts(volume: Volume) -> dict[str, str]:
-    """Say how an image was made, by its header and the JSON files of BIDS; never when.
+    """Say how an image was made, by its header and the JSON files of BIDS.
 
     Sidecars are those that BIDS lets an image inherit, or one of the same name beside it.
     """
@@ -43,7 +44,9 @@ def scan_facts(volume: Volume) -> dict[str, str]:
     )
     sequence = told.get("PulseSequenceType") or told.get("ScanningSequence")
     scanner = [told.get(key) for key in ("Manufacturer", "ManufacturersModelName")]
+    day = told.get("AcquisitionDateTime") or told.get("AcquisitionDate")
     facts |= {
+        DATE: str(day or "").partition("T")[0],
         "Field": f"{field:g} T" if isinstance(field, int | float) else "",
         "Scanner": " ".join(str(part) for part in scanner if part),
         "Sequence": str(sequence or ""),

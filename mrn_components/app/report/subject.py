@@ -15,7 +15,7 @@ from mrn_components.app.report.pages import (
     write_page,
 )
 from mrn_components.app.report.region_bars import is_nothing, region_bars
-from mrn_components.app.report.scan import MEASURES
+from mrn_components.app.report.scan import DATE, MEASURES
 from mrn_components.app.report.strips import biomarker_rows
 from mrn_components.data.predictions import calibrated
 from mrn_components.data.target import Target
@@ -31,11 +31,14 @@ def write_pages(
     images: Mapping[str, Shown],
     manifest: Mapping[str, Any],
     target: Target,
+    *,
+    scan_date: bool = False,
 ) -> None:
     """Write a subject's page, and what the index shows of it; what is missing is said there.
 
     The ``folder`` is the subject's, with ``explanation.json`` if it was explained; ``images`` are
-    what ``draw_images`` returns; ``manifest`` says what the subjects were predicted with.
+    what ``draw_images`` returns; ``manifest`` says what the subjects were predicted with. The page
+    tells when the images were made only with ``scan_date``.
     """
     manifest = _of_subject(manifest, record)
     thumbnails = [image.thumbnail for image in images.values()]
@@ -46,6 +49,7 @@ def write_pages(
     biomarkers = biomarker_rows(measured, shown) if there else {}
     lead = calibrated(target.lead)
     explanation = read_json(folder / EXPLANATION)
+    facts = dict.fromkeys(name for image in images.values() for name in image.facts)
     # A page goes where the other subjects must not.
     others = ("inputs", "subjects", "timings_s", "images")
     write_page(
@@ -60,7 +64,7 @@ def write_pages(
         decision=decision(record, target),
         near=_NEAR,
         far=FAR,
-        facts=list(dict.fromkeys(name for image in images.values() for name in image.facts)),
+        facts=[name for name in facts if scan_date or name != DATE],
         measures=MEASURES,
         folds=record.get(f"{lead}_folds", record.get(f"{target.lead}_folds", [])),
         images=images,
