@@ -119,8 +119,8 @@ class Classifier:
         """Raise a ``ValueError`` where the weights do not hold what a mode of masking needs."""
         if mask_mode == "reference" and not self._references:
             raise ValueError(
-                "mask_mode 'reference' needs weights with reference subjects of these ROIs, which a "
-                "training keeps where num_references is above 0. Train anew, or take "
+                "mask_mode 'reference' needs weights with reference subjects of these ROIs, which "
+                "a training keeps where num_references is above 0. Train anew, or take "
                 "--mask_mode voxels."
             )
 
