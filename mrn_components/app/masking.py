@@ -90,8 +90,8 @@ class Masking:
         bridge = partial(self._bridge, record)
         for image in self.lacking(subject):
             path = mask_file(self.output_dir, record["subject"], image)
+            volumes = self._together(record, subject)
             with timed(record, f"segment_{image.name}"):
-                volumes = self._together(record, subject)
                 mask = self.maker.make(image, volumes, images, bridge)
             with timed(record, "write"):
                 save_mask(path, mask, like=subject[image.name])

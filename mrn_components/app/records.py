@@ -38,6 +38,7 @@ def empty_record(subject: str, target: Target = HC_PD) -> Record:
         "boxes": {},
         "alignment": {},
         "biomarkers": {},
+        "quality": {},  # of the images; empty where it could not be measured
         "timings_s": {},
         "inputs": {},
         "research_use_only": True,

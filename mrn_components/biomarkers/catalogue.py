@@ -81,7 +81,7 @@ def columns_of(images: Mapping[str, Image] = CHALLENGE_IMAGES) -> tuple[str, ...
 
 def _families(image: Image, rows: Sequence[Mapping[str, Any]], prefix: str) -> Iterator[Biomarker]:
     """Yield what rows of the table of families say of an image, where they suit it."""
-    unit = image.unit or image.facts.unit or "arbitrary"
+    unit = image.value_unit or "arbitrary"
     words = {"image": image.name, "title": image.title, "unit": unit, "prefix": prefix}
     words |= {"below_ppb": f"{NIGROSOME_BELOW_PPB:g}", "degrees": f"{REFERENCE_CONE_DEGREES:g}"}
     words |= {name: f"{mm:g}" for name, mm in zip(("near", "far"), REFERENCE_MM, strict=True)}

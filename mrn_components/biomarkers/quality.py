@@ -19,6 +19,7 @@ _SECOND = np.outer([1, -2, 1], [1, -2, 1])
 _GAIN = 6.0
 _NORMAL_MAD = 0.6745  # median of |x| of a normal variable of deviation 1
 _HEAD = 0.3  # of the tissue around the nuclei: what is darker in an image of signal is air
+_BESIDE = ndimage.generate_binary_structure(2, 1)[..., None]  # voxels that touch in a slice
 _LEAST_AIR = 200  # voxels on either side of the comparison
 
 
@@ -29,12 +30,12 @@ def measure_quality(
 
     - ``contrast_to_noise``: the substantia nigra's median, or of an image without it that of all
       nuclei, less the median of the tissue around the nuclei, in units of the noise.
-    - ``noise``: deviation from voxel to voxel, in the image's unit, of images without a unit as a
-      share of the tissue around.
-    - ``ghosts``: how much brighter air is where the head would fold over by half the field of
-      view, as motion and pulsation make it, than elsewhere, as a share of the tissue: the larger of
-      both axes of a slice (MRIQC's ghost-to-signal ratio). None of images with a unit, and where
-      there is too little air, or none but zeros.
+    - ``noise``: deviation from voxel to voxel, in the image's unit, of arbitrary units as a share
+      of the tissue around.
+    - ``ghosts``: how much brighter air around the head is where the head would fold over by half
+      the field of view, as motion and pulsation make it, than elsewhere, as a share of the tissue:
+      the larger of both axes of a slice (MRIQC's ghost-to-signal ratio). None of images with a
+      unit, and where there is too little air, or none but zeros.
 
     Args:
         volumes: images and masks by their keys, such as nm and mask_nm, each pair on one grid.
@@ -60,7 +61,7 @@ def _measured(volume: Volume, mask: Volume, image: Image) -> Quality:
     tissue = float(np.median(around))
     contrast = float(np.median(nuclei)) - tissue
     found = unknown | {"contrast_to_noise": contrast / noise if noise else None}
-    if image.unit:
+    if image.value_unit:
         return found | {"noise": noise}
     if tissue <= 0:
         return found
@@ -80,9 +81,13 @@ def _noise(values: np.ndarray, ids: np.ndarray) -> float:
 
 
 def _ghosts(values: np.ndarray, tissue: float) -> float | None:
-    """Compare air that a head half a field of view away would fold over with other air."""
+    """Compare air that a head half a field of view away would fold over with other air.
+
+    Air inside the head, as in sinuses, is neither: slice by slice (X, Y, Z) its holes are filled.
+    """
     values = np.nan_to_num(values)
     head = ndimage.binary_opening(values > _HEAD * tissue, np.ones((3, 3, 1)))
+    head = ndimage.binary_fill_holes(head, _BESIDE)
     found = []
     for axis in (0, 1):
         folded = np.roll(head, values.shape[axis] // 2, axis) & ~head

@@ -124,7 +124,7 @@ def _unit_fault(values: np.ndarray, image: Image, factor: float) -> dict[str, st
     They are ``factor`` times those of the file.
     """
     facts = image.facts
-    if facts.strong is None or image.unit not in ("", facts.unit):
+    if facts.strong is None or image.value_unit != facts.unit:
         return None
     high = float(np.percentile(np.abs(values), 99))
     found = f"values up to about {high:.3g}, as "

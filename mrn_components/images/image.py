@@ -163,7 +163,7 @@ class Image:
 
     def factor_from(self, unit: str) -> float:
         """Return what one of a file's unit is in the image's; a ValueError refuses unknown ones."""
-        known, own = self.facts.units, self.unit or self.facts.unit
+        known, own = self.facts.units, self.value_unit
         if unit == own:
             return 1.0
         if not {unit, own} <= known.keys():
@@ -180,6 +180,11 @@ class Image:
     def facts(self) -> Quantity:
         """Return what is known of its quantity."""
         return QUANTITIES.get(self.quantity, GENERAL)
+
+    @property
+    def value_unit(self) -> str:
+        """Return the unit of its voxels, its own or its quantity's; "" for arbitrary units."""
+        return self.unit or self.facts.unit
 
     @property
     def bids_globs(self) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ def plausible_findings(
 
 def _susceptibility(seen: _Seen) -> Iterator[Finding]:
     """Judge sign, unit, reference and spread by nuclei that are full of iron."""
-    rows, unit = _table()["susceptibility"], seen.image.unit or seen.image.facts.unit
+    rows, unit = _table()["susceptibility"], seen.image.value_unit
     if unit != seen.image.facts.unit:
         return  # of a unit that nobody knows
     values = {name: seen.nuclei.values(seen.volume, name) for name in rows["iron"]}

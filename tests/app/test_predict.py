@@ -344,6 +344,23 @@ def test_workers_change_nothing(masks, run, segmentation, tmp_path):
     assert records[0] == records[1]
 
 
+def test_quality_that_cannot_be_measured_costs_no_prediction(run, few, tmp_path, monkeypatch):
+    def fail(*_arguments):
+        raise IndexError("of the quality")
+
+    monkeypatch.setattr("mrn_components.app.predict.pipeline.measure_quality", fail)
+    out = tmp_path / "out"
+    (row,) = read_rows(predict(few / "S0", out, bundle=run, report=True, occlusion=False))
+    assert row["status"] == "ok"
+    assert row["flags"].endswith("no quality of the images: of the quality")
+    record = read_record(out, "S0")
+    assert record["quality"] == {}
+    assert record["biomarkers"]
+    page = (out / "subjects" / "S0" / "report.html").read_text()
+    assert "Contrast, noise and ghosts could not be measured." in page
+    assert record["timings_s"]["draw"] > 0
+
+
 def test_a_worker_that_dies_costs_its_subject_alone(run, few, tmp_path, monkeypatch):
     make_subject(tmp_path / "few" / "S3", 0, 3)
 

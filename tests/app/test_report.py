@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image as Pixels
 from tiny_report import BOXES, EVIL, record, write_cross_validation, write_output
 from tiny_run import write_predictions
 
@@ -19,8 +19,10 @@ from mrn_components.app.evaluate import evaluate
 from mrn_components.app.report import index
 from mrn_components.app.report.cohort import write_cohort_report
 from mrn_components.app.report.faults import faults_of, in_words
+from mrn_components.app.report.images import Drawing
 from mrn_components.app.report.pages import environment
 from mrn_components.app.report.reports import write_reports
+from mrn_components.app.report.scan import scan_facts
 from mrn_components.app.report.slices import (
     canonical_box,
     draw_planes,
@@ -31,7 +33,7 @@ from mrn_components.app.report.slices import (
 from mrn_components.app.report.strips import biomarker_rows, published_values
 from mrn_components.biomarkers import references
 from mrn_components.images.boxes import Box
-from mrn_components.images.image import CHALLENGE_IMAGES
+from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.images.volume import Volume, read_volume
 from mrn_components.metrics import diagnosis_metrics
 
@@ -100,7 +102,7 @@ def test_a_page_tells_how_a_scan_was_made_and_when_only_if_asked(cohort, tmp_pat
     for part in (
         "Image Voxel Matrix Field Scanner Sequence TR, TE Contrast to noise Noise Ghosts",
         "NM 0.67 × 0.67 × 2.00 mm 24 × 24 × 12 3 T &lt;script&gt;alert(1)&lt;/script&gt; GRE, MT",
-        "50 ms, 3.1 ms 4.2 0.031 of the tissue –",
+        "50, 3.1 ms 4.2 0.031 of the tissue –",
         "QSM 0.67 × 0.67 × 2.00 mm 24 × 24 × 12 – – – – 2.0 7.500 ppb –",
         "Age 63 Sex F",
     ):
@@ -112,6 +114,34 @@ def test_a_page_tells_how_a_scan_was_made_and_when_only_if_asked(cohort, tmp_pat
     html = page(folder, "SUBJ_000")
     assert "NM 0.67 × 0.67 × 2.00 mm 24 × 24 × 12 1999-12-31 3 T" in words(html)
     assert "23:58" not in html
+
+
+@pytest.mark.parametrize(
+    ("told", "facts"),
+    [
+        ({"EchoTime": [0.004, 0.008], "RepetitionTime": 0.05}, {"TR, TE": "50, 4 / 8 ms"}),
+        ({"EchoTime": [0.004]}, {"TR, TE": "–, 4 ms"}),
+        ({"RepetitionTime": 2, "EchoTime": "?"}, {"TR, TE": "2000, – ms"}),
+        ({"ScanningSequence": ["GR", "MT"]}, {"Sequence": "GR, MT"}),
+        ({"PulseSequenceType": [], "ScanningSequence": "GR"}, {"Sequence": "GR"}),
+        ({"Manufacturer": ["A", "B"], "ManufacturersModelName": "M"}, {"Scanner": "A, B M"}),
+        ({"MagneticFieldStrength": [3, 7.0]}, {"Field": "3 / 7 T"}),
+        ({"MagneticFieldStrength": True, "Manufacturer": None}, {}),
+        ({"Manufacturer": {"a": 1}, "EchoTime": [[1]]}, {}),
+    ],
+)
+def test_a_scan_is_told_whatever_its_sidecar_holds_and_however_its_path_is_written(
+    told, facts, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    anat = Path("study", "sub-1", "anat")
+    anat.mkdir(parents=True)
+    Path("study", "dataset_description.json").touch()
+    Path("study", "NM.json").write_text(json.dumps(told))  # that the image inherits
+    voxels = np.zeros((4, 3, 2), np.float32)
+    found = scan_facts(Volume(path=anat / "sub-1_NM.nii.gz", stored=voxels, affine=np.eye(4)))
+    plain = {"Voxel": "1.00 × 1.00 × 1.00 mm", "Matrix": "4 × 3 × 2"}
+    assert found == plain | facts
 
 
 def test_regions_are_headed_in_words_and_pictures_have_a_scale(cohort, tmp_path):
@@ -319,6 +349,27 @@ def test_a_broken_record_is_named(cohort, tmp_path):
         write_reports(tmp_path / "none", cohort)
 
 
+@pytest.mark.parametrize(
+    ("scale", "window"),
+    [
+        ({"window": (-100, 250)}, (-100, 250)),
+        ({}, (0, 1000)),  # the range of the whole image, as the network has it
+        ({"percentiles": (0, 50)}, (0, 20)),
+        ({"relative_window": (0.5, 1.5)}, (10, 30)),  # of the box
+    ],
+)
+def test_a_whole_slice_has_the_window_of_the_image(scale, window):
+    voxels = np.full((10, 10, 4), 1000.0, np.float32)
+    voxels[:, :6] = 0
+    voxels[:5, :5] = 10
+    voxels[2:8, 2:8] = 20
+    image = Image(file="T1", mask="T1_mask", nuclei={"SN": (1, 2)}, **scale)
+    places = {"affine": np.eye(4), "path": Path("T1")}
+    drawing = Drawing(image, Volume(stored=voxels, **places), Volume(stored=voxels * 0, **places))
+    boxes = {"sn": Box(np.array([2, 2, 0]), np.array([8, 8, 4]))}
+    assert drawing.overall_window(boxes) == pytest.approx(window)
+
+
 @pytest.mark.parametrize("axes", ["RAS", "LAS", "PIR", "SPL"])
 def test_every_orientation_gives_the_same_picture(axes, tmp_path):
     """A file of other axes: the same pixels, box and contours."""
@@ -373,7 +424,7 @@ def test_the_other_planes_have_superior_on_top_and_anterior_or_right_on_the_left
     sizes = {"coronal": (5, 9, 5), "sagittal": (8, 9, 4)}  # mm, mm, number of the plane from 1
     for name, (width, height, _) in sizes.items():
         picture = planes[name]
-        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.uri.split(",")[1]))))
+        pixels = np.asarray(Pixels.open(io.BytesIO(base64.b64decode(picture.uri.split(",")[1]))))
         assert (pixels[0, 0], pixels.sum()) == (255, 255)
         assert (picture.width, picture.height) == (width, height)
         assert (picture.frames[0].left, picture.frames[0].top) == (0, 0)
@@ -397,7 +448,7 @@ def test_pictures_of_a_huge_matrix_shrink_and_nothing_in_them_moves(tmp_path):
     seen = Volume(path=Path("mask"), stored=array.astype(np.uint8), affine=affine)
     picture = draw_slice(volume, seen, 0, nuclei={"SN": (1, 2)}, boxes={}, window=(0, 1))
     content = base64.b64decode(picture.uri.split(",")[1])
-    pixels = np.asarray(Image.open(io.BytesIO(content)))
+    pixels = np.asarray(Pixels.open(io.BytesIO(content)))
     assert pixels.shape == (457, 640)
     assert (picture.width, picture.height) == (280, 200)
     assert pixels[:228, :319].min() == 255

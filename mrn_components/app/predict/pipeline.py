@@ -30,6 +30,7 @@ from mrn_components.data.ledger import Ledger, find_trained_on, unlike_voxels
 from mrn_components.data.tables import files_of
 from mrn_components.images.boxes import spacing_mm
 from mrn_components.images.finding import Finding
+from mrn_components.images.volume import Volume
 from mrn_components.networks.masking import StateMode
 from mrn_components.regions.reference import take_out_references
 from mrn_components.system.files import write_json
@@ -182,24 +183,34 @@ class Pipeline:
             record[key] = crops.get(key, record[key])
         record["flags"] += crops.get("flags", [])
         with timed(record, "measure"):
-            try:
-                record["biomarkers"] = measure_nuclei(volumes, images)
-                record["quality"] = measure_quality(volumes, images)
-            except (OSError, ValueError) as error:  # no reason against a prediction
-                record["flags"].append(f"no biomarkers: {error}")
+            self._measure(record, volumes)
         prepared.crops = crops
         self._release(prepared)
+
+    def _measure(self, record: Record, volumes: Mapping[str, Volume]) -> None:
+        """Measure the nuclei and the images; what cannot be measured stops no prediction."""
+        images = self.classifier.images
+        try:
+            record["biomarkers"] = measure_nuclei(volumes, images)
+        except (OSError, ValueError) as error:
+            record["flags"].append(f"no biomarkers: {error}")
+        try:
+            record["quality"] = measure_quality(volumes, images)
+        except Exception as error:  # whatever it is
+            record["flags"].append(f"no quality of the images: {error}")
+            _logger.exception("subject %s: no quality of the images", record["subject"])
 
     def _release(self, prepared: Prepared) -> None:
         """Draw the volumes, then keep their paths alone: they are large, and change processes."""
         files = files_of(prepared.subject)
         if self.options.report and not prepared.drawn:
             draw = partial(draw_images, prepared.record, images=self.classifier.images)
-            try:
-                prepared.drawn = draw(volumes_of(prepared.subject))
-            except Exception:  # a page without pictures is no reason to stop
-                _logger.exception("subject %s cannot be drawn", prepared.record["subject"])
-                prepared.drawn = draw({})
+            with timed(prepared.record, "draw"):
+                try:
+                    prepared.drawn = draw(volumes_of(prepared.subject))
+                except Exception:  # a page without pictures is no reason to stop
+                    _logger.exception("subject %s cannot be drawn", prepared.record["subject"])
+                    prepared.drawn = draw({})
         prepared.subject |= {key: str(path) for key, path in files.items()}
 
     def _ask(self, prepared: Prepared) -> None:

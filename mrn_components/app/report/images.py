@@ -116,12 +116,12 @@ class Drawing:
             crossed[self._inside(box)[2]] += 1
         best = np.flatnonzero(crossed == crossed.max())
         z, nuclei = int(best[len(best) // 2]), self.image.nuclei
-        window = self._overall(boxes)
+        window = self.overall_window(boxes)
         return draw_slice(self.volume, self.mask, z, nuclei=nuclei, boxes=boxes, window=window)
 
     def reel(self, boxes: Mapping[str, Box]) -> list[Picture]:
         """Every slice that a box crosses."""
-        window, nuclei = self._overall(boxes), self.image.nuclei
+        window, nuclei = self.overall_window(boxes), self.image.nuclei
         crossed = {z for box in boxes.values() for z in range(*self._inside(box)[2].indices(10**6))}
         options: dict[str, Any] = {
             "nuclei": nuclei,
@@ -133,12 +133,16 @@ class Drawing:
 
     def planes(self, boxes: Mapping[str, Box]) -> dict[str, Picture]:
         """The coronal and the sagittal plane with most of the nuclei."""
-        window, nuclei = self._overall(boxes), self.image.nuclei
+        window, nuclei = self.overall_window(boxes), self.image.nuclei
         return draw_planes(self.volume, self.mask, nuclei=nuclei, boxes=boxes, window=window)
 
-    def _overall(self, boxes: Mapping[str, Box]) -> Span:
-        """What is black and white in pictures of more than one region."""
-        return self._window(self._inside(next(iter(boxes.values()))) if boxes else ...)
+    def overall_window(self, boxes: Mapping[str, Box]) -> Span:
+        """What is black and white in pictures of more than one region.
+
+        It is the image's own, or if that is relative to a region's tissue, that of the first box.
+        """
+        relative = boxes and self.image.relative_window is not None
+        return self._window(self._inside(next(iter(boxes.values()))) if relative else ...)
 
     def roi(self, name: str, box: Box, named: Sequence[str]) -> tuple[list[Picture], list[str]]:
         """One to three slices through an ROI, low to high, none if it lies outside; its nuclei."""
@@ -197,10 +201,10 @@ class Drawing:
             return self.image.window
         voxels = self.volume.values(where)
         if self.image.relative_window is None or self.mask is None:
-            return percentile_window(voxels)
+            return percentile_window(voxels, self.image.percentiles)
         tissue = voxels[(self.mask.ids[where] == 0) & (voxels > 0)]  # as ``scale_crop`` has it
         if not tissue.size:
-            return percentile_window(voxels)
+            return percentile_window(voxels, self.image.percentiles)
         low, high = (end * float(np.median(tissue)) for end in self.image.relative_window)
         return low, high
 

@@ -21,7 +21,6 @@ from mrn_components.images.boxes import Box
 from mrn_components.images.volume import Volume
 
 _AREA_SHARES = (0.15, 0.5, 0.85)  # where the slices of an ROI lie in the area of its nuclei
-_WINDOW_PERCENTILES = (0.5, 99.5)
 _LONGEST_PX = 640  # of a picture: so pages of any matrix stay below 5 MB
 _SMALL_PX = 220  # of one of many
 _PLANES = {"coronal": (0, 2, 1), "sagittal": (1, 2, 0)}  # axes to the left, up and through
@@ -173,12 +172,12 @@ def radiological(plane: np.ndarray) -> np.ndarray:
     return plane[::-1, ::-1].T
 
 
-def percentile_window(voxels: np.ndarray) -> Span:
-    """Values that are black and white: the 0.5 and 99.5 percentiles of the finite voxels."""
+def percentile_window(voxels: np.ndarray, percentiles: Span = (0.5, 99.5)) -> Span:
+    """Values that are black and white: two percentiles (0 to 100) of the finite voxels."""
     finite = voxels[np.isfinite(voxels)]
     if not finite.size:
         return 0.0, 1.0
-    low, high = np.percentile(finite, _WINDOW_PERCENTILES)
+    low, high = np.percentile(finite, percentiles)
     return float(low), float(high)
 
 

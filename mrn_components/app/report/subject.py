@@ -77,8 +77,16 @@ def write_pages(
         is_even=is_even,
         unexplainable=any(flag.startswith(UNEXPLAINED) for flag in record["flags"]),
         manifest=manifest,
+        seconds=_seconds(record["timings_s"]),
         provenance=flatten({key: value for key, value in manifest.items() if key not in others}),
     )
+
+
+def _seconds(timings: Mapping[str, float]) -> dict[str, float]:
+    """Return the seconds of each stage, and of what is none of them: together they are all."""
+    stages = {stage: seconds for stage, seconds in timings.items() if stage != "total"}
+    other = timings.get("total", 0.0) - sum(stages.values())
+    return stages | ({"other": other} if other >= 0.005 else {})
 
 
 def _of_subject(manifest: Mapping[str, Any], record: Record) -> dict[str, Any]:
