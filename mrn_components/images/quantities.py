@@ -24,7 +24,7 @@ class Quantity:
     usual: str = ""  # what brains have, in ``unit``
     mistaken: tuple[str, int] = ("", 1)  # another unit of files, and how many ``unit`` one of it is
     # What values may be relative to, and what it usually is in ``unit``: "mean" of the voxels that
-    # are not 0, or a nucleus. Charts and whole brains of phantoms: docs/decisions.md.
+    # are not 0, or a nucleus. Why: docs/decisions.md, Images and regions.
     references: Mapping[str, float] = field(default_factory=dict)
 
 
