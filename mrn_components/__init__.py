@@ -70,7 +70,7 @@ _REGISTER = {
     "additional_metrics": "training.outputs",
     "add_masks": "data.subjects",
     "augment_rois": "training.augmentation",
-    "check_crop_sizes": "data.ledger",
+    "check_crop_sizes": "data.crop_sizes",
     "check_run": "bundle",
     "check_training_subjects": "data.ledger",
     "choose_device": "networks.precision",

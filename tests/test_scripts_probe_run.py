@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tiny_run import make_run
 
-from mrn_components.data.ledger import REFERENCES, append_record
+from mrn_components.data.weight_records import REFERENCES, append_record
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "probe_run.py"
 ROIS = ["nm", "qsm1", "qsm2", "qsm3"]

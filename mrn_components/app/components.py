@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 import mrn_components
-from mrn_components.app.init import installed_bundles
+from mrn_components.app.installed import installed_bundles
 from mrn_components.system.plain_data import items, read_plain
 from mrn_components.system.values import did_you_mean, nearest
 

@@ -23,10 +23,10 @@ from mrn_components.app.learning_curve import learn
 from mrn_components.app.out_of_fold import OUT_OF_FOLD, write_out_of_fold, write_page
 from mrn_components.bundle import RunArguments, encoder_options, run_encoder
 from mrn_components.data import DataLeakageError, Subject
-from mrn_components.data.ledger import KEPT_WEIGHTS, REPRESENTATION, read_record
 from mrn_components.data.predictions import read_predictions
 from mrn_components.data.tables import GROUP, files_of, read_rows
 from mrn_components.data.target import Classes, read_target
+from mrn_components.data.weight_records import KEPT_WEIGHTS, REPRESENTATION, read_record
 from mrn_components.system.files import write_json, write_text
 from mrn_components.system.values import flags
 

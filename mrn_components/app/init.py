@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import mrn_components
+from mrn_components.app.installed import installed_bundles
 
 _PARTS = ("LICENSE", "configs", "docs")  # of a bundle; models, runs and caches are the user's
 
@@ -56,22 +57,3 @@ For a first try on synthetic subjects:
   mrn phantom data/new --subjects 10 --seed 2 --view midbrain
   mrn predict data/new results --bundle bundles/mrn/runs/small --report
 For images of your own: mrn check DIR, then train with --dataset_dir DIR."""
-
-
-def installed_bundles() -> list[Path]:
-    """Return the folders of the bundles that come with the package, at least one.
-
-    A wheel has them in the package, a repository beside it; a packed bundle is the one it holds.
-
-    Raises:
-        FileNotFoundError: if the installation lacks them.
-    """
-    package = Path(mrn_components.__file__).resolve().parent
-    for folder in (package / "bundles", package.parent / "bundles"):
-        if found := sorted(path.parents[1] for path in folder.glob("*/configs/inference.*")):
-            return list(dict.fromkeys(found))
-    if any(package.parent.glob("configs/inference.*")):
-        return [package.parent]
-    raise FileNotFoundError(
-        f"{package} came without bundles, which foreign ones are compared with; install it anew."
-    )

@@ -7,7 +7,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from mrn_components.bundle import bundle_config, run_encoder, unfrozen_config
-from mrn_components.data.ledger import copy_records
+from mrn_components.data.weight_records import copy_records
 from mrn_components.networks.lora import merge_adapters
 
 

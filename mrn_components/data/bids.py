@@ -1,6 +1,5 @@
 """Subjects of a BIDS data set: raw images and derivatives, joined by subject, session and run."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -10,6 +9,7 @@ from typing import Any
 from mrn_components.data.case import SUFFIXES, Case
 from mrn_components.data.tables import read_covariates
 from mrn_components.images.image import Image
+from mrn_components.system.plain_data import parse_mapping
 
 _MASK = "dseg"  # suffix of label maps
 _NO_IMAGES = (f"*_{_MASK}.*", "*_mask.*")
@@ -152,10 +152,9 @@ def read_sidecar(path: Path, root: Path) -> dict[str, Any]:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_bytes())
+        return parse_mapping(file.read_bytes())
     except (OSError, ValueError):
-        content = None
-    return content if isinstance(content, dict) else {"Units": f"? ({file.name} is no JSON object)"}
+        return {"Units": f"? ({file.name} is no JSON object)"}
 
 
 def _suffix(path: Path) -> str:

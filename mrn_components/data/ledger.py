@@ -6,10 +6,8 @@ is no encryption: who guesses an id can confirm it. It also says how large the v
 """
 
 import hashlib
-import json
 import logging
 import secrets
-import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,23 +15,18 @@ from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
+from monai.utils import ensure_tuple
 
 from mrn_components.data import DataLeakageError, Subject, identify_subjects
+from mrn_components.data.crop_sizes import crop_sizes
 from mrn_components.data.identities import Identities
 from mrn_components.data.tables import files_of
+from mrn_components.data.weight_records import CROP_SIZES, TRAINED_ON, append_record, read_record
 from mrn_components.images.boxes import spacing_mm
 from mrn_components.regions.roi import ROI
 from mrn_components.system.files import existing_file
 
 _logger = logging.getLogger(__name__)
-TRAINED_ON = "training_subjects.json"
-KEPT_WEIGHTS = "kept_weights.json"  # how the weights of a run were chosen
-REPRESENTATION = "representation.json"  # how the training subjects spread in it
-REFERENCES = "references.json"  # representations of some of them, to compare others with
-CROP_SIZES = "crop_sizes.json"  # {ROI: pixels of the longer side of its crops}
-# What weights carry besides.
-RECORDS = (TRAINED_ON, KEPT_WEIGHTS, REPRESENTATION, REFERENCES, CROP_SIZES)
-
 _LIKE = 0.8  # slices of 0.8 times the thickness seen in training, or of 1 / 0.8, are like them
 _VOXELS = {  # fields of a ledger: how they are told, and the share of the least that is like them
     "slices_mm": ("slices are {} mm apart", _LIKE),
@@ -114,51 +107,6 @@ def make_ledger(content: Mapping[str, Any]) -> Ledger:
         raise ValueError(repr(error)) from error
 
 
-def append_record(path: str | Path, name: str, record: Mapping[str, Any]) -> None:
-    """Append a JSON record to a file that ``torch.save`` wrote.
-
-    They are zip archives; ``torch.load`` passes over what it does not know.
-    """
-    with zipfile.ZipFile(path, "a") as archive:
-        root = archive.namelist()[0].split("/")[0]
-        archive.writestr(f"{root}/{name}", json.dumps(record, indent=1))
-
-
-def read_record(path: str | Path, name: str) -> dict[str, Any] | None:
-    """Read a record from a weight file; None if the file carries none of this name.
-
-    Raises:
-        ValueError: if it is damaged.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                if member.endswith(f"/{name}"):
-                    return _mapping(archive.read(member))
-    except zipfile.BadZipFile:  # another format than torch's; what loads it may object
-        pass
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: what it says in {name} is damaged ({error}); copy the weights again, or "
-            "train anew."
-        ) from error
-    return None
-
-
-def _mapping(text: bytes) -> dict[str, Any]:
-    content = json.loads(text)
-    if not isinstance(content, dict):
-        raise ValueError(f"holds {type(content).__name__}, expected a mapping of names")
-    return content
-
-
-def copy_records(source: Path, target: Path) -> None:
-    """Append the records of one weight file to another."""
-    for name in RECORDS:
-        if (record := read_record(source, name)) is not None:
-            append_record(target, name, record)
-
-
 def read_ledger(path: str | Path) -> Ledger | None:
     """Read the ledger of a weight file; None if it carries none."""
     record = read_record(path, TRAINED_ON)
@@ -177,7 +125,7 @@ def read_ledgers(ckpt_paths: str | Path | Sequence[str | Path]) -> list[Ledger]:
     """Read the ledgers of one weight file or several; one without a ledger is warned of."""
     hint = "Train first, or name the weights by --ckpt_path FILE."
     ledgers = []
-    for path in _listed(ckpt_paths):
+    for path in ensure_tuple(ckpt_paths):
         if ledger := read_ledger(existing_file(path=str(path), hint=hint)):
             ledgers.append(ledger)
         else:
@@ -263,43 +211,6 @@ def check_training_subjects(
             )
         _logger.warning("THESE METRICS ARE TOO GOOD: %s", message)
     return found
-
-
-def crop_sizes(rois: Mapping[str, ROI]) -> dict[str, int]:
-    """Return the pixels of the longer in-plane side of each ROI's crops."""
-    return {name: roi.size for name, roi in rois.items()}
-
-
-def check_crop_sizes(
-    *, rois: Mapping[str, ROI], ckpt_paths: str | Path | Sequence[str | Path]
-) -> None:
-    """Refuse crops of another size than weights were trained with.
-
-    A network takes crops of any size, and at another the same weights give other probabilities.
-
-    Args:
-        rois: what is cropped.
-        ckpt_paths: one weight file or several. One that says nothing of crops passes.
-
-    Raises:
-        ValueError: naming the sizes.
-    """
-    found = crop_sizes(rois)
-    for path in _listed(ckpt_paths):
-        is_there = Path(path).is_file()  # if not, what loads it says so
-        trained = (read_record(path, CROP_SIZES) if is_there else None) or {}
-        other = [name for name in found if trained.get(name, found[name]) != found[name]]
-        if other:
-            listed = ", ".join(f"{name} {found[name]} for {trained[name]}" for name in other)
-            raise ValueError(
-                f"{path} was trained on crops of another size, in pixels of the longer side: "
-                f"{listed}. The same weights would give other probabilities; leave --image_size "
-                "and --rois#...#size out, or train with this size."
-            )
-
-
-def _listed(ckpt_paths: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
-    return [ckpt_paths] if isinstance(ckpt_paths, str | Path) else ckpt_paths
 
 
 def _hash_marks(marks: frozenset[str], salt: str) -> frozenset[str]:

@@ -35,10 +35,17 @@ def read_plain(path: Path) -> dict[str, Any]:
     except Exception as error:  # whatever a strange file brings about, too many levels included
         reason = " ".join(str(error).split())[:100]
         raise ValueError(f"cannot be read ({type(error).__name__}: {reason})") from error
-    if not isinstance(content, Mapping):
-        raise ValueError(f"holds {type(content).__name__}, expected a mapping of names")
-    _check_size(content)
+    _check_size(_mapping(content))
     return dict(content)
+
+
+def parse_mapping(text: str | bytes) -> dict[str, Any]:
+    """Return the mapping that a text of JSON holds, as this package writes it.
+
+    Raises:
+        ValueError: saying what the text is instead.
+    """
+    return dict(_mapping(json.loads(text)))
 
 
 def items(node: Any) -> Iterator[tuple[Any, Any]]:
@@ -84,6 +91,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no number")
+
+
+def _mapping(content: Any) -> Mapping[str, Any]:
+    if not isinstance(content, Mapping):
+        raise ValueError(f"holds {type(content).__name__}, expected a mapping of names")
+    return content
 
 
 def _check_size(content: Any) -> None:

@@ -17,9 +17,9 @@ from mrn_components.app.crossval import plan_folds, write_results
 from mrn_components.app.evaluate import evaluate
 from mrn_components.app.out_of_fold import write_page
 from mrn_components.data import load_subjects
-from mrn_components.data.ledger import KEPT_WEIGHTS, REPRESENTATION, append_record
 from mrn_components.data.predictions import write_predictions
 from mrn_components.data.target import HC_PD
+from mrn_components.data.weight_records import KEPT_WEIGHTS, REPRESENTATION, append_record
 from mrn_components.metrics import diagnosis_metrics
 from mrn_components.system.errors import FailedSubjectsError, UnknownKeyError
 

@@ -18,7 +18,7 @@ from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.predict import predict
 from mrn_components.app.records import read_record
 from mrn_components.app.states import StateScores, leakage, state_metrics
-from mrn_components.data.ledger import REFERENCES, append_record
+from mrn_components.data.weight_records import REFERENCES, append_record
 from mrn_components.networks.inferers import masked_states
 from mrn_components.networks.masking import MASK_MODES
 from mrn_components.system.errors import FailedSubjectsError

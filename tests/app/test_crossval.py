@@ -23,8 +23,8 @@ from mrn_components.app.crossval import crossval, plan_folds, run_here, submit, 
 from mrn_components.app.evaluate import evaluate
 from mrn_components.app.predict import predict
 from mrn_components.data import DataLeakageError, load_subjects
-from mrn_components.data.ledger import KEPT_WEIGHTS, append_record
 from mrn_components.data.predictions import write_predictions as write_table
+from mrn_components.data.weight_records import KEPT_WEIGHTS, append_record
 from mrn_components.system import files
 
 BUNDLE = BUNDLES / "mrn"

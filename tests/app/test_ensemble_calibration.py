@@ -18,9 +18,10 @@ from mrn_components.app.calibration import (
 )
 from mrn_components.app.inspect.contents import content_differences
 from mrn_components.data import DataLeakageError
-from mrn_components.data.ledger import append_record, describe_ledger, find_trained_on, new_ledger
+from mrn_components.data.ledger import describe_ledger, find_trained_on, new_ledger
 from mrn_components.data.predictions import read_calibrated, read_sets, write_predictions
 from mrn_components.data.target import HC_PD
+from mrn_components.data.weight_records import append_record
 from mrn_components.metrics.conformal import left_out_sets
 from mrn_components.metrics.recalibration import fit_recalibration, recalibrate_folds
 

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from mrn_components.app.init import init, installed_bundles
+from mrn_components.app.init import init
+from mrn_components.app.installed import installed_bundles
 
 ROOT = Path(__file__).parents[2]
 

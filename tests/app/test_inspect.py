@@ -23,7 +23,6 @@ import mrn_components
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.inspect import archive, inspect_bundle, open_bundle
 from mrn_components.app.inspect.compare import compare
-from mrn_components.app.inspect.installed import installed_bundles
 from mrn_components.app.inspect.vocabulary import _PARTS
 from mrn_components.app.mask_makers import NucleiSegmenter
 from mrn_components.app.predict import inference_workflow, predict
@@ -346,20 +345,6 @@ def test_the_harmless_parts_are_components_of_ours_or_transforms_of_monai():
         ].rpartition(".")
         owner = mrn_components if module == "mrn_components" else monai.transforms
         assert hasattr(owner, name), target
-
-
-def test_a_package_finds_its_bundles_wherever_it_lies(tmp_path, monkeypatch):
-    assert installed_bundles() == BUNDLES
-    for place in ("wheel/mrn_components/bundles/mrn", "packed"):
-        (tmp_path / place / "configs").mkdir(parents=True)
-        (tmp_path / place / "configs" / "inference.yaml").touch()
-    for package, bundle in (("wheel", "wheel/mrn_components/bundles/mrn"), ("packed", "packed")):
-        file = tmp_path / package / "mrn_components" / "__init__.py"
-        monkeypatch.setattr(mrn_components, "__file__", str(file))
-        assert installed_bundles() == [tmp_path / bundle]
-    monkeypatch.setattr(mrn_components, "__file__", str(tmp_path / "x" / "y" / "__init__.py"))
-    with pytest.raises(FileNotFoundError, match="install it anew"):
-        installed_bundles()
 
 
 def test_overrides_are_walked():

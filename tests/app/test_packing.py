@@ -29,9 +29,9 @@ from mrn_components.app.packing.package import needed_rooms
 from mrn_components.app.packing.proof import commands
 from mrn_components.app.packing.sample import run_sample
 from mrn_components.app.packing.weights import save_safetensors, take_weights
-from mrn_components.data.ledger import CROP_SIZES, append_record, read_record
 from mrn_components.data.predictions import write_predictions
 from mrn_components.data.target import HC_PD
+from mrn_components.data.weight_records import CROP_SIZES, append_record, read_record
 from mrn_components.system.hashes import file_hash, verify_hashes
 
 ROOT = Path(__file__).parents[2]

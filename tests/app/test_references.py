@@ -19,8 +19,8 @@ from mrn_components.app.predict.references import read_references
 from mrn_components.app.report.attention import attention_image, is_even
 from mrn_components.app.report.explanation import masked_values, roi_shapley, training_spread
 from mrn_components.app.report.region_bars import is_nothing, region_bars
-from mrn_components.data.ledger import REFERENCES, append_record
 from mrn_components.data.target import HC_PD, Classes, Score
+from mrn_components.data.weight_records import REFERENCES, append_record
 
 ROIS = ("a", "b", "c")
 TARGETS = {"classes": HC_PD, "score": Score(name="updrs", range=[0, 80])}

@@ -17,8 +17,8 @@ from mrn_components.app.evaluate import evaluate
 from mrn_components.app.sheet.facts import DERIVED, read_table
 from mrn_components.app.sheet.shown import shown
 from mrn_components.app.sheet.write import write_sheet
-from mrn_components.data.ledger import RECORDS, append_record
 from mrn_components.data.target import Score, write_target
+from mrn_components.data.weight_records import RECORDS, append_record
 
 CONFIGS = Path(__file__).parent.parent.parent / "bundles" / "mrn" / "configs"
 FILES = ("sheet.md", "sheet.json", "model_card.md")

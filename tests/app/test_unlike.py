@@ -8,7 +8,12 @@ from tiny_run import make_datalist, make_run, read_rows
 from mrn_components.app.ensemble import save_ensemble
 from mrn_components.app.predict import predict
 from mrn_components.app.predict.unlike import Unlike, flag_unlike
-from mrn_components.data.ledger import REPRESENTATION, append_record, copy_records, read_record
+from mrn_components.data.weight_records import (
+    REPRESENTATION,
+    append_record,
+    copy_records,
+    read_record,
+)
 from mrn_components.metrics.spread import Spread
 
 WIDTH = 4 * 32  # regions and features of the tiny network

@@ -17,7 +17,7 @@ from tiny_run import make_datalist, read_rows
 
 from mrn_components import VolumeViT
 from mrn_components.app.predict import predict
-from mrn_components.data.ledger import REFERENCES, REPRESENTATION, read_record
+from mrn_components.data.weight_records import REFERENCES, REPRESENTATION, read_record
 from mrn_components.metrics.spread import Spread
 
 TINY_VIT = {

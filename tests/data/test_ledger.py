@@ -5,7 +5,6 @@ import json
 import logging
 import shutil
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -26,14 +25,12 @@ from mrn_components.data import (
 )
 from mrn_components.data.ledger import (
     TrainingLedger,
-    check_crop_sizes,
     check_training_subjects,
     find_trained_on,
     read_ledger,
     read_ledgers,
     unlike_voxels,
 )
-from mrn_components.regions.roi import ROI
 
 BUNDLES = Path(__file__).parent.parent.parent / "bundles"
 
@@ -347,21 +344,3 @@ def test_a_damaged_ledger_is_named_with_its_file(tmp_path, record):
         archive.writestr(f"{root}/training_subjects.json", record)
     with pytest.raises(ValueError, match=r"model\.pt: what it says .* damaged.*copy the weights"):
         read_ledgers(tmp_path / "model.pt")
-
-
-def test_weights_refuse_crops_of_another_size_and_old_ones_say_nothing(cohort, tmp_path):
-    subjects = load_subjects(dataset_dir=str(cohort))[:1]
-    sides = {"nm": 56, "qsm2": 84}
-    nuclei = {"nm": ["SN"], "qsm2": ["STN", "SN", "RN"]}
-    rois = {n: ROI(image=n[:3].rstrip("2"), nuclei=nuclei[n], size=s) for n, s in sides.items()}
-    new, old = (tmp_path / f"{name}.pt" for name in ("new", "old"))
-    for path, trained in ((new, rois), (old, None)):
-        torch.save(StandIn().state_dict(), path)
-        identities = identify_subjects(subjects)
-        TrainingLedger(subjects=subjects, identities=identities, rois=trained).append_to(path)
-    check_crop_sizes(rois=rois, ckpt_paths=[new, old])
-    check_crop_sizes(rois={"nm": rois["nm"], "x": rois["qsm2"]}, ckpt_paths=new)
-    other = {**rois, "qsm2": replace(rois["qsm2"], size=224)}
-    check_crop_sizes(rois=other, ckpt_paths=[old, tmp_path / "none.pt"])
-    with pytest.raises(ValueError, match=r"new\.pt was .*: qsm2 224 for 84\. .*--image_size"):
-        check_crop_sizes(rois=other, ckpt_paths=[old, new])

@@ -29,7 +29,7 @@ from mrn_components import (
     KeptWeights,
     RunCheckpointHandler,
 )
-from mrn_components.data.ledger import KEPT_WEIGHTS, read_record
+from mrn_components.data.weight_records import KEPT_WEIGHTS, read_record
 from mrn_components.system.errors import DamagedFileError, ResourceError
 from mrn_components.system.files import digest_path
 from mrn_components.training.handlers import checkpoint

@@ -7,8 +7,8 @@ from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from stand_in import StandIn, collate, make_dataset, make_optimizer, make_trainer, prepare_batch
 
-from mrn_components.data.ledger import REFERENCES, REPRESENTATION, read_record
 from mrn_components.data.target import HC_PD, Score
+from mrn_components.data.weight_records import REFERENCES, REPRESENTATION, read_record
 from mrn_components.metrics.spread import Spread
 from mrn_components.system.files import check_digest
 from mrn_components.training.handlers.checkpoint import RunCheckpointHandler

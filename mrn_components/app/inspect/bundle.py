@@ -10,7 +10,7 @@ from typing import Any
 from mrn_components.app.inspect.archive import archive_problems, unpack_bundle
 from mrn_components.app.inspect.compare import Comparison, Difference, compare, strange_words
 from mrn_components.app.inspect.contents import content_differences
-from mrn_components.app.inspect.installed import counterparts
+from mrn_components.app.inspect.counterparts import counterparts
 from mrn_components.bundle import RunArguments, bundle_config
 from mrn_components.system.errors import UntrustedBundleError
 from mrn_components.system.plain_data import CONFIGS, read_plain

@@ -1,6 +1,5 @@
 """What ``--metrics`` of the packer names: an evaluation, and whether it is of these weights."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from mrn_components.app.packing.metadata import flat_overlaps
 from mrn_components.app.sheet.study import Study, find_study
 from mrn_components.system.files import file_hash, weights_hash
+from mrn_components.system.plain_data import parse_mapping
 
 METRICS, MASKS = "metrics.json", "masks.json"
 _TAKES = f"{METRICS} of `mrn evaluate` or {MASKS} of `mrn evaluate_masks`"
@@ -95,11 +95,6 @@ def read_overlaps(metrics: Path, source: Path, typed: str) -> dict[str, float]:
 def _read(path: Path) -> dict[str, Any]:
     """Read a JSON file that must hold a mapping."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return parse_mapping(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"--metrics: {path} is damaged ({error}); evaluate again.") from error
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"--metrics: {path} holds {type(content).__name__}, expected a mapping; evaluate again."
-        )
-    return content

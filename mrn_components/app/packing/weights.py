@@ -16,14 +16,8 @@ from mrn_components.app.calibration import CALIBRATION, read_calibration
 from mrn_components.app.merging import copy_weights
 from mrn_components.app.packing.configs import parsed, trained_run
 from mrn_components.bundle import bundle_config
-from mrn_components.data.ledger import (
-    CROP_SIZES,
-    RECORDS,
-    append_record,
-    check_crop_sizes,
-    crop_sizes,
-    read_record,
-)
+from mrn_components.data.crop_sizes import check_crop_sizes, crop_sizes
+from mrn_components.data.weight_records import CROP_SIZES, RECORDS, append_record, read_record
 from mrn_components.system.hashes import LARGE_FILES, file_hash
 
 

@@ -25,8 +25,8 @@ from mrn_components.app.report.explanation import (
 )
 from mrn_components.app.states import States
 from mrn_components.data import Subject
+from mrn_components.data.crop_sizes import check_crop_sizes
 from mrn_components.data.dataset import collate_subjects
-from mrn_components.data.ledger import check_crop_sizes
 from mrn_components.data.predictions import prediction
 from mrn_components.data.subjects import needed_images
 from mrn_components.images.image import Image

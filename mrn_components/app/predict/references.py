@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mrn_components.data.ledger import REFERENCES, read_record
 from mrn_components.data.target import Classes, Target
+from mrn_components.data.weight_records import REFERENCES, read_record
 from mrn_components.networks.masking import References
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mrn_components.data.ledger import REPRESENTATION, read_record
+from mrn_components.data.weight_records import REPRESENTATION, read_record
 from mrn_components.metrics.spread import FAR, Spread
 
 

@@ -1,6 +1,5 @@
 """The records of a study: beside a table of predictions, and in the folder of the run behind it."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,12 +11,12 @@ from typing import Any
 
 from mrn_components.app.figures import FIGURES
 from mrn_components.app.records import EXPLANATION, RECORD
-from mrn_components.data.ledger import KEPT_WEIGHTS, TRAINED_ON, read_record
 from mrn_components.data.predictions import OUT_OF_FOLD
 from mrn_components.data.tables import read_rows
 from mrn_components.data.target import Target, read_target
+from mrn_components.data.weight_records import KEPT_WEIGHTS, TRAINED_ON, read_record
 from mrn_components.system.files import weights_hash, without_folders
-from mrn_components.system.plain_data import CONFIGS, read_plain
+from mrn_components.system.plain_data import CONFIGS, parse_mapping, read_plain
 
 Content = Mapping[str, Any]
 _Found = dict[str, tuple[str, Content]]  # {record: (file, content)}
@@ -276,9 +275,6 @@ def _is(path: Path) -> bool:
 def _read(path: Path) -> dict[str, Any]:
     """Read a JSON file that this package wrote."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return parse_mapping(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); write it again.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {type(content).__name__}, expected a mapping of names.")
-    return content

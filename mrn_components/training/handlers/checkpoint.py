@@ -16,7 +16,8 @@ from monai.utils import ensure_tuple
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from mrn_components.data.ledger import KEPT_WEIGHTS, TrainingLedger, append_record
+from mrn_components.data.ledger import TrainingLedger
+from mrn_components.data.weight_records import KEPT_WEIGHTS, append_record
 from mrn_components.networks.ensemble import FoldEnsemble
 from mrn_components.system.errors import DamagedFileError, ResourceError
 from mrn_components.system.files import (

@@ -16,9 +16,9 @@ from torch import nn
 
 from mrn_components.checks.groups import tell_groups
 from mrn_components.data import Subject
-from mrn_components.data.ledger import REFERENCES, REPRESENTATION, append_record
 from mrn_components.data.tables import GROUP, people_of
 from mrn_components.data.target import HC_PD, Score, Target
+from mrn_components.data.weight_records import REFERENCES, REPRESENTATION, append_record
 from mrn_components.metrics.spread import LEAST, Spread
 from mrn_components.system.files import replacing_hashed
 from mrn_components.training.optim import unwrap

@@ -1,4 +1,4 @@
-"""The bundles that come with this package: what a foreign one is compared with."""
+"""What a foreign bundle is compared with: the inference configs that come with this package."""
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mrn_components.app.ensemble import ensemble_config
-from mrn_components.app.init import installed_bundles
+from mrn_components.app.installed import installed_bundles
 from mrn_components.bundle import bundle_config
 from mrn_components.system.plain_data import read_plain
 
