@@ -69,27 +69,27 @@ def assemble(name: str, folder: Path, args: argparse.Namespace) -> SampleRun | N
     write_marks(folder / "configs")
     write_twins(folder / "configs")
     copy_package(folder)
+    run = None if args.random_weights else args.run  # random numbers are of no run
     source = args.weights or (args.run or bundle) / "models"
     if args.random_weights:
         make_random_weights(folder, safetensors=args.safetensors)
     else:
-        take_weights(folder, source, args.run, safetensors=args.safetensors)
+        take_weights(folder, source, run, safetensors=args.safetensors)
     write_large_files(folder, args.url)
     make_sample(folder)
-    study = study_of(folder, metrics, source, args.run)
-    numbers = numbers_of(study, metrics, source, args.run)
+    study = study_of(folder, metrics, source, run)
+    numbers = numbers_of(study, metrics, source, run)
     data = args.data or (RANDOM if args.random_weights else UNKNOWN)
     write_metadata(folder, study=study, metrics=numbers, data=data)
     sample = None if args.no_proof else run_sample(folder)
-    write_readme(folder, study=study, data=data, numbers=numbers, sample=sample, run=args.run)
+    write_readme(folder, study=study, data=data, numbers=numbers, sample=sample, run=run)
     write_hashes(folder)
     return sample
 
 
 def write_zip(folder: Path, path: Path) -> None:
     """Zip ``folder`` under its own name; the same files give the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
+    with zipfile.ZipFile(path, "w") as archive:
         for file in sorted(folder.rglob("*")):
             if file.is_file():
                 entry = zipfile.ZipInfo(f"{folder.name}/{file.relative_to(folder).as_posix()}")
@@ -106,8 +106,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name", choices=sorted(NAMES))
     parser.add_argument("--run", type=Path, help="folder of the training run to pack")
-    parser.add_argument("--weights", type=Path, help="folder of weights to pack instead")
-    parser.add_argument("--random_weights", action="store_true", help="weights never trained")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--weights", type=Path, help="folder of weights to pack instead")
+    weights.add_argument("--random_weights", action="store_true", help="weights never trained")
     parser.add_argument(
         "--metrics",
         type=Path,
@@ -124,18 +125,20 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--no_proof", action="store_true", help="do not run the packed bundle")
     args = parser.parse_args(arguments)
+    if args.random_weights and args.metrics is not None:
+        parser.error("--metrics are of trained weights; leave it out with --random_weights")
     warnings.filterwarnings("ignore", category=UserWarning)
     path = args.output or ROOT / "dist" / f"{NAMES[args.name]}.zip"
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / path.stem
         sample = assemble(args.name, folder, args)
-        packed = Path(temporary) / "zip" / path.name
+        (packed := Path(temporary) / "zip" / path.name).parent.mkdir()
         write_zip(folder, packed)
         if sample is not None:
             (proof := Path(temporary) / "proof").mkdir()
             prove(packed, proof, sample.table)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(packed, path)
+        with replacing(path) as unfinished:
+            shutil.copyfile(packed, unfinished)
     print(f"{path}: {path.stat().st_size / 2**20:.0f} MB, sha256 {file_hash(path)}")
     if args.data is None and not args.random_weights:
         print(f"Its card says: {UNKNOWN} Name them by --data.")

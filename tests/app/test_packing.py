@@ -1,11 +1,14 @@
 """What ``scripts/pack_bundle.py`` writes of a run: card, metadata, weights, package."""
 
+import errno
 import importlib.util
 import json
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -25,13 +28,17 @@ from mrn_components.app.packing.configs import take_configs
 from mrn_components.app.packing.curves import draw_curves, read_curves
 from mrn_components.app.packing.evaluation import find_metrics, read_overlaps
 from mrn_components.app.packing.metadata import flat_overlaps
+from mrn_components.app.packing.origin import origin_of
 from mrn_components.app.packing.package import needed_rooms
-from mrn_components.app.packing.proof import commands
+from mrn_components.app.packing.proof import commands, compare, prove
 from mrn_components.app.packing.sample import run_sample
-from mrn_components.app.packing.weights import save_safetensors, take_weights
+from mrn_components.app.packing.weights import packed_files, save_safetensors, take_weights
+from mrn_components.app.sheet.study import Study
 from mrn_components.data.predictions import write_predictions
 from mrn_components.data.target import HC_PD
 from mrn_components.data.weight_records import CROP_SIZES, append_record, read_record
+from mrn_components.system.errors import ResourceError
+from mrn_components.system.files import csv_text
 from mrn_components.system.hashes import file_hash, verify_hashes
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +124,7 @@ def test_the_card_says_what_a_reader_needs(packed):
     }
     assert str(packed.parent) not in text
     assert "/data/patients" not in text
+    assert "Crops of another size than 28 pixels are refused" in text
     (command,) = commands(packed / "docs" / "README.md")
     assert command[:3] == ["-m", "monai.bundle", "run"]
     assert (packed / "sample" / "PHAN7777_001" / "QSM_mask.nii.gz").is_file()
@@ -147,6 +155,20 @@ def test_the_package_is_what_the_configs_need(packed):
     assert not rooms & {"app", "phantom", "biomarkers", "segmentation"}
     assert (packed / "mrn_components" / "regions" / "plausible.yaml").is_file()
     assert "segmentation" in needed_rooms(BUNDLES / "segmentation" / "configs")
+
+
+def test_rooms_are_found_in_whatever_way_they_are_imported(tmp_path, monkeypatch):
+    code = {
+        "images": "from mrn_components import __version__, metrics\nfrom os import path",
+        "metrics": "def late():\n    import mrn_components.data.tables",
+        "data": "from mrn_components.system.files import csv_text\nfrom . import x",
+        **dict.fromkeys(("system", "app"), ""),
+    }
+    for room, text in code.items():
+        (tmp_path / f"{room}.py").write_text(text)
+    (tmp_path / "x.yaml").write_text("nm: {_target_: mrn_components.Image}")
+    monkeypatch.setattr("mrn_components.app.packing.package._PACKAGE", tmp_path)
+    assert needed_rooms(tmp_path) == {"images", "metrics", "data", "system"}
 
 
 def test_an_evaluation_of_other_weights_is_refused(run, packed, tmp_path):
@@ -237,6 +259,66 @@ def test_bars_of_earlier_runs_are_drawn_in_terminals_only(run, tmp_path):
     assert packed["guards"]["progress"]["disable"] is None
 
 
+def of_training(run, tmp_path, **changes):
+    """The packed training config of a run in which some keys are changed."""
+    earlier = shutil.copytree(run, tmp_path / "run1")
+    path = earlier / "configs" / "train.json"
+    parser = ConfigParser(json.loads(path.read_text()))
+    parser.update(changes)
+    path.write_text(json.dumps(parser.get()))
+    configs = shutil.copytree(BUNDLES / "mrn" / "configs", tmp_path / "configs")
+    take_configs(earlier, configs)
+    return yaml.safe_load((configs / "train.yaml").read_text())
+
+
+def test_of_a_folder_of_this_machine_the_bundles_own_stays_and_its_neighbours_are_the_runs(
+    run, tmp_path
+):
+    own = yaml.safe_load((BUNDLES / "mrn" / "configs" / "train.yaml").read_text())
+    changes = {
+        "handlers#msupmoco#_disabled_": True,
+        "handlers#validation#interval": "/data/x",
+        "handlers#validation#first_epoch": 3,
+        "allow_changed": ["/data/x", "epochs"],
+        "further_masks": "/data/masks",
+        "further": {"_target_": "mrn_components.ReadVolumesd", "file": "/data/x.json"},
+    }
+    packed = of_training(run, tmp_path, **changes)
+    assert packed["dataset_dir"] == own["dataset_dir"]
+    assert packed["further_masks"] is own["further_masks"] is None
+    assert packed["handlers"]["msupmoco"] == own["handlers"]["msupmoco"] | {"_disabled_": True}
+    kept = {"interval": "@val_interval", "first_epoch": 3}
+    assert packed["handlers"]["validation"] == own["handlers"]["validation"] | kept
+    assert packed["allow_changed"] == ["x", "epochs"]
+    assert packed["further"] == {"_target_": "mrn_components.ReadVolumesd", "file": "x.json"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [("/data/dinov2.pth", "dinov2.pth"), ("hub", "hub"), ("none", "none")],
+)
+def test_what_the_encoder_began_with_stays_true(run, tmp_path, typed, kept):
+    assert of_training(run, tmp_path, encoder_weights=typed)["encoder_weights"] == kept
+
+
+@pytest.mark.parametrize(
+    ("train", "words", "allowed"),
+    [
+        (None, "weights of which no record", "began with, *for the authors*"),
+        ({}, "random numbers", "no one else's"),
+        ({"encoder_weights": "none"}, "random numbers", "no one else's"),
+        ({"encoder_weights": "hub"}, "vit_x_dinov2 of timm", "(DINOv2 and its copy by timm)"),
+        ({"encoder_weights": "my.pth"}, "my.pth", "(`my.pth`), *for the authors*"),
+    ],
+)
+def test_the_licence_is_of_what_the_training_began_with(train, words, allowed):
+    encoder = {"network_def": {"res": {"encoder": {"name": "vit_x_dinov2"}}}}
+    contents = {} if train is None else {"train": train | encoder}
+    origin = origin_of(Study(Path(), [], HC_PD, contents, {}))
+    assert words in origin.words
+    assert allowed in origin.license
+
+
 def test_weights_of_another_size_are_refused(packed, tmp_path):
     shutil.copytree(packed / "configs", tmp_path / "x" / "configs")
     (tmp_path / "models").mkdir()
@@ -267,11 +349,105 @@ def test_curves_are_those_of_all_files_by_epoch(tmp_path):
             writer.add_scalar(tag, epoch / 10, epoch)
         writer.close()
     curves = read_curves(tmp_path / "tb")
-    assert [epoch for epoch, _ in curves["loss"]] == [1, 2, 3, 4]
+    assert dict(curves["loss"]) == pytest.approx({1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4})
     assert [value for _, value in curves["roc_auc"]] == pytest.approx([0.1, 0.2])
     assert draw_curves(tmp_path / "tb", tmp_path)
     assert (tmp_path / "curves.png").is_file()
+    (tmp_path / "empty").mkdir()
+    assert not draw_curves(tmp_path / "empty", tmp_path / "x")
     assert not draw_curves(tmp_path / "none", tmp_path / "x")
+
+
+def test_of_an_epoch_that_was_done_twice_the_curves_have_the_later(tmp_path):
+    for number, epochs in enumerate(((1, 2, 3), (2, 3))):  # resumed after the first
+        writer = SummaryWriter(str(tmp_path), filename_suffix=f".{number}")
+        for epoch in epochs:
+            writer.add_scalar("loss", epoch + number, epoch)
+        writer.close()
+    assert read_curves(tmp_path) == {"loss": [(1, 1.0), (2, 3.0), (3, 4.0)]}
+
+
+@pytest.mark.parametrize("files", [["model.pt"], ["model_nm.pt", "model.pt"]])
+def test_only_networks_whose_weights_are_there_are_packed(files, tmp_path):
+    shutil.copytree(BUNDLES / "segmentation" / "configs", tmp_path / "configs")
+    (tmp_path / "models").mkdir()
+    for file in files:
+        (tmp_path / "models" / file).touch()
+    assert sorted(packed_files(tmp_path)) == sorted(files)
+
+
+ROWS = [
+    {"subject": "A", "prob_pd": "0.100000", "class": "0", "flags": "odd"},
+    {"subject": "B", "prob_pd": "", "class": "", "flags": "lost"},
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, ""),
+        ({"0#prob_pd": "0.100009"}, ""),
+        ({"0#prob_pd": "0.2"}, "prob_pd '0.2' of A, where it was packed '0.100000'"),
+        ({"0#prob_pd": ""}, "prob_pd '' of A, where"),
+        ({"1#prob_pd": "0.5"}, "prob_pd '0.5' of B, where it was packed ''"),
+        ({"0#class": "1"}, "class '1' of A"),
+        ({"0#flags": "even"}, "flags 'even' of A"),
+        ({"1#subject": "C"}, "predicts A, C, where it was packed A, B"),
+        ({"1": None}, "predicts A, where it was packed A, B"),
+        ({"0": None, "1": None}, "another table: .*no subjects below its header"),
+    ],
+)
+def test_the_proof_compares_what_it_unpacked(changes, message, tmp_path):
+    rows = {str(number): dict(row) for number, row in enumerate(ROWS)}
+    for place, value in changes.items():
+        number, _, column = place.partition("#")
+        if column:
+            rows[number][column] = value
+        else:
+            del rows[number]
+    (tmp_path / "x.csv").write_text(csv_text(list(rows.values()), list(ROWS[0])))
+    with pytest.raises(RuntimeError, match=message) if message else nullcontext():
+        compare(tmp_path / "x.csv", ROWS)
+
+
+def test_a_table_that_lacks_fails_the_proof(tmp_path):
+    with pytest.raises(RuntimeError, match=r"another table: .*none\.csv"):
+        compare(tmp_path / "none.csv", ROWS)
+    (tmp_path / "x.csv").write_text("subject,score\nA,1\n")
+    with pytest.raises(RuntimeError, match=r"another table: .*prob_pd"):
+        compare(tmp_path / "x.csv", ROWS)
+
+
+def test_a_card_without_commands_fails_the_proof(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("x/requirements.txt", "PyYAML")
+        archive.writestr("x/docs/README.md", "```bash\n. venv/bin/activate\n```\n")
+    (tmp_path / "proof").mkdir()
+    with pytest.raises(RuntimeError, match="card has no command"):
+        prove(tmp_path / "x.zip", tmp_path / "proof", [])
+
+
+def test_the_zip_that_is_there_stays_until_the_new_one_is_whole(script, tmp_path, monkeypatch):
+    def full(_source, target):
+        Path(target).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "full")
+
+    (tmp_path / "x.zip").write_bytes(b"earlier")
+    command = ["mrn", "--output", str(tmp_path / "x.zip"), "--data", "x"]
+    monkeypatch.setattr(script, "assemble", lambda _name, folder, _args: folder.mkdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(script.shutil, "copyfile", full)
+        with pytest.raises(ResourceError, match=r"x\.zip"):
+            script.main(command)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"earlier"]
+    script.main(command)
+    assert zipfile.is_zipfile(tmp_path / "x.zip")
+
+
+def test_random_weights_have_no_metrics(script, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        script.main(["mrn", "--random_weights", "--metrics", "metrics.json"])
+    assert "--metrics are of trained weights" in capsys.readouterr().err
 
 
 def test_overlaps_become_names_and_numbers():
@@ -298,6 +474,7 @@ def test_an_ensemble_is_packed_with_its_calibration(script, tmp_path):
         for i in range(20)
     ]
     write_predictions(tmp_path / "out_of_fold.csv", rows, HC_PD)
+    (tmp_path / "folds.json").write_text('{"folds": [["S0", "S1"], ["S2"]], "seed": 1}')
     ensemble = save_ensemble(folds, tmp_path / "ensemble", out_of_fold=tmp_path / "out_of_fold.csv")
     output = tmp_path / "out" / "pd_classification.zip"
     script.main(["mrn", "--run", str(ensemble), "--no_proof", "--output", str(output)])
@@ -309,6 +486,8 @@ def test_an_ensemble_is_packed_with_its_calibration(script, tmp_path):
     text = (bundle / "docs" / "README.md").read_text()
     assert "mean of the probabilities of 2 networks" in text
     assert "- epochs: 7\n" in text
+    assert "3 subjects in 2 folds of 2, 1 (seed 1); each model is trained without its fold" in text
+    assert re.search(r"2 networks, in all [0-9.]+ million parameters", text)
     assert "monai.bundle.load" not in text
     for row in run_sample(bundle).table:
         each = [float(row[f"prob_pd_fold{fold}"]) for fold in range(2)]

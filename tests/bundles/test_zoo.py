@@ -170,6 +170,13 @@ def test_the_readme_has_the_sections_of_the_zoos_template(name):
     assert sections((ROOT / "bundles" / name / "docs" / "README.md").read_text()) == TEMPLATE
 
 
+def test_the_card_of_random_weights_tells_of_no_training(bundle):
+    text = (bundle / "docs" / "README.md").read_text()
+    assert "Nobody trained these weights" in text
+    for words in ("epochs:", "curves.png", "were not trained with any", "began with random"):
+        assert words not in text, words
+
+
 def test_the_packed_readme_has_them_too(bundle):
     assert sections((bundle / "docs" / "README.md").read_text()) == TEMPLATE
 

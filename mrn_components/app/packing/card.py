@@ -1,7 +1,7 @@
 """``docs/README.md`` of a packed bundle: enough for a person who reads nothing else."""
 
 import json
-import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,20 +13,20 @@ from mrn_components.app.packing.configs import parsed
 from mrn_components.app.packing.curves import CURVES, draw_curves
 from mrn_components.app.packing.evaluation import MASKS, METRICS, read_evaluation, read_overlaps
 from mrn_components.app.packing.metadata import flat_metrics
+from mrn_components.app.packing.origin import origin_of
 from mrn_components.app.packing.sample import SampleRun
-from mrn_components.app.packing.weights import build_network, weight_files
+from mrn_components.app.packing.weights import build_network, packed_files
 from mrn_components.app.sheet.facts import find_facts
-from mrn_components.app.sheet.study import Study, bundle_study
+from mrn_components.app.sheet.study import Study, bundle_study, find_folds
 from mrn_components.app.sheet.write import write_card
+from mrn_components.data.crop_sizes import crop_sizes
 from mrn_components.data.target import HC_PD, Classes, Target
+from mrn_components.data.weight_records import CROP_SIZES, read_record
 from mrn_components.images.image import Image
 from mrn_components.regions.roi import images_of
 from mrn_components.system.files import write_text
 
 _OF_EVALUATION = ("table", "metrics", "figures", "manifest")
-_DINOV2 = "of the encoder's first weights (DINOv2 and its copy by timm), Apache-2.0"
-_OTHERS = "of the weights that the training began with, *for the authors*"
-_RANDOM = "the training began with random numbers, so that no one else's weights are in it"
 _CLASS = {
     True: ": {lead} is {title}, 0 to 1; `class` is 1 ({positive}) above 0.5, else 0",
     False: ": probabilities of each class, 0 to 1, and the likeliest `class`",
@@ -40,7 +40,7 @@ def study_of(folder: Path, metrics: Path | None, source: Path, run: Path | None)
         folder: of the packed bundle.
         metrics: what ``find_metrics`` returned, if there is an evaluation.
         source: folder that the weights were taken from.
-        run: folder of the run, if they are one's.
+        run: folder of the run, if they are one's; None for weights of an unknown training.
 
     Raises:
         ValueError: for an evaluation of other weights, or one that is damaged.
@@ -48,8 +48,10 @@ def study_of(folder: Path, metrics: Path | None, source: Path, run: Path | None)
     parser = parsed(folder)
     study = bundle_study(folder, target_of(parser))
     contents = dict(study.contents)
-    if run is not None and (run / "folds.json").is_file():
-        contents["folds"] = json.loads((run / "folds.json").read_text(encoding="utf-8"))
+    if run is None:
+        contents.pop("train", None)  # the config may be that of a run, and is not of these weights
+    elif folds := find_folds(run):
+        contents["folds"] = folds
     if metrics is not None and metrics.name == MASKS and "rois" in parser:
         raise ValueError(
             f"--metrics {metrics} scores masks, and this bundle makes none; name {METRICS} of "
@@ -111,19 +113,18 @@ def write_readme(
         sample: what they say of the sample; None if nobody asked them.
         run: folder of the run, with its curves.
     """
-    docs = folder / "docs"
-    shutil.rmtree(docs, ignore_errors=True)
-    docs.mkdir()
+    (docs := folder / "docs").mkdir()
     metadata = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
     study = replace(study, contents={**study.contents, "metadata": metadata})
     parser = parsed(folder)
+    is_classifier = "rois" in parser
     facts = find_facts(study)
-    if "rois" not in parser:  # masks are no prediction of a target
+    if not is_classifier:  # masks are no prediction of a target
         facts = {name: fact for name, fact in facts.items() if name not in ("output", "ensemble")}
     pack = {
         "tags": ", ".join(_tags(metadata, parser)),
         "data": data,
-        "encoder_license": _encoder_license(study),
+        "encoder_license": origin_of(study).license,
         "images": [_image(image) for image in _images(parser)],
         "tensors": [_tensor(*item) for item in _tensors(metadata, "inputs")],
         "gives": "; ".join(_gives(*item) for item in _tensors(metadata, "outputs")),
@@ -134,7 +135,8 @@ def write_readme(
         "expected": _expected(study.target, sample.table if sample is not None else []),
         "meaning": _meaning(study.target),
         "binary": isinstance(study.target, Classes) and study.target.is_binary,
-        "sizes": _sizes(parser),
+        "is_classifier": is_classifier,
+        "sizes": _sizes(folder, parser) if is_classifier else "",
         "memory": _memory(folder, sample),
     }
     write_text(docs / "README.md", write_card(study, facts, name=folder.name, pack=pack))
@@ -147,16 +149,6 @@ def _tags(metadata: Mapping[str, Any], parser: ConfigParser) -> list[str]:
     kind = "Classification" if "rois" in parser else "Segmentation"
     images = [image.facts.title for image in _images(parser)]
     return [kind, "MRI", str(metadata.get("organ", "brain")), *images, "MONAI", "research use only"]
-
-
-def _encoder_license(study: Study) -> str:
-    """Say whose weights the network began with."""
-    if "train" not in study.contents:
-        return _OTHERS
-    if study.value("train", "encoder_weights") in (None, "none"):
-        return _RANDOM
-    name = study.value("train", "network_def#res#encoder#name") or ""
-    return _DINOV2 if "dinov2" in name else _OTHERS
 
 
 def _images(parser: ConfigParser) -> list[Image]:
@@ -199,12 +191,9 @@ def _gives(name: str, tensor: Mapping[str, Any]) -> str:
 
 def _options(folder: Path) -> list[str]:
     """Return what chooses each network whose weights are there."""
-    chosen = [
-        "".join(f" --{key} {value}" for key, value in overrides.items())
-        for file, overrides in weight_files(folder).items()
-        if (folder / "models" / file).is_file()
-    ]
-    return list(dict.fromkeys(chosen))  # the files of an ensemble are asked together
+    chosen = packed_files(folder).values()
+    options = ("".join(f" --{key} {value}" for key, value in each.items()) for each in chosen)
+    return list(dict.fromkeys(options))  # the files of an ensemble are asked together
 
 
 def _expected(target: Target, rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
@@ -219,21 +208,24 @@ def _meaning(target: Target) -> str:
     return text.format(lead=f"`{target.lead}`", title=target.title, positive=target.positive)
 
 
-def _sizes(parser: ConfigParser) -> str:
-    if "rois" not in parser:
+def _sizes(folder: Path, parser: ConfigParser) -> str:
+    """Return the sizes of the crops that the weights say they were trained with."""
+    files = [folder / "models" / file for file in packed_files(folder)]
+    if any(read_record(file, CROP_SIZES) is None for file in files):
         return ""
-    rois = parser.get_parsed_content("rois").values()
-    return ", ".join(sorted({str(roi.size) for roi in rois}))
+    return ", ".join(map(str, sorted(set(crop_sizes(parser.get_parsed_content("rois")).values()))))
 
 
 def _memory(folder: Path, sample: SampleRun | None) -> str:
     """Say what memory the weights take, and what a GPU that was there took for the sample."""
-    files = weight_files(folder)
-    overrides = next(iter(files.values()))
-    parameters = sum(p.numel() for p in build_network(folder, overrides).parameters())
-    each = f"{len(files)} networks of " if len(files) > 1 else ""
+    networks = Counter(tuple(chosen.items()) for chosen in packed_files(folder).values())
+    parameters = sum(
+        count * sum(p.numel() for p in build_network(folder, dict(chosen)).parameters())
+        for chosen, count in networks.items()
+    )
+    several = f"{networks.total()} networks, in all " if networks.total() > 1 else ""
     size = f"{parameters / 1e6:.1f} million parameters, {parameters * 4 / 2**20:.0f} MB"
-    text = f"{each}{size} in single precision; a CPU is enough to predict."
+    text = f"{several}{size} in single precision; a CPU is enough to predict."
     if sample is None or not sample.gpu:
         return f"{text} GPU memory was not measured: these weights were packed without a GPU."
     return f"{text} Predicting the sample took {sample.gpu_mb} MB of the memory of a {sample.gpu}."

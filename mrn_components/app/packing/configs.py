@@ -1,6 +1,5 @@
 """The configs of a packed bundle: those of a run in the bundle's own words, and their JSON."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -9,13 +8,19 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
+from mrn_components.app.inspect.vocabulary import ENCODER_WEIGHTS
+from mrn_components.app.sheet.study import AS_TRAINED
 from mrn_components.bundle import bundle_config, mark_run, unfrozen_config
+from mrn_components.system.files import write_json, write_text
+from mrn_components.system.plain_data import items
 from mrn_components.system.yaml_text import edited_yaml
 
-_HEADER = """\
-# As run {run} was trained. Comments are the bundle's own; where its value was another they say so.
+_HEADER = (
+    AS_TRAINED
+    + """{run} was trained. Comments are the bundle's own; where its value was another they say so.
 #   python -m monai.bundle run --config_file configs/{name}.yaml --dataset_dir DIR
 """
+)
 # What goes with any training; other overlays of the bundle are ways to train it anew.
 _OVERLAYS = ("evaluate", "ensemble", "multi_gpu_train", "multi_gpu_evaluate")
 _UNCHECKED = ["$@evaluator.run()"]  # how runs predicted before sizes of crops were checked
@@ -42,12 +47,10 @@ def take_configs(run: Path, configs: Path) -> None:
             config = unfrozen_config(config)  # `take_weights` merges adapters
             if config.get("run") == _UNCHECKED:
                 config["run"] = own["run"]
-        for key, value in config.items():
-            if _names_folder(value):
-                config[key] = own.get(key)
+        config = _portable(config, own)
         _keep_bars_in_terminals(config)
-        body = re.sub(r"\A(?:#.*\n)*", _HEADER.format(run=run.name, name=name), text)
-        path.write_text(edited_yaml(body, config), encoding="utf-8")
+        body = re.sub(r"\A(?:#.*\n)*", _HEADER.format(run=run.resolve().name, name=name), text)
+        write_text(path, edited_yaml(body, config))
     for path in configs.glob("*.yaml"):
         if path.stem not in ("train", "inference", *_OVERLAYS):
             path.unlink()
@@ -57,25 +60,32 @@ def take_configs(run: Path, configs: Path) -> None:
 
 def trained_run(run: Path) -> Path:
     """Return the run whose training config an ensemble has: the first of those beside it."""
-    first = run.parent / "fold0"
+    first = run.resolve().parent / "fold0"
     is_ensemble = (run / "models" / "fold0.pt").is_file()
     return first if is_ensemble and not (run / "configs" / "train.json").is_file() else run
 
 
-def _names_folder(value: Any) -> bool:
-    """Whether a value of a config holds an absolute path."""
+def _portable(value: Any, own: Any, key: Any = "") -> Any:
+    """Return a run's value with the bundle's own in the place of each absolute path.
+
+    Only the name is left of a file that the encoder began with, which says whose weights are in
+    those of the run, and of a path in a place that the bundle has not.
+    """
     if isinstance(value, dict | list):
-        return any(map(_names_folder, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, str) and Path(value).is_absolute()
+        known = dict(items(own))
+        parts = {k: _portable(part, known.get(k, part), k) for k, part in items(value)}
+        return parts if isinstance(value, dict) else list(parts.values())
+    if not isinstance(value, str) or not Path(value).is_absolute():
+        return value
+    return Path(value).name if key == ENCODER_WEIGHTS or own == value else own
 
 
 def _keep_bars_in_terminals(config: Any) -> None:
     """Let the bars of earlier runs, which filled files too, be drawn in a terminal alone."""
     if isinstance(config, dict) and str(config.get("_target_", "")).endswith(_BAR):
         config.setdefault("disable", None)
-    if isinstance(config, dict | list):
-        for value in config.values() if isinstance(config, dict) else config:
-            _keep_bars_in_terminals(value)
+    for _, value in items(config):
+        _keep_bars_in_terminals(value)
 
 
 def write_marks(configs: Path) -> None:
@@ -84,15 +94,14 @@ def write_marks(configs: Path) -> None:
     contents = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths]
     mark_run(contents)
     for path, content in zip(paths, contents, strict=True):
-        text = edited_yaml(path.read_text(encoding="utf-8"), content)
-        path.write_text(text, encoding="utf-8")
+        write_text(path, edited_yaml(path.read_text(encoding="utf-8"), content))
 
 
 def write_twins(configs: Path) -> None:
     """Write JSON beside every YAML: ``monai.bundle.load`` and federated learning read no other."""
     for path in sorted(configs.glob("*.yaml")):
         config = ConfigParser.load_config_file(str(path))
-        path.with_suffix(".json").write_text(json.dumps(config, indent=2) + "\n")
+        write_json(path.with_suffix(".json"), config)
 
 
 def parsed(folder: Path, **overrides: Any) -> ConfigParser:

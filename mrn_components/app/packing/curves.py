@@ -41,14 +41,12 @@ def draw_curves(events: Path, folder: Path) -> bool:
 
 
 def read_curves(events: Path) -> dict[str, Points]:
-    """Return the scalars in a folder of TensorBoard's files, those of all files together."""
+    """Return the scalars in a folder of TensorBoard's files: of an epoch done twice the later."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found: dict[str, Points] = {}
-    for file in sorted(events.glob("events.out.tfevents.*")):
-        accumulator = EventAccumulator(str(file), size_guidance={"scalars": 0})
-        accumulator.Reload()
-        for tag in accumulator.Tags()["scalars"]:
-            points = [(event.step, event.value) for event in accumulator.Scalars(tag)]
-            found[tag] = sorted([*found.get(tag, []), *points])
-    return found
+    accumulator = EventAccumulator(str(events), size_guidance={"scalars": 0})  # keeps all
+    accumulator.Reload()
+    return {
+        tag: sorted({event.step: event.value for event in accumulator.Scalars(tag)}.items())
+        for tag in accumulator.Tags()["scalars"]
+    }

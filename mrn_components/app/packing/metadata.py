@@ -10,11 +10,13 @@ from monai.bundle import ConfigParser
 from packaging.version import Version
 
 from mrn_components.app.packing.configs import parsed
+from mrn_components.app.packing.origin import origin_of
 from mrn_components.app.sheet.numbers import metrics_of
 from mrn_components.app.sheet.study import Study
 from mrn_components.data.target import Classes, Target
 from mrn_components.images.image import Image
 from mrn_components.regions.roi import ROI, images_of
+from mrn_components.system.files import write_json, write_text
 
 OWN = "mrn-components"
 _DIGITS = 4
@@ -42,8 +44,8 @@ def write_metadata(folder: Path, *, study: Study, metrics: Mapping[str, float], 
         content |= _of_classifier(parser, study)
     else:
         content["network_data_format"] = _of_segmenter(parser, content["network_data_format"])
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    (folder / "requirements.txt").write_text("\n".join(requirements(content)) + "\n")
+    write_json(path, content)
+    write_text(folder / "requirements.txt", "\n".join(requirements(content)) + "\n")
 
 
 def requirements(content: Mapping[str, Any]) -> list[str]:
@@ -125,9 +127,7 @@ def _description(parser: ConfigParser, study: Study, rois: Mapping[str, ROI]) ->
     network = str(parser["network_def"]["_target_"]).rsplit(".", 1)[-1]
     sizes = ", ".join(sorted({str(roi.size) for roi in rois.values()}))
     name = study.value("inference", "network_def#res#encoder#name")
-    begun = study.value("train", "encoder_weights")
-    first = {None: "weights of which no record was found", "none": "random numbers"}
-    encoder = f" Its encoder, {name}, began with {first.get(begun, 'pretrained weights')}."
+    encoder = f" Its encoder, {name}, began with {origin_of(study).words}."
     return (
         f"{network} predicts {study.target.title} from {len(rois)} regions of "
         f"{' and '.join(image.title for image in images_of(rois).values())}, in crops of {sizes} "

@@ -41,15 +41,16 @@ def needed_rooms(configs: Path) -> set[str]:
 
 
 def _sources(room: str) -> Iterator[Path]:
-    """Return the modules of a room, which may be one module."""
-    folder = _PACKAGE / room
-    yield from folder.rglob("*.py") if folder.is_dir() else [_PACKAGE / f"{room}.py"]
+    """Return the modules of a room, which may be one module; none of what is no room."""
+    yield from (_PACKAGE / room).rglob("*.py")
+    yield from _PACKAGE.glob(f"{room}.py")
 
 
 def _imported(path: Path) -> Iterator[str]:
-    """Yield the rooms that a module imports, also inside its functions."""
+    """Yield the rooms that a module imports from, also inside its functions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
-        yield from (name.split(".")[1] for name in names if name.startswith(f"{_NAME}."))
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        found = (name.split(".")[1] for name in names if name.startswith(f"{_NAME}."))
+        yield from (name for name in found if any(_sources(name)))

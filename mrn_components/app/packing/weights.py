@@ -18,7 +18,8 @@ from mrn_components.app.packing.configs import parsed, trained_run
 from mrn_components.bundle import bundle_config
 from mrn_components.data.crop_sizes import check_crop_sizes, crop_sizes
 from mrn_components.data.weight_records import CROP_SIZES, RECORDS, append_record, read_record
-from mrn_components.system.hashes import LARGE_FILES, file_hash
+from mrn_components.system.files import weights_hash, write_text
+from mrn_components.system.hashes import LARGE_FILES
 
 
 def weight_files(folder: Path) -> dict[str, dict[str, str]]:
@@ -38,6 +39,12 @@ def weight_files(folder: Path) -> dict[str, dict[str, str]]:
         parser.update({"bundle_root": str(folder), "image": image})
         files[Path(parser.get_parsed_content("ckpt_path")).name] = {"image": image}
     return files
+
+
+def packed_files(folder: Path) -> dict[str, dict[str, str]]:
+    """Return what ``weight_files`` does, of the files that are there."""
+    files = weight_files(folder).items()
+    return {file: chosen for file, chosen in files if (folder / "models" / file).is_file()}
 
 
 def take_weights(
@@ -70,9 +77,7 @@ def take_weights(
         if (source / file).is_file():
             copy_weights(source / file, target, trained)
             check_weights(target, build_network(folder, overrides), source / file)
-    for path in source.glob("model_fold*.pt"):  # of the overlay ensemble.yaml
-        copy_weights(path, folder / "models" / path.name, trained)
-    made = sorted((folder / "models").glob("*.pt"))
+    made = [folder / "models" / file for file in packed_files(folder)]
     calibration = source / CALIBRATION
     _say_sizes(folder, made, of_run=run is not None and not calibration.is_file())
     if calibration.is_file() and _is_of(calibration, made):
@@ -92,7 +97,7 @@ def make_random_weights(folder: Path, *, safetensors: bool = False) -> None:
 
 def _is_of(calibration: Path, files: list[Path]) -> bool:
     """Whether a calibration was fitted to these weights, which merged adapters are not."""
-    return set(read_calibration(calibration).weights) == {file_hash(path) for path in files}
+    return set(read_calibration(calibration).weights) == set(map(weights_hash, files))
 
 
 def write_large_files(folder: Path, url: str) -> None:
@@ -102,11 +107,11 @@ def write_large_files(folder: Path, url: str) -> None:
             "path": f"models/{path.name}",
             "url": f"{url.rstrip('/')}/{path.name}" if url else "",
             "hash_type": "sha256",
-            "hash_val": file_hash(path),
+            "hash_val": weights_hash(path),
         }
         for path in sorted((folder / "models").iterdir())
     ]
-    (folder / LARGE_FILES).write_text(yaml.safe_dump({"large_files": entries}, sort_keys=False))
+    write_text(folder / LARGE_FILES, yaml.safe_dump({"large_files": entries}, sort_keys=False))
 
 
 def _say_sizes(folder: Path, files: list[Path], *, of_run: bool) -> None:

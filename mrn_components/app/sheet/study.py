@@ -22,9 +22,9 @@ Content = Mapping[str, Any]
 _Found = dict[str, tuple[str, Content]]  # {record: (file, content)}
 Derived = tuple[str, Sequence[tuple[str, str]]]  # a fact in words, and (record, key) of each place
 NOTHING: Derived = ("", ())
+AS_TRAINED = "# As run "  # how the packed config of a run begins
 
 _MANIFEST, _CROSSVAL, _FOLDS = "manifest.json", "crossval.json", "folds.json"
-_AS_TRAINED = "# As run "  # how the packed config of a run begins
 _OF_COHORT = ("subjects", "inputs", "timings_s", "written", "weights")  # not of a fold's manifest
 _COUNTED = ("status", "trained_on", "mask_source")  # columns whose values are counted
 _FILLED = ("missing_rois", "flags", "error")  # columns whose filled cells are counted
@@ -117,6 +117,12 @@ def bundle_study(root: Path, target: Target) -> Study:
         contents={name: without_folders(content) for name, (_, content) in found.items()},
         files={name: file for name, (file, _) in found.items()},
     )
+
+
+def find_folds(run: Path) -> Content | None:
+    """Read how the subjects of a run, or of the cross-validation around it, were split."""
+    path = next(filter(Path.is_file, (run / _FOLDS, run.resolve().parent / _FOLDS)), None)
+    return None if path is None else _read(path)
 
 
 def _counts(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
@@ -218,9 +224,8 @@ def _of_bundle(root: Path, manifest: Content) -> _Found:
     run = _trained(home, set(weights.values()))
     if run is not None and (config := _config(run, "train")):
         found["train"] = (f"{run.resolve().name}/configs/{config[0].name}", config[1])
-        for folder in (home.parent, home):  # the run's own comes last
-            if _is(folder / _FOLDS):
-                found["folds"] = (_FOLDS, _read(folder / _FOLDS))
+        if folds := find_folds(home):
+            found["folds"] = (_FOLDS, folds)
     if "inference" in found and (changed := manifest.get("settings", {}).get("overrides")):
         file, content = found["inference"]
         found["inference"] = f"{file} and {_MANIFEST}, overrides", _changed(content, changed)
@@ -248,7 +253,7 @@ def _trained(root: Path, hashes: set[str]) -> Path | None:
     if config := _config(root, "train"):
         path, content = config
         plain = path.with_suffix(".yaml")
-        as_packed = plain.is_file() and plain.read_text("utf-8").startswith(_AS_TRAINED)
+        as_packed = plain.is_file() and plain.read_text("utf-8").startswith(AS_TRAINED)
         mark = content.get("bundle_root")
         is_run = isinstance(mark, Mapping) and mark.get("made_in") is not None
         return root if is_run or as_packed else None
