@@ -1,7 +1,8 @@
-"""What out-of-fold predictions say of new subjects: calibrated probabilities, and sets of classes.
+"""What out-of-fold predictions say of new subjects: calibrated values, and sets of them.
 
-Both rest on subjects that a fold's network did not learn from. A bundle of the folds carries what
-was fitted as ``models/calibration.json``: numbers, and hashes of the ids, no subject.
+Values are probabilities or scores; the set of a score is an interval. Both rest on subjects that a
+fold's network did not learn from. A bundle of the folds carries what was fitted as
+``models/calibration.json``: numbers, and hashes of the ids, no subject.
 """
 
 import logging
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mrn_components.app.calibration_kinds import kind_of
 from mrn_components.data import DataLeakageError
 from mrn_components.data.ledger import (
     Ledger,
@@ -21,54 +23,40 @@ from mrn_components.data.ledger import (
     new_ledger,
     read_ledger,
 )
-from mrn_components.data.predictions import calibrated, read_number
+from mrn_components.data.predictions import read_number
 from mrn_components.data.tables import read_rows
-from mrn_components.data.target import Classes, Target, describe, make_target, read_target
-from mrn_components.metrics.conformal import (
-    LEVEL,
-    Own,
-    conformal_sets,
-    least_subjects,
-    left_out_sets,
-    own_probabilities,
-    p_values,
-)
-from mrn_components.metrics.recalibration import (
-    METHODS,
-    SLOPES,
-    Recalibration,
-    fit_recalibration,
-    recalibrate_folds,
-)
+from mrn_components.data.target import Target, describe, make_target, read_target
+from mrn_components.metrics.conformal import LEVEL, Own, least_subjects
+from mrn_components.metrics.recalibration import Map, fit_recalibration
 from mrn_components.system.files import weights_hash
 from mrn_components.system.plain_data import read_plain
 
 _logger = logging.getLogger(__name__)
 
 CALIBRATION = "calibration.json"  # beside the weights
-_FARTHEST = 1000.0  # an intercept of logits: beyond, somebody wrote it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
     """What was fitted to the out-of-fold predictions of the networks of an ensemble.
 
-    Each network's probabilities are mapped, and then averaged, as the ensemble averages what they
-    are without: the map was fitted to single networks, and an average of several is less sure
+    Each network's values are mapped, and then averaged, as the ensemble averages what they are
+    without: the map was fitted to single networks, and an average of several is less sure
     already. So the order of subjects stays as each network has it, and can change a little in the
     average. Sets are cross-conformal (``metrics.conformal`` says what they promise).
 
     Args:
         target: what is predicted.
-        recalibration: the map of a network's probabilities.
-        own: of each fold and class what its subjects had of their own class.
+        recalibration: the map of a network's values.
+        own: of each fold and class what its subjects had of their own class; of a score their
+            errors.
         weights: SHA-256 of each fold's weights.
         ledger: of the ids of all these subjects.
         level: of the sets; None makes none.
     """
 
-    target: Classes
-    recalibration: Recalibration
+    target: Target
+    recalibration: Map
     own: Own
     weights: tuple[str, ...]
     ledger: Ledger
@@ -76,9 +64,9 @@ class Calibration:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How many subjects of each class it rests on."""
+        """How many subjects of each class, or with the score, it rests on."""
         counts = [sum(map(len, known)) for known in zip(*self.own, strict=True)]
-        return dict(zip(self.target.names, counts, strict=True))
+        return dict(zip(kind_of(self.target).names, counts, strict=True))
 
     def at(self, level: float | None) -> "Calibration":
         """Return the same with sets at a level; None takes 0.9 where there are subjects enough.
@@ -93,22 +81,23 @@ class Calibration:
         if level is None:
             return replace(self, level=None)
         raise ValueError(
-            f"--set_level {level:g} needs at least {least} calibration subjects of each class, and "
-            f"the cross-validation had {', '.join(lacking)}; choose a lower level, or "
-            "cross-validate more subjects."
+            f"--set_level {level:g} needs at least {least} calibration subjects"
+            f"{kind_of(self.target).of_each}, and the cross-validation had {', '.join(lacking)}; "
+            "choose a lower level, or cross-validate more subjects."
         )
 
     def apply(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return the cells that stand beside those of ``prediction``, with folds, of a subject."""
+        kind = kind_of(self.target)
         columns = [row[f"{column}_folds"] for column in self.target.columns]
-        values = np.array(columns[0] if self.target.is_binary else np.transpose(columns))
-        prob = self.target.by_class(values)  # (F, K)
-        folds = self.target.in_tables(self.recalibration.apply(prob))
-        cells: dict[str, Any] = {calibrated(c): float(v.mean()) for c, v in folds.items()}
-        cells |= {f"{calibrated(column)}_folds": v.tolist() for column, v in folds.items()}
+        values = kind.stack(np.transpose(columns) if len(columns) > 1 else columns[0])  # (F, ...)
+        folds = kind.cells(self.recalibration.apply(values))
+        cells: dict[str, Any] = {column: float(v.mean()) for column, v in folds.items()}
+        cells |= {f"{column}_folds": v.tolist() for column, v in folds.items()}
         if self.level is not None:
-            (members,) = conformal_sets(p_values(self.own, prob[:, None]), self.level)
-            cells |= {"set": _names(self.target, members), "set_level": self.level}
+            seen = kind.compared(self.recalibration, values)
+            cells |= kind.set_cells(self.own, seen, self.level)
+            cells["set_level"] = self.level
         return cells
 
     def summary(self) -> dict[str, Any]:
@@ -121,18 +110,14 @@ def fit_calibration(table: Path, weights: Sequence[Path]) -> Calibration:
 
     Raises:
         DataLeakageError: if weights were trained on a subject of their fold, by its id.
-        ValueError: for a score, or a table of other folds.
+        ValueError: for a table of other folds.
     """
     target = read_target(table.parent)
-    if not isinstance(target, Classes):
-        raise ValueError(
-            f"{table}: {target.name} is a score; calibration and sets are for the probabilities of "
-            "classes."
-        )
+    kind = kind_of(target)
     values, labels, members = [], [], []
     for where, row in read_rows(table, (*target.columns, "fold", "label")):
         cells = [read_number(row[column], column, target, where) for column in target.columns]
-        values.append(cells[0] if target.is_binary else cells)
+        values.append(cells if len(cells) > 1 else cells[0])
         labels.append(target.parse(row["label"]))
         members.append((row["subject"], row["fold"]))
     names = [str(fold) for fold in range(len(weights))]
@@ -143,12 +128,13 @@ def fit_calibration(table: Path, weights: Sequence[Path]) -> Calibration:
         )
     for name, path in zip(names, weights, strict=True):
         _check_unseen([subject for subject, fold in members if fold == name], path)
-    prob, truth = target.by_class(values), np.array(labels)
+    stacked, truth = kind.stack(values), np.array(labels)
     folds = np.array([int(fold) for _, fold in members])
+    recalibration, _ = fit_recalibration(stacked, truth, folds, kind.family)
     return Calibration(
         target=target,
-        recalibration=fit_recalibration(prob, truth, folds)[0],
-        own=own_probabilities(prob, truth, folds),
+        recalibration=recalibration,
+        own=kind.own(kind.compared(recalibration, stacked), truth, folds),
         weights=tuple(map(weights_hash, weights)),
         ledger=new_ledger(frozenset(f"id {subject}" for subject, _ in members)),
     )
@@ -157,41 +143,41 @@ def fit_calibration(table: Path, weights: Sequence[Path]) -> Calibration:
 def calibrate_rows(
     rows: Sequence[Mapping[str, Any]], labels: Mapping[str, Any], target: Target
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Add calibrated probabilities and sets to out-of-fold rows, and say what all folds choose.
+    """Add calibrated values and sets to out-of-fold rows, and say what all folds choose.
 
-    Each fold's are by what the others alone choose and fit, so that they may be scored. Scores
-    have none; sets, at 0.9, need subjects enough.
+    Each fold's are by what the others alone choose and fit, so that they may be scored. Sets, at
+    0.9, need subjects enough.
 
     Args:
         rows: of each subject, with ``fold``, and as ``value`` what ``target.metrics`` takes.
         labels: {subject: label}.
         target: what the labels are.
     """
-    if not isinstance(target, Classes):
-        return [dict(row) for row in rows], {}
-    prob = target.by_class([row["value"] for row in rows])
-    truth = np.array([int(labels[row["subject"]]) for row in rows])
+    kind = kind_of(target)
+    values = kind.stack([row["value"] for row in rows])
+    truth = np.array([labels[row["subject"]] for row in rows])
     folds = np.array([row["fold"] for row in rows])
-    cells = target.in_tables(recalibrate_folds(prob, truth, folds))
-    sets = left_out_sets(prob, truth, folds, LEVEL)
+    cells = kind.mapped(values, truth, folds)
+    sets = kind.left_out(values, truth, folds, LEVEL)
     added: list[dict[str, Any]] = []
     for place, row in enumerate(rows):
-        own: dict[str, Any] = {
-            calibrated(column): float(values[place]) for column, values in cells.items()
-        }
+        own: dict[str, Any] = {column: float(mapped[place]) for column, mapped in cells.items()}
         if sets is not None:
-            own |= {"set": _names(target, sets[place]), "set_level": LEVEL}
+            own |= {**sets[place], "set_level": LEVEL}
         added.append({**row, **own})
-    found, held_out = fit_recalibration(prob, truth, folds)
-    return added, {"calibration": {**_numbers(found), "cross_entropy_left_out": held_out}}
+    found, held_out = fit_recalibration(values, truth, folds, kind.family)
+    return added, {
+        "calibration": {**_numbers(found), "loss": kind.family.loss, "left_out": held_out}
+    }
 
 
 def describe_calibration(calibration: Calibration) -> dict[str, Any]:
     """Return what ``calibration.json`` holds."""
+    names = kind_of(calibration.target).names
     folds = [
         {
             "weights": sha256,
-            "own": dict(zip(calibration.target.names, (p.tolist() for p in own), strict=True)),
+            "own": dict(zip(names, (numbers.tolist() for numbers in own), strict=True)),
         }
         for sha256, own in zip(calibration.weights, calibration.own, strict=True)
     ]
@@ -209,24 +195,21 @@ def read_calibration(path: Path) -> Calibration:
     try:
         content = read_plain(path)
         target = make_target(content["target"])
-        folds = content["folds"]
-        if not isinstance(target, Classes) or not folds:
-            raise ValueError("it needs classes and folds")
-        numbers = [content["method"], float(content["slope"]), *map(float, content["intercepts"])]
-        own = [[_probabilities(fold["own"][name]) for name in target.names] for fold in folds]
+        kind, folds = kind_of(target), content["folds"]
+        if not folds:
+            raise ValueError("it needs folds")
+        recalibration = kind.family.make(
+            content["method"], float(content["slope"]), tuple(map(float, content["intercepts"]))
+        )
+        own = [[_sorted(fold["own"][name]) for name in kind.names] for fold in folds]
         weights = tuple(str(fold["weights"]) for fold in folds)
         ledger = make_ledger(content["subjects"])
-        method, slope, *intercepts = numbers
-        if method not in METHODS or not SLOPES[0] <= slope <= SLOPES[1]:
-            raise ValueError(f"method {method!r} and slope {slope} are none of a fit")
-        if len(intercepts) != len(target.names) or not np.abs(intercepts).max() <= _FARTHEST:
-            raise ValueError(f"intercepts must be {len(target.names)} numbers, got {intercepts}")
+        kind.check(recalibration, own)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is no calibration of an ensemble ({' '.join(repr(error).split())[:200]}); "
             "type the command of the cross-validation again, or delete the file to predict without."
         ) from error
-    recalibration = Recalibration(method, slope, tuple(intercepts))
     return Calibration(
         target=target, recalibration=recalibration, own=own, weights=weights, ledger=ledger
     )
@@ -253,8 +236,6 @@ def find_calibration(
         return found.at(level)
     if level is None:
         return None
-    if not isinstance(target, Classes):
-        raise ValueError(f"--set_level: {target.name} is a score, and sets are of classes.")
     raise ValueError(
         f"--set_level needs {path}, fitted to these weights; `mrn crossval` writes it into its "
         "folder ensemble. Name that folder as --bundle, or leave --set_level out."
@@ -273,12 +254,7 @@ def _check_unseen(subjects: Sequence[str], weights: Path) -> None:
         )
 
 
-def _names(target: Classes, members: np.ndarray) -> list[str]:
-    """Return the classes in a set."""
-    return [target.names[number] for number in np.flatnonzero(members).tolist()]
-
-
-def _numbers(found: Recalibration) -> dict[str, Any]:
+def _numbers(found: Map) -> dict[str, Any]:
     return {
         "method": found.method,
         "slope": found.slope,
@@ -286,9 +262,6 @@ def _numbers(found: Recalibration) -> dict[str, Any]:
     }
 
 
-def _probabilities(values: Any) -> np.ndarray:
-    """Read probabilities of calibration subjects, sorted."""
-    found = np.sort(np.array(values, dtype=float).reshape(-1))
-    if not ((found >= 0) & (found <= 1)).all():
-        raise ValueError("probabilities must lie in 0 to 1")
-    return found
+def _sorted(values: Any) -> np.ndarray:
+    """Read numbers of calibration subjects."""
+    return np.sort(np.array(values, dtype=float).reshape(-1))

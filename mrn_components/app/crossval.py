@@ -25,7 +25,7 @@ from mrn_components.bundle import RunArguments, encoder_options, run_encoder
 from mrn_components.data import DataLeakageError, Subject
 from mrn_components.data.predictions import read_predictions
 from mrn_components.data.tables import GROUP, files_of, read_rows
-from mrn_components.data.target import Classes, read_target
+from mrn_components.data.target import read_target
 from mrn_components.data.weight_records import KEPT_WEIGHTS, REPRESENTATION, read_record
 from mrn_components.system.files import write_json, write_text
 from mrn_components.system.values import flags
@@ -62,7 +62,8 @@ def crossval(
     ``out_of_fold.csv`` has one row a subject and ``crossval.json`` the metrics by fold, their mean
     and deviation, and those of all subjects together; ``evaluation`` has figures and the page
     ``report.html``; ``ensemble`` is a bundle that predicts by the networks of all folds, with
-    calibrated probabilities and sets of classes from ``out_of_fold.csv`` (docs/calibration.md).
+    calibrated predictions, and sets of classes or intervals of a score, by ``out_of_fold.csv``
+    (docs/calibration.md).
     By default each fold's epoch is chosen on the subjects that it is scored on, and the page says
     so; ``--keep last``, ``mean`` or ``teacher`` chooses none.
 
@@ -270,11 +271,9 @@ def write_results(
 
 
 def _save_ensemble(runs: Sequence[BundleRun], output: Path) -> Path:
-    """Make one bundle of the folds; of classes with a calibration."""
-    table = output / OUT_OF_FOLD
-    classes = isinstance(read_target(output), Classes)
+    """Make one bundle of the folds, with a calibration."""
     folders = [run.folder for run in runs]
-    return save_ensemble(folders, output / "ensemble", out_of_fold=table if classes else None)
+    return save_ensemble(folders, output / "ensemble", out_of_fold=output / OUT_OF_FOLD)
 
 
 def _check_settings(settings: Mapping[str, Any], path: Path) -> None:

@@ -32,8 +32,7 @@ def save_ensemble(
 
     Raises:
         DataLeakageError: if a network was trained on a subject of its fold.
-        ValueError: for no run, runs whose network, ROIs or preprocessing differ, or a score to be
-            calibrated.
+        ValueError: for no run, or runs whose network, ROIs or preprocessing differ.
         FileNotFoundError: if a run is not finished.
         FileExistsError: if ``output_dir`` holds something else than an ensemble.
     """

@@ -29,7 +29,7 @@ def write_out_of_fold(
 ) -> str:
     """Write ``out_of_fold.csv`` and ``crossval.json``; return a table of the metrics, and a note.
 
-    Probabilities get calibrated ones and sets of classes beside them, each fold's by the others.
+    Predictions get calibrated ones and sets beside them, each fold's by the others.
 
     Args:
         output: folder of the files.

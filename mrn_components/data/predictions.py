@@ -7,7 +7,8 @@ The columns of ``predictions.csv``, those that there are, in this order:
 - ``class``: of two classes the number, 1 where the probability is above 0.5; of more the name;
 - of an ensemble with a calibration ``prob_pd_calibrated``, what P(PD) is worth by subjects that
   the networks did not learn from; ``set``, the classes that the subject may have, "{HC}", "{HC;PD}"
-  or "{}", at the level ``set_level``;
+  or "{}", at the level ``set_level``; of a score, such as ``updrs``, in the set's place the ends of
+  an interval, ``updrs_low`` and ``updrs_high``;
 - of an ensemble ``prob_pd_fold0``, ``prob_pd_fold1``, ...; ``fold_agreement``, the share of folds
   whose class is the ensemble's; ``fold_std``, the standard deviation of the folds' P(PD), of the
   positive class, or of the score;
@@ -21,13 +22,13 @@ The columns of ``predictions.csv``, those that there are, in this order:
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mrn_components.data.identities import DataLeakageError
 from mrn_components.data.tables import find_labels, read_rows
-from mrn_components.data.target import HC_PD, Target, write_target
+from mrn_components.data.target import HC_PD, Score, Target, write_target
 from mrn_components.system.files import csv_text, write_text
 
 PREDICTIONS = "predictions.csv"
@@ -78,7 +79,7 @@ def write_predictions(
     flat = [_flat(row, target) for row in rows]
     found = dict.fromkeys(key for row in flat for key in row)
     columns = ["subject", "fold", "status", *target.columns, "class"]
-    columns += [*map(calibrated, target.columns), "set", "set_level"]
+    columns += [*map(calibrated, target.columns), "set", *interval_columns(target), "set_level"]
     columns += [key for key in found if "_fold" in key and key.rpartition("_fold")[2].isdigit()]
     columns += ["fold_agreement", "fold_std", "tta_std", "unlike_training", "trained_on"]
     columns += ["mask_source"]
@@ -98,7 +99,9 @@ def _flat(row: Mapping[str, Any], target: Target) -> dict[str, Any]:
         if key in row:
             flat[key] = separator.join(row[key])
     if "set" in row:
-        flat |= {"set": f"{{{';'.join(row['set'])}}}", "set_level": f"{row['set_level']:g}"}
+        flat["set"] = f"{{{';'.join(row['set'])}}}"
+    if "set_level" in row:
+        flat["set_level"] = f"{row['set_level']:g}"
     if "mask_source" in row:
         alike, sources = set(row["mask_source"].values()), row["mask_source"].items()
         each = alike if len(alike) == 1 else [f"{image} {source}" for image, source in sources]
@@ -109,6 +112,11 @@ def _flat(row: Mapping[str, Any], target: Target) -> dict[str, Any]:
 def calibrated(column: str) -> str:
     """Name the column that stands beside a target's column where there is a calibration."""
     return f"{column}_calibrated"
+
+
+def interval_columns(target: Target) -> tuple[str, str]:
+    """Name the columns of the interval of a score."""
+    return f"{target.lead}_low", f"{target.lead}_high"
 
 
 def is_predicted(row: Mapping[str, Any]) -> bool:
@@ -162,8 +170,41 @@ def read_sets(table: Path, target: Target) -> tuple[dict[str, list[str]], float 
             sets[row["subject"]] = members
             levels.add(row.get("set_level", ""))
     _require_all(table, "set", sets, lacking)
-    if not sets:
-        return {}, None
+    return sets, _read_level(table, levels)
+
+
+def read_intervals(
+    table: Path, target: Score
+) -> tuple[dict[str, tuple[float, float]], float | None]:
+    """Read the interval of each subject's score, and their level.
+
+    Returns:
+        {subject: (low, high)} and the level; empty and None where no predicted subject has one.
+
+    Raises:
+        ValueError: for ends that are no scores or in the wrong order, intervals at several levels,
+            or of some subjects alone.
+    """
+    columns = interval_columns(target)
+    intervals, levels, lacking = {}, set(), []
+    for where, row in read_rows(table, target.columns):
+        if is_predicted(row):
+            if not all(row.get(column) for column in columns):
+                lacking.append(row["subject"])
+                continue
+            low, high = (read_number(row[column], column, target, where) for column in columns)
+            if low > high:
+                raise ValueError(f"{where}: {columns[0]} must not be above {columns[1]}.")
+            intervals[row["subject"]] = (low, high)
+            levels.add(row.get("set_level", ""))
+    _require_all(table, columns[0], intervals, lacking)
+    return intervals, _read_level(table, levels)
+
+
+def _read_level(table: Path, levels: Collection[str]) -> float | None:
+    """Read the one level of a table's sets or intervals; None where there are none."""
+    if not levels:
+        return None
     try:
         (level,) = map(float, levels)
     except ValueError:
@@ -173,7 +214,7 @@ def read_sets(table: Path, target: Target) -> tuple[dict[str, list[str]], float 
             f"{table}: set_level must be one number between 0 and 1 for all subjects, got "
             f"{sorted(levels)}; predict them anew."
         )
-    return sets, level
+    return level
 
 
 def _require_all(

@@ -74,17 +74,21 @@ def squared_errors(prob: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return errors
 
 
-def cross_entropy_change(
-    before: np.ndarray, after: np.ndarray, labels: np.ndarray, seed: int = 1
-) -> Metric:
-    """Return how much cross entropy other probabilities (N, K) of the same subjects take away.
+def error_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Score how near scores (N,) are, in their unit: the less of each the better."""
+    errors = np.abs(scores - labels)
+    return {"mae": float(errors.mean()), "rmse": float(np.sqrt((errors**2).mean()))}
+
+
+def loss_change(before: np.ndarray, after: np.ndarray, strata: np.ndarray, seed: int = 1) -> Metric:
+    """Return how much the mean loss of subjects (N,) changes by a map of their predictions.
 
     It is negative where they are better. The interval is the bootstrap's, paired, of resamples
-    that keep the number of subjects of each class.
+    that keep the number of subjects of each of the ``strata``, such as the classes.
     """
-    change = subject_losses(after, labels) - subject_losses(before, labels)
-    members = [change[labels == number] for number in np.unique(labels)]
-    interval = undefined_interval("bootstrap", "the probabilities are the same")
+    change = after - before
+    members = [change[strata == number] for number in np.unique(strata)]
+    interval = undefined_interval("bootstrap", "the predictions are the same")
     if change.any():
         interval = bootstrap_interval(members, mean, seed)
     return {"value": float(change.mean()), **interval}

@@ -19,13 +19,26 @@ from mrn_components.app.calibration import (
 from mrn_components.app.inspect.contents import content_differences
 from mrn_components.data import DataLeakageError
 from mrn_components.data.ledger import describe_ledger, find_trained_on, new_ledger
-from mrn_components.data.predictions import read_calibrated, read_sets, write_predictions
+from mrn_components.data.predictions import (
+    read_calibrated,
+    read_intervals,
+    read_sets,
+    write_predictions,
+)
 from mrn_components.data.target import HC_PD
 from mrn_components.data.weight_records import append_record
 from mrn_components.metrics.conformal import left_out_sets
-from mrn_components.metrics.recalibration import fit_recalibration, recalibrate_folds
+from mrn_components.metrics.conformal_intervals import left_out_intervals, score_intervals
+from mrn_components.metrics.recalibration import SCORES, fit_recalibration, recalibrate_folds
 
 THREE = Classes(names=["HC", "PD", "MSA"])
+UPDRS = Score(name="updrs", range=[0, 60])
+OF_SCORE = {
+    "target": {"kind": "Score"},
+    "method": "line",
+    "intercepts": [0.0],
+    "folds": [{"weights": "a", "own": {"score": [1.0]}}],
+}
 
 
 def study(target=HC_PD, count=60, folds=3, seed=1):
@@ -43,6 +56,18 @@ def study(target=HC_PD, count=60, folds=3, seed=1):
         row |= target.decide(cells) | {"label": target.shown(labels[place]), "value": value}
         rows.append(row)
     return rows, dict(zip([row["subject"] for row in rows], labels.tolist(), strict=True))
+
+
+def score_study(count=60, folds=3, seed=1):
+    """Out-of-fold rows of a network whose scores lie twice too far apart, and the labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.uniform(10, 50, count).round()
+    scores = np.clip(30 + 2 * (labels - 30 + rng.normal(0, 6, count)), 0, 60).round(6)
+    rows = [
+        {"subject": f"S{i:03d}", "fold": i * folds // count, "updrs": s, "value": s, "label": y}
+        for i, (s, y) in enumerate(zip(scores.tolist(), labels.tolist(), strict=True))
+    ]
+    return rows, {row["subject"]: row["label"] for row in rows}
 
 
 def write_weights(folder, rows, folds=3, leaked=()):
@@ -136,7 +161,8 @@ def test_rows_of_a_cross_validation_are_mapped_by_the_other_folds(tmp_path):
     ]
     found, held_out = fit_recalibration(prob, truth, folds)
     assert facts["calibration"]["slope"] == found.slope
-    assert facts["calibration"]["cross_entropy_left_out"] == held_out
+    assert facts["calibration"]["loss"] == "cross_entropy"
+    assert facts["calibration"]["left_out"] == held_out
 
     table = tmp_path / "out_of_fold.csv"
     write_predictions(table, added, HC_PD)
@@ -147,15 +173,53 @@ def test_rows_of_a_cross_validation_are_mapped_by_the_other_folds(tmp_path):
     assert read_sets(table, HC_PD) == ({row["subject"]: row["set"] for row in added}, 0.9)
 
 
-def test_few_subjects_have_no_sets_and_scores_have_nothing():
-    rows, labels = study(count=20)  # 6 or 7 of a class in two folds of three
-    added, facts = calibrate_rows(rows, labels, HC_PD)
-    assert "prob_pd_calibrated" in added[0]
-    assert "set" not in added[0]
+@pytest.mark.parametrize(("kind", "column"), [("classes", "set"), ("score", "updrs_low")])
+def test_few_subjects_have_no_sets(kind, column):
+    target = HC_PD if kind == "classes" else UPDRS
+    # 6 or 7 of a class, or 6 scores, in two folds of three
+    rows, labels = study(count=20) if kind == "classes" else score_study(count=9)
+    added, facts = calibrate_rows(rows, labels, target)
+    assert f"{target.lead}_calibrated" in added[0]
+    assert column not in added[0]
     assert facts
-    updrs = Score(name="updrs", range=[0, 60])
-    rows = [{"subject": "S0", "fold": 0, "updrs": 3.0, "value": 3.0}]
-    assert calibrate_rows(rows, {"S0": 4.0}, updrs) == (rows, {})
+
+
+def test_scores_are_drawn_together_and_have_intervals(tmp_path):
+    rows, labels = score_study()
+    added, facts = calibrate_rows(rows, labels, UPDRS)
+    scores = np.array([row["value"] for row in rows])
+    truth, folds = (np.array([*each]) for each in (labels.values(), [r["fold"] for r in rows]))
+    expected = np.clip(recalibrate_folds(scores, truth, folds, SCORES), 0, 60)
+    assert [row["updrs_calibrated"] for row in added] == expected.tolist()
+    assert np.square(expected - truth).mean() < 0.6 * np.square(scores - truth).mean()
+    ends = np.clip(left_out_intervals(scores, truth, folds, 0.9), 0, 60)
+    assert [[row["updrs_low"], row["updrs_high"]] for row in added] == ends.tolist()
+    assert facts["calibration"]["method"] == "line"
+    assert facts["calibration"]["loss"] == "squared_error"
+    assert 0.4 < facts["calibration"]["slope"] < 0.6  # they lie twice too far apart
+
+    table = tmp_path / "out_of_fold.csv"
+    write_predictions(table, added, UPDRS)
+    header = table.read_text().splitlines()[0]
+    assert header == "subject,fold,updrs,updrs_calibrated,updrs_low,updrs_high,set_level,label"
+    read, level = read_intervals(table, UPDRS)
+    assert level == 0.9
+    assert np.array([*read.values()]) == pytest.approx(ends, abs=1e-6)
+
+    weights = write_weights(tmp_path / "models", rows)
+    fitted = describe_calibration(fit_calibration(table, weights))
+    (tmp_path / "models" / CALIBRATION).write_text(json.dumps(fitted))
+    found = find_calibration(weights, UPDRS, 0.8)
+    assert found.sizes == {"updrs": 60}
+    new = np.array([10.0, 30.0, 32.0])  # of the three networks
+    cells = found.apply({"updrs": 24.0, "updrs_folds": new.tolist()})
+    mapped = found.recalibration.apply(new)
+    assert cells["updrs_calibrated"] == pytest.approx(mapped.mean())
+    low, high = score_intervals(found.own, mapped[:, None], 0.8)[0]
+    assert (cells["updrs_low"], cells["updrs_high"], cells["set_level"]) == (low, high, 0.8)
+    assert low < cells["updrs_calibrated"] < high
+    with pytest.raises(ValueError, match=r"at least 99 calibration subjects, .* had 60 of updrs"):
+        find_calibration(weights, UPDRS, 0.99)
 
 
 # ---- what is refused
@@ -169,7 +233,7 @@ def test_a_network_that_saw_a_subject_of_its_fold_is_refused_by_name(tmp_path):
         fit_calibration(tmp_path / "out_of_fold.csv", weights)
 
 
-def test_scores_and_other_folds_are_refused(tmp_path):
+def test_other_folds_are_refused(tmp_path):
     rows, _ = study()
     write_predictions(tmp_path / "out_of_fold.csv", rows, HC_PD)
     weights = write_weights(tmp_path, rows)
@@ -177,12 +241,6 @@ def test_scores_and_other_folds_are_refused(tmp_path):
         ValueError, match=r"has the folds \['0', '1', '2'\], expected .* 2 networks"
     ):
         fit_calibration(tmp_path / "out_of_fold.csv", weights[:2])
-    updrs = Score(name="updrs", range=[0, 60])
-    write_predictions(tmp_path / "out_of_fold.csv", [{"subject": "S0", "updrs": 3.0}], updrs)
-    with pytest.raises(ValueError, match="updrs is a score; calibration and sets are for"):
-        fit_calibration(tmp_path / "out_of_fold.csv", weights)
-    with pytest.raises(ValueError, match="--set_level: updrs is a score, and sets are of classes"):
-        find_calibration(weights, updrs, 0.9)
 
 
 def test_a_level_that_needs_more_subjects_says_how_many(fitted):
@@ -217,12 +275,15 @@ def test_other_weights_are_not_calibrated(fitted, tmp_path, caplog):
         ({"method": "eval"}, "method 'eval'"),
         ({"intercepts": [0.0]}, "must be 2 numbers"),
         ({"intercepts": [0.0, 1e300]}, "must be 2 numbers"),
-        ({"folds": []}, "needs classes and folds"),
+        ({"folds": []}, "needs folds"),
         ({"folds": [{"weights": "a", "own": {"HC": [0.5], "PD": [1.5]}}]}, "must lie in 0 to 1"),
         ({"folds": [{"weights": "a", "own": {"HC": [0.5]}}]}, "PD"),
         ({"subjects": {"salt": "a"}}, "sha256"),
         ({"target": {"kind": "os.system"}}, "names no target"),
-        ({"target": {"kind": "Score"}}, "needs classes and folds"),
+        ({"target": {"kind": "Score"}}, "score"),
+        (OF_SCORE | {"method": "temperature"}, "method 'temperature'"),
+        (OF_SCORE | {"intercepts": [0.0, 1.0]}, "must be 1 numbers"),
+        (OF_SCORE | {"folds": [{"weights": "a", "own": {"score": [-1]}}]}, "must lie in 0 to inf"),
     ],
 )
 def test_a_foreign_file_is_data_or_is_refused(fitted, tmp_path, change, message):
@@ -233,6 +294,22 @@ def test_a_foreign_file_is_data_or_is_refused(fitted, tmp_path, change, message)
         read_calibration(path)
     (found,) = [d for d in content_differences(tmp_path, []) if d.file.endswith(CALIBRATION)]
     assert found.effect == "refused"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["S0,5,2,70,0.9"], "line 2: updrs_high must be a number from 0 to 60, got '70'"),
+        (["S0,5,20,10,0.9"], "line 2: updrs_low must not be above updrs_high"),
+        (["S0,5,2,7,0.9", "S1,5,,,"], r"the column updrs_low is empty for 1 .* \['S1'\], and not"),
+        (["S0,5,2,7,0.9", "S1,5,2,7,0.8"], r"set_level must be one .*\['0.8', '0.9'\]"),
+    ],
+)
+def test_faulty_intervals_are_refused(tmp_path, rows, message):
+    table = tmp_path / "predictions.csv"
+    table.write_text("\n".join(["subject,updrs,updrs_low,updrs_high,set_level", *rows]) + "\n")
+    with pytest.raises(ValueError, match=message):
+        read_intervals(table, UPDRS)
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,20 @@ import json
 
 import numpy as np
 import pytest
-from sklearn.metrics import brier_score_loss, log_loss
+from sklearn.metrics import (
+    brier_score_loss,
+    log_loss,
+    mean_absolute_error,
+    mean_squared_error,
+    root_mean_squared_error,
+)
 from tiny_run import write_predictions
 
 from mrn_components.app.evaluate import evaluate
 from mrn_components.app.records import empty_record
 from mrn_components.data import DataLeakageError
 from mrn_components.data.predictions import write_predictions as write_table
-from mrn_components.data.target import HC_PD, Classes
+from mrn_components.data.target import HC_PD, Classes, Score
 from mrn_components.metrics import compare_diagnoses, diagnosis_metrics, needed_subjects
 from mrn_components.system.files import write_text
 
@@ -277,7 +283,7 @@ def test_calibrated_probabilities_and_sets_are_judged_by_the_labels(study):
             "ece": diagnosis_metrics(values, truth)["ece"]["value"],
         }
         assert own[name] == pytest.approx(expected, abs=1e-6)
-    change = own["cross_entropy_change"]
+    change = own["change"]
     assert change["value"] == pytest.approx(log_loss(truth, mapped) - log_loss(truth, prob))
     assert change["low"] < change["value"] < change["high"]
     coverage = report["sets"]["coverage"]
@@ -305,6 +311,49 @@ def test_calibrated_probabilities_and_sets_are_judged_by_the_labels(study):
     ):
         assert words in page
     assert "calibrated: ECE" in (output / "reliability.svg").read_text()
+
+
+def test_calibrated_scores_and_intervals_are_judged_by_the_labels(tmp_path):
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(0, 60, 45).round(3)
+    scores = np.clip(2 * truth - 30 + rng.normal(0, 8, 45), 0, 60).round(3)
+    mapped, low, high = (np.clip(scores / 2 + 15 + d, 0, 60).round(3) for d in (0, -7, 7))
+    columns = {"updrs": scores, "updrs_calibrated": mapped, "updrs_low": low, "updrs_high": high}
+    columns |= {"set_level": np.full(45, 0.9), "label": truth}
+    rows = [
+        {"subject": f"S{i:02d}", **{name: float(values[i]) for name, values in columns.items()}}
+        for i in range(45)
+    ]
+    target = Score(name="updrs", unit="points", range=[0, 60])
+    table = tmp_path / "predictions.csv"
+    write_table(table, rows, target)
+    sites = tmp_path / "sites.csv"
+    lines = [f"{row['subject']},{row['label']},{'AB'[i % 2]}" for i, row in enumerate(rows)]
+    sites.write_text("\n".join(["subject,label,site", *lines]) + "\n")
+    output = evaluate(table, sites, group_by="site")
+    report = json.loads((output / "metrics.json").read_text())
+    own = report["calibration"]
+    for name, values in (("own", scores), ("calibrated", mapped)):
+        mae = mean_absolute_error(truth, values)
+        expected = {"mae": mae, "rmse": root_mean_squared_error(truth, values)}
+        assert own[name] == pytest.approx(expected)
+    squares = [mean_squared_error(truth, values) for values in (scores, mapped)]
+    assert own["change"]["value"] == pytest.approx(squares[1] - squares[0])
+    assert own["change"]["low"] < own["change"]["value"] < own["change"]["high"] < 0
+    held = (low <= truth) & (truth <= high)
+    coverage = report["intervals"]["coverage"]
+    assert coverage["all subjects"]["value"] == held.mean()
+    assert coverage["all subjects"]["width"] == pytest.approx((high - low).mean())
+    assert [own["n"] for own in coverage.values()] == [15, 15, 15, 45]
+    assert report["intervals"]["by_group"]["site B"]["all subjects"]["value"] == held[1::2].mean()
+
+    text = (output / "metrics.txt").read_text()
+    assert f"calibrated: mean absolute error {own['calibrated']['mae']:.3f} (before " in text
+    assert "intervals at 90 %: updrs up to " in text
+    assert "intervals at 90 % of site B: " in text
+    page = (output / "report.html").read_text()
+    for words in ("Calibrated scores and intervals", "Root mean squared error", "Mean width"):
+        assert words in page
 
 
 @pytest.mark.usefixtures("no_figures")

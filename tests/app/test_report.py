@@ -32,6 +32,7 @@ from mrn_components.app.report.slices import (
 )
 from mrn_components.app.report.strips import biomarker_rows, published_values
 from mrn_components.biomarkers import references
+from mrn_components.data.target import Score, write_target
 from mrn_components.images.boxes import Box
 from mrn_components.images.image import CHALLENGE_IMAGES, Image
 from mrn_components.images.volume import Volume, read_volume
@@ -588,3 +589,21 @@ def test_pages_show_the_calibrated_probability_and_the_set_in_words(
     plain = words(page(folder, "SUBJ_001"))
     assert "calibrated" not in plain
     assert "at 90 %" not in plain
+
+
+def test_pages_of_a_score_show_its_interval(cohort, tmp_path):
+    target = Score(name="updrs", unit="points", range=[0, 60])
+    own = {"updrs": 40.0, "updrs_folds": [38.0, 42.0], "updrs_calibrated": 33.5}
+    own |= {"updrs_low": 21.25, "updrs_high": 45.0, "set_level": 0.9}
+    row = record(cohort, "SUBJ_000", **own)
+    for name in ("class", "fold_agreement"):
+        del row[name]
+    folder = write_output(tmp_path / "out", [row], explained=())
+    (folder / "predictions.csv").write_text("subject,status,updrs\nSUBJ_000,ok,40\n")
+    write_target(folder, target)
+    write_reports(folder, cohort)
+    text = words(page(folder, "SUBJ_000"))
+    assert "33.50 on a scale from 0 to 60; the network's own updrs (points) is 40.00" in text
+    assert "21.25 to 45.00 at 90 %" in text
+    assert "The interval of about 90 of 100 subjects holds their updrs, if they are like" in text
+    assert "33.50 21.25 to 45.00 at 90 %" in words((folder / "index.html").read_text())

@@ -9,10 +9,10 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from mrn_components.metrics.calibration import expected_calibration_error, reliability_bins
 from mrn_components.metrics.recalibration import (
-    METHODS,
+    PROBABILITIES,
+    SCORES,
     SLOPES,
     Recalibration,
-    _fit,
     cross_entropy,
     fit_recalibration,
     recalibrate_folds,
@@ -45,7 +45,7 @@ def test_platt_is_scikit_learns_regression_without_a_penalty():
     scores = np.tile(logit(prob[:, 1]), 2)[:, None]
     oracle = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
     oracle.fit(scores, np.repeat([1, 0], len(labels)), np.concatenate([targets, 1 - targets]))
-    ours = _fit("platt", prob, labels)
+    ours = PROBABILITIES.fit("platt", prob, labels)
     assert ours.slope == pytest.approx(oracle.coef_.item(), rel=1e-4)
     assert ours.intercepts == pytest.approx((0, oracle.intercept_.item()), rel=1e-4)
     expected = oracle.predict_proba(logit(prob[:, 1])[:, None])
@@ -60,7 +60,7 @@ def test_temperature_is_scipys_minimum():
         mapped = expit(slope * scores)
         return -np.mean(targets * np.log(mapped) + (1 - targets) * np.log(1 - mapped))
 
-    ours = _fit("temperature", prob, labels)
+    ours = PROBABILITIES.fit("temperature", prob, labels)
     assert ours.slope == pytest.approx(minimize_scalar(loss, bounds=(0.01, 5)).x, abs=1e-5)
     assert ours.intercepts == (0, 0)
 
@@ -77,7 +77,7 @@ def test_three_classes_have_a_slope_and_an_intercept_each():
 
     options = {"xatol": 1e-9, "fatol": 1e-12, "maxiter": 5000}
     oracle = minimize(loss, [1.0, 0, 0], method="Nelder-Mead", options=options).x
-    ours = _fit("platt", prob, labels)
+    ours = PROBABILITIES.fit("platt", prob, labels)
     assert [ours.slope, *ours.intercepts[1:]] == pytest.approx(oracle.tolist(), abs=1e-4)
 
 
@@ -87,10 +87,10 @@ def test_cross_entropy_is_scikit_learns():
     assert np.isfinite(cross_entropy(np.array([[1.0, 0.0]]), np.array([1])))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PROBABILITIES.methods)
 def test_the_order_of_subjects_stays(method):
     prob, labels, _ = certain(shift=0.3)
-    mapped = _fit(method, prob, labels).apply(prob)
+    mapped = PROBABILITIES.fit(method, prob, labels).apply(prob)
     np.testing.assert_allclose(mapped.sum(axis=1), 1)
     seen = prob[:, 1].argsort()
     inside = (prob[seen].min(axis=1) > 5e-7)[1:]  # what tables would round to 0 may be equal
@@ -103,7 +103,7 @@ def test_the_order_of_subjects_stays(method):
 
 def test_none_leaves_the_bits():
     prob, labels, _ = certain()
-    assert np.array_equal(_fit("none", prob, labels).apply(prob), prob)
+    assert np.array_equal(PROBABILITIES.fit("none", prob, labels).apply(prob), prob)
 
 
 def test_classes_in_another_order_give_the_same_probabilities():
@@ -118,14 +118,14 @@ def test_classes_told_apart_without_an_error_ask_for_no_certainty():
     labels = np.arange(40) % 2
     prob = both(np.where(labels == 1, 0.9, 0.1))
     for method in ("temperature", "platt"):
-        mapped = _fit(method, prob, labels).apply(prob)
+        mapped = PROBABILITIES.fit(method, prob, labels).apply(prob)
         assert mapped[labels == 1, 1] == pytest.approx(21 / 22, abs=1e-4)
 
 
 def test_a_network_that_is_wrong_is_flattened_and_not_turned_round():
     prob, labels, _ = certain()
     for method in ("temperature", "platt"):
-        found = _fit(method, prob[:, ::-1], labels)
+        found = PROBABILITIES.fit(method, prob[:, ::-1], labels)
         assert found.slope == SLOPES[0]
         assert np.ptp(found.apply(prob[:, ::-1])[:, 1]) < 0.1
 
@@ -178,6 +178,38 @@ def test_of_one_fold_there_is_nothing_to_choose_by():
 
 def test_a_class_that_nobody_has_is_no_fault():
     prob, labels, _ = certain(count=30, classes=3)
-    found = _fit("platt", prob, np.minimum(labels, 1))
+    found = PROBABILITIES.fit("platt", prob, np.minimum(labels, 1))
     assert isinstance(found, Recalibration)
     assert np.isfinite([found.slope, *found.intercepts]).all()
+
+
+# ---- scores
+
+
+@pytest.mark.parametrize(
+    ("slope", "shift", "method"), [(1.0, 0.0, "none"), (1.0, 9.0, "shift"), (2.0, 5.0, "line")]
+)
+def test_the_map_of_scores_is_the_one_that_made_them_wrong(slope, shift, method):
+    rng = np.random.default_rng(2)
+    labels = rng.uniform(0, 60, 300)
+    noise = 0 if method == "none" else 1
+    scores = slope * (labels + rng.normal(0, noise, 300)) + shift
+    found, held_out = fit_recalibration(scores, labels, np.arange(300) % 5, SCORES)
+    assert min(held_out, key=held_out.get) == found.method == method
+    if method == "line":
+        oracle = np.polyfit(scores, labels, 1)
+        assert (found.slope, found.intercepts[0]) == pytest.approx(tuple(oracle))
+    mapped = found.apply(scores)
+    assert np.abs(mapped - labels).mean() < 1.2
+    if method == "none":
+        assert np.array_equal(mapped, scores)
+
+
+def test_scores_that_know_nothing_are_flattened_and_not_turned_round():
+    rng = np.random.default_rng(2)
+    labels = rng.uniform(0, 60, 100)
+    flat = SCORES.fit("line", -labels, labels)
+    assert flat.slope == 0.01
+    assert flat.apply(-labels).mean() == pytest.approx(labels.mean())
+    constant = SCORES.fit("line", np.full(100, 7.0), labels)
+    assert constant.apply(np.full(1, 7.0)) == pytest.approx(labels.mean())

@@ -16,7 +16,7 @@ from mrn_components.app.mask_makers import save_mask
 from mrn_components.app.records import Record, is_given, mask_file
 from mrn_components.biomarkers import BIOMARKERS, biomarkers_of
 from mrn_components.data import Subject
-from mrn_components.data.predictions import PREDICTIONS, calibrated
+from mrn_components.data.predictions import PREDICTIONS, calibrated, interval_columns
 from mrn_components.data.target import Classes, Target
 from mrn_components.images.finding import FaultyFileError
 from mrn_components.images.image import Image
@@ -233,6 +233,9 @@ def _known_columns(target: Target) -> dict[str, dict[str, Any]]:
             "Description": f"{what} Calibrated on subjects that the networks did not learn from.",
             "Units": unit,
         }
+    for column, end in zip(interval_columns(target), ("Lower", "Upper"), strict=True):
+        what = f"{end} end of a conformal interval of {target.title}. Research use only."
+        known[column] = {"Description": what, "Units": unit}
     if classes:
         numbers = map(str, range(len(classes))) if target.is_binary else classes
         levels = dict(zip(numbers, classes, strict=True))

@@ -73,8 +73,8 @@ def predict(
         abstain: give no probability where the NM ROI or more than one ROI is missing.
         align: auto looks where NM shows the head elsewhere than QSM and says where it belongs,
             through T1.nii.gz if there is one; always looks at every subject; off at none.
-        set_level: level of the sets of classes, 0 to 1, by a bundle that ``mrn crossval`` made of
-            its folds; None is 0.9 where it had subjects enough.
+        set_level: level of the sets of classes, or of the intervals of a score, 0 to 1, by a bundle
+            that ``mrn crossval`` made of its folds; None is 0.9 where it had subjects enough.
         resume: keep the subjects whose files, weights and settings are those of an earlier call.
         report: write ``index.html`` and a page a subject too, with Shapley values and maps.
         occlusion: make occlusion maps for the pages, which asks the network some 25 times more.

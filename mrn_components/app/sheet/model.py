@@ -100,12 +100,12 @@ def output(study: Study) -> Derived:
 
 
 def updating(study: Study) -> Derived:
-    """Say whether probabilities are recalibrated."""
+    """Say whether predictions are recalibrated."""
     columns = study.contents["table"]["columns"]
     if any(column.endswith("_calibrated") for column in columns):
-        text = "recalibrated probabilities stand beside the model's own, which the metrics are of"
+        text = "recalibrated predictions stand beside the model's own, which the metrics are of"
         return text, [("table", "columns")]
     if "manifest" not in study.contents:
         return NOTHING
-    text = "none in these predictions: the table has the model's own probabilities alone"
+    text = "none in these predictions: the table has the model's own alone"
     return text, [("table", "columns"), ("manifest", "weights")]
