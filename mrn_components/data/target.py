@@ -260,7 +260,7 @@ class Score:
     def groups(self, labels: Sequence[float], parts: int) -> tuple[Sequence[str], np.ndarray]:
         """Return names of the parts between quantiles of the labels, and the part of each label."""
         edges = np.quantile(labels, np.arange(1, parts) / parts)
-        names = [f"{self.name} up to {edge:g}" for edge in edges]
+        names = [f"{self.name} up to {edge:.4g}" for edge in edges]
         return [*names, f"a higher {self.name}"], np.searchsorted(edges, labels)
 
     def categories(self, labels: Any) -> Any:

@@ -605,5 +605,5 @@ def test_pages_of_a_score_show_its_interval(cohort, tmp_path):
     text = words(page(folder, "SUBJ_000"))
     assert "33.50 on a scale from 0 to 60; the network's own updrs (points) is 40.00" in text
     assert "21.25 to 45.00 at 90 %" in text
-    assert "The interval of about 90 of 100 subjects holds their updrs, if they are like" in text
+    assert "The interval of about 90 of 100 subjects holds their updrs (the thin line), if" in text
     assert "33.50 21.25 to 45.00 at 90 %" in words((folder / "index.html").read_text())
