@@ -25,7 +25,7 @@ from sklearn.metrics import roc_auc_score
 
 from mrn_components.app.predict import inference_workflow, predict
 from mrn_components.app.predict.classifier import Classifier
-from mrn_components.app.report.explanation import roi_shapley
+from mrn_components.app.roi_game import roi_shapley
 from mrn_components.data import load_subjects
 from mrn_components.data.predictions import read_predictions
 from mrn_components.data.tables import files_of

@@ -12,7 +12,7 @@ from mrn_components.app.predict.classifier import Classifier
 from mrn_components.app.predict.pipeline import Options
 from mrn_components.app.predict.run import predict_cohort
 from mrn_components.app.records import Record
-from mrn_components.app.report.explanation import roi_shapley
+from mrn_components.app.roi_game import roi_shapley
 from mrn_components.app.states import StateScores, leakage, state_metrics, state_name
 from mrn_components.checks.cohort import Confounds
 from mrn_components.data.layouts import Found

@@ -297,4 +297,5 @@ def _of_model(model: Scored, file: Path) -> dict[str, Any]:
 
 
 def _file(path: Path) -> dict[str, str]:
-    return {"file": str(path), "sha256": file_hash(path)}
+    """Name a file and its hash, and not where it lies on this machine."""
+    return {"file": path.name, "sha256": file_hash(path)}

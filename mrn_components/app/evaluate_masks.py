@@ -91,8 +91,8 @@ def evaluate_masks(
         "labels": _summaries(rows, ("image", "nucleus", "side", "label"), seed),
         "confidence": CONFIDENCE,
         "bootstrap": {"seed": seed, "resamples": NUM_RESAMPLES},
-        "masks": str(masks),
-        "dataset": str(dataset),
+        "masks": Path(masks).resolve().name,
+        "dataset": Path(dataset).resolve().name,
         "version": mrn_components.__version__,
         "note": "Research use only.",
     }

@@ -26,6 +26,7 @@ from mrn_components.metrics import (
     CONFIDENCE,
     NUM_BINS,
     Metric,
+    Z,
     net_benefit,
     reliability_bins,
     wilson_interval,
@@ -248,8 +249,8 @@ def _difference(models: list[Scored], truth: np.ndarray, target: Score, subjects
     axes = figure.subplots()
     for model, style in zip(models, _STYLES, strict=False):
         errors = model.prob - truth
-        mean, spread = errors.mean(), 1.96 * errors.std(ddof=1) if len(errors) > 1 else 0.0
-        label = f"{model.label}: {mean:+.3g}, 95% within {spread:.3g} of it"
+        mean, spread = errors.mean(), Z * errors.std(ddof=1) if len(errors) > 1 else 0.0
+        label = f"{model.label}: {mean:+.3g}, {CONFIDENCE:.0%} within {spread:.3g} of it"
         color = style["color"]
         axes.scatter(
             (model.prob + truth) / 2, errors, color=color, marker=style["marker"], label=label

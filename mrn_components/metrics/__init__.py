@@ -14,6 +14,7 @@ from mrn_components.metrics.intervals import (
     CONFIDENCE,
     NUM_RESAMPLES,
     ZERO_VARIANCE,
+    Z,
     wilson_interval,
 )
 from mrn_components.metrics.operating import (

@@ -12,12 +12,11 @@ from scipy import stats
 
 from mrn_components.metrics.scores import Metric
 
-CONFIDENCE = 0.95
+CONFIDENCE = 0.95  # of every interval in this package
+Z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))  # half its width in standard errors, 1.96
 NUM_RESAMPLES = 2000
 FEW_SUBJECTS = "needs two subjects of each class"
 ZERO_VARIANCE = "the variance is 0"
-
-Z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))  # half width in standard errors, 1.96
 
 
 def proportion(successes: int, total: int, needs: str = "needs subjects") -> Metric:

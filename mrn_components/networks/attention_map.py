@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn, stack
 
+from mrn_components.networks.ensemble import folds_of
 from mrn_components.networks.nucleus_pool import nuclei_shares, pool_weights
 from mrn_components.networks.packing import without_padding
 from mrn_components.networks.res import RES
@@ -38,8 +39,7 @@ class AttentionWatch:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        folds = getattr(network, "folds", [network])
-        self._passes = [_Pass(getattr(fold, "res", None)) for fold in folds]
+        self._passes = [_Pass(getattr(fold, "res", None)) for fold in folds_of(network)]
 
     def __enter__(self) -> Self:
         for each in self._passes:
@@ -60,6 +60,12 @@ class AttentionWatch:
             ]
             for roi in folds[0]
         }
+
+
+def weigh_by_mask(network: nn.Module) -> bool:
+    """Whether a network's maps are no attention but weights of a ``NucleusPool``, by the mask."""
+    parts = (getattr(fold, "res", None) for fold in folds_of(network))
+    return all(isinstance(res, RES) and res.pools_alone for res in parts)
 
 
 class _Pass:

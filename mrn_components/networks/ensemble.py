@@ -49,6 +49,11 @@ class FoldEnsemble(nn.Module):
         return merged
 
 
+def folds_of(network: nn.Module) -> list[Any]:
+    """Return the networks of an ensemble, such as ``FoldEnsemble``, or the one network itself."""
+    return list(getattr(network, "folds", [network]))
+
+
 def merge_logits(members: list[Tensor], name: str) -> dict[str, Tensor]:
     """Average the probabilities, or the scores, of several predictions, and keep them all.
 

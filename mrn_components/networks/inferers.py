@@ -8,7 +8,7 @@ from monai.inferers import Inferer
 from torch import Tensor
 
 from mrn_components.metrics.shapley import masked_states
-from mrn_components.networks.ensemble import merge_logits
+from mrn_components.networks.ensemble import folds_of, merge_logits
 from mrn_components.networks.masking import (
     STATE_MODES,
     References,
@@ -132,7 +132,7 @@ def check_late_fusion(network: Any) -> list[Any]:
     Raises:
         ValueError: for a network that does not classify ROI tokens, or masks ROIs already.
     """
-    folds = list(getattr(network, "folds", [network]))
+    folds = folds_of(network)
     for fold in folds:
         if not hasattr(fold, "classify"):
             raise ValueError(

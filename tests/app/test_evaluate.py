@@ -142,6 +142,7 @@ def test_two_runs_give_the_same_bytes(study):
     for name in FILES:
         first, second = (folder / run / name for run in ("first", "second"))
         assert first.read_bytes() == second.read_bytes(), name
+        assert str(folder) not in first.read_text(errors="replace"), name  # files are mailed
 
 
 @pytest.mark.usefixtures("no_figures")

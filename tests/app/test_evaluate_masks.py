@@ -109,6 +109,7 @@ def test_the_same_masks_give_the_same_bytes(tmp_path, dataset):
 
     first = written()
     assert sorted(first) == ["masks.csv", "masks.json", "masks.md"]
+    assert not any(str(tmp_path).encode() in content for content in first.values())
     assert written() == first
 
 

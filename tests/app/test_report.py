@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image as Pixels
-from tiny_report import BOXES, EVIL, record, write_cross_validation, write_output
+from tiny_report import BOXES, EVIL, EXPLANATION, record, write_cross_validation, write_output
 from tiny_run import write_predictions
 
 from mrn_components.app import cli
@@ -180,6 +180,52 @@ def test_faults_of_one_kind_are_one_and_what_to_do_is_folded_away():
     assert in_words("nm lacks right SN, left SN of SNR") == (
         "nm lacks right substantia nigra, left substantia nigra of SNR"
     )
+
+
+LOOKS = {"nm": {"cells": [[1.0, 1.1]]}, "qsm2": {"cells": [[0.2, 1.8]]}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "unsaid"),
+    [
+        (
+            {"attention": LOOKS},
+            [
+                *("nm slices 4, 5, 6 of 12", "attention map, strongest cell 1.8 × the mean"),
+                *("It is much the same everywhere in nm.", "Nothing in qsm3 moved P(PD)."),
+            ],
+            ["map of weights", "nm, qsm2", "The references"],
+        ),
+        (
+            {"attention": LOOKS, "weighed_by_mask": True, "references": {"HC": 5, "PD": 4}},
+            [
+                *("map of weights, strongest cell 1.8", "the mask draws as nucleus"),
+                "The references are subjects of the training set of each fold: 5 HC, 4 PD.",
+            ],
+            ["attention", "Attention"],
+        ),
+        ({"attention": {}}, ["There are no attention maps"], ["map of weights", "everywhere"]),
+    ],
+)
+def test_maps_are_called_what_they_are_and_what_all_share_is_said_once(
+    changes, said, unsaid, cohort, tmp_path
+):
+    folder = write_output(tmp_path / "out", [record(cohort, "SUBJ_000")])
+    still = {"occlusion": EXPLANATION["occlusion"] | {"qsm3": [[0.0]]}}
+    file = folder / "subjects" / "SUBJ_000" / "explanation.json"
+    file.write_text(json.dumps(EXPLANATION | still | changes))
+    write_reports(folder, cohort)
+    text = words(page(folder, "SUBJ_000"))
+    assert [part for part in said if text.count(part) != 1] == []
+    assert [part for part in unsaid if part in text] == []
+
+
+def test_the_seconds_of_stages_are_all(cohort, tmp_path):
+    timings = {"read": 0.25, "segment_nm": 2.0, "total": 3.0}
+    folder = write_output(tmp_path / "out", [record(cohort, "SUBJ_000", timings_s=timings)])
+    write_reports(folder, cohort)
+    told = "Seconds: 3.00, of which read 0.25 · segment_nm 2.00 · other 0.75"
+    assert told in words(page(folder, "SUBJ_000"))
 
 
 def test_states_show_as_such(output):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mrn_components import FoldEnsemble
-from mrn_components.networks.ensemble import merge_logits
+from mrn_components.networks.ensemble import folds_of, merge_logits
 
 
 @pytest.fixture
@@ -29,6 +29,11 @@ def test_one_fold_is_the_network_itself(tiny_mrn, images, close):
     network = tiny_mrn(dpt=None).eval()
     expected = network(images)["logits"].softmax(-1)
     close(FoldEnsemble(network=network, num_folds=1)(images)["logits"].softmax(-1), expected, 1e-6)
+
+
+def test_a_network_is_its_own_only_fold(ensemble):
+    assert folds_of(ensemble) == list(ensemble.folds)
+    assert folds_of(ensemble.folds[0]) == [ensemble.folds[0]]
 
 
 def test_folds_share_no_parameter(ensemble):

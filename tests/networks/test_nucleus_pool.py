@@ -184,13 +184,15 @@ def test_the_network_takes_masks_trains_all_its_parts_and_exports(mode, make_res
 
 
 @torch.no_grad()
-def test_regions_are_hidden_and_cells_covered_for_an_explanation(make_res):
-    made = network(make_res, "beside").eval()
+@pytest.mark.parametrize("mode", ["beside", "instead"])
+def test_regions_are_hidden_and_cells_covered_for_an_explanation(mode, make_res):
+    made = network(make_res, mode).eval()
     crops = {roi: volumes[:1] for roi, volumes in subjects().items()}
     found = explain_subject(made, crops, num_cells=2)
     moved = found["prob_pd"] - found["baseline"]
     assert sum(found["shapley"].values()) == pytest.approx(moved, abs=1e-6)
     assert all(any(map(any, cells)) for cells in found["occlusion"].values())
+    assert found["weighed_by_mask"] == (mode == "instead")
 
 
 @torch.no_grad()

@@ -15,14 +15,8 @@ from monai.utils import ensure_tuple
 from mrn_components.app.predict.references import read_references
 from mrn_components.app.predict.unlike import Unlike, patients_of
 from mrn_components.app.predict.workflow import target_of
-from mrn_components.app.report.explanation import (
-    Explanation,
-    Pass,
-    Spread,
-    explain_subject,
-    masked_values,
-    training_spread,
-)
+from mrn_components.app.report.explanation import Explanation, Pass, explain_subject
+from mrn_components.app.roi_game import Spread, masked_values, training_spread
 from mrn_components.app.states import States
 from mrn_components.data import Subject
 from mrn_components.data.crop_sizes import check_crop_sizes

@@ -9,6 +9,7 @@ from torch import nn
 
 from mrn_components.data.target import Classes, Target
 from mrn_components.data.weight_records import REFERENCES, read_record
+from mrn_components.networks.ensemble import folds_of
 from mrn_components.networks.masking import References
 
 
@@ -20,7 +21,7 @@ def read_references(
     Weights that hold none, as those of before 2026-11-26, or of other ROIs give none at all; a
     ValueError names a file whose references are damaged.
     """
-    folds = list(getattr(network, "folds", [network]))
+    folds = folds_of(network)
     if len(folds) != len(weights):
         return []
     found = []

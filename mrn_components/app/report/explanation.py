@@ -1,32 +1,23 @@
 """What moved a subject's P(PD): the ROIs' Shapley values, and maps of occlusion and attention."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
 
-from mrn_components.data.predictions import check_finite
+from mrn_components.app.roi_game import masked_values, roi_shapley
 from mrn_components.data.target import HC_PD, Target
-from mrn_components.metrics.shapley import masked_states, shapley_values
-from mrn_components.networks.attention_map import AttentionWatch, Maps
-from mrn_components.networks.ensemble import merge_logits
-from mrn_components.networks.inferers import (
-    MaskedStatesInferer,
-    check_late_fusion,
-    reference_states,
-)
+from mrn_components.networks.attention_map import AttentionWatch, Maps, weigh_by_mask
+from mrn_components.networks.ensemble import folds_of, merge_logits
+from mrn_components.networks.inferers import check_late_fusion
 from mrn_components.networks.masking import References, StateMode, token_blocks
 
 # Cells along the longer side of a crop: of SN about 8 mm, the size of a nucleus's side.
 NUM_CELLS = 5
 _NUM_FINE_CELLS = 16  # of an attention map: the paper's patches of a crop of 224 pixels
-_QUANTILES = (0.1, 0.5, 0.9)
-
-Spread = dict[str, dict[str, list[float]]]  # of each ROI and class: 10th, 50th, 90th percentile
 
 # What moved a subject's P(PD), as ``subjects/ID/explanation.json`` holds it:
 # - the target's leading column, such as "prob_pd": with all ROIs visible, without mirrored views;
@@ -38,7 +29,8 @@ Spread = dict[str, dict[str, list[float]]]  # of each ROI and class: 10th, 50th,
 # - "occlusion": of each ROI, rows of cells, anterior to posterior, each from the patient's right to
 #   left: the first less the same with this cell of all slices covered; {} where none were wanted;
 # - "attention": of each ROI where its token looked (``AttentionWatch``): shares of "slices", low to
-#   high, and finer "cells" of all slices together, whose mean is 1; {} of a network without such.
+#   high, and finer "cells" of all slices together, whose mean is 1; {} of a network without such;
+# - "weighed_by_mask": whether these are no attention but the weights that the mask gives patches.
 Explanation = dict[str, Any]
 
 
@@ -115,11 +107,12 @@ def explain_subject(
         "shapley": roi_shapley(states, rois),
         "occlusion": maps,
         "attention": {roi: _shares(crops[0]) for roi, crops in known.attention.items()},
+        "weighed_by_mask": weigh_by_mask(network),
     }
 
 
 def _look(network: nn.Module, images: Mapping[str, Sequence[Tensor]]) -> Pass:
-    folds = getattr(network, "folds", [network])
+    folds = folds_of(network)
     with eval_mode(network), AttentionWatch(network) as watch:
         return Pass([fold(images)["patient"] for fold in folds], watch.maps())
 
@@ -151,74 +144,6 @@ def _occluded(
     thin = {other: [crops[0][:, :1]] for other, crops in images.items()}
     for row in _covered_crops(images[roi][0], num_cells):
         yield [_logits(folds, patients, {**thin, roi: [crop]}, roi) for crop in row]
-
-
-def roi_shapley(states: Sequence[float], rois: Sequence[str]) -> dict[str, float]:
-    """Return the Shapley value of each ROI, by what ``masked_values`` gives of every state."""
-    visible = [frozenset(rois) - frozenset(masked) for masked in masked_states(rois)]
-    return shapley_values(dict(zip(visible, states, strict=True)), rois)
-
-
-def masked_values(
-    network: nn.Module,
-    images: Mapping[str, Sequence[Tensor]],
-    *,
-    target: Target,
-    mask_mode: StateMode = "voxels",
-    references: Sequence[References] = (),
-    patients: Sequence[Tensor] | None = None,
-) -> dict[str, list[float]]:
-    """Ask about one subject with every subset of the ROIs masked, in the order of the states.
-
-    Network, mode and references are those of ``MaskedStatesInferer``, which ``patients`` save a
-    pass; the images are one crop (channels, D, H, W) in [0, 1] of each ROI. What is returned is,
-    of each of the target's columns, P(PD), or what else is predicted, in every state.
-
-    Raises:
-        ValueError: for a network without ROI tokens, or an answer that is no finite number.
-    """
-    inferer = MaskedStatesInferer(mask_mode=mask_mode, references=references)
-    with eval_mode(network):
-        logits = inferer(images, network, patients=patients)["state_logits"][0]
-    columns = {name: values.tolist() for name, values in target.values(logits).items()}
-    check_finite(target, chain.from_iterable(columns.values()))
-    return columns
-
-
-def training_spread(
-    network: nn.Module, references: Sequence[References], *, target: Target = HC_PD
-) -> Spread:
-    """Return percentiles of the references' own Shapley values, by ROI and class.
-
-    Each reference is compared with the others of its network. Of an ensemble it is the mean of the
-    networks' percentiles; classes of which a network has a single reference are left out.
-    """
-    folds = list(getattr(network, "folds", [network]))
-    with eval_mode(network):
-        found = [_spread(*pair, target) for pair in zip(folds, references, strict=True)]
-    names = [name for name in found[0] if all(name in each for each in found)]
-    return {
-        roi: {name: np.mean([each[name][roi] for each in found], axis=0).tolist() for name in names}
-        for roi in folds[0].rois
-    }
-
-
-def _spread(fold: Any, references: References, target: Target) -> dict[str, dict[str, np.ndarray]]:
-    """Percentiles, by class and ROI, of the references of one network."""
-    spread = {}
-    device = next(fold.parameters()).device
-    for name, tokens in references.items():
-        if len(tokens) < 2:
-            continue
-        values = []
-        for number, patient in enumerate(tokens.to(device)):
-            others = {**references, name: tokens[torch.arange(len(tokens)) != number]}
-            logits = reference_states(fold, patient[None], others)[0]
-            values.append(roi_shapley(target.values(logits)[target.lead].tolist(), fold.rois))
-        spread[name] = {
-            roi: np.quantile([each[roi] for each in values], _QUANTILES) for roi in fold.rois
-        }
-    return spread
 
 
 def _covered_crops(crop: Tensor, num_cells: int) -> Iterator[list[Tensor]]:

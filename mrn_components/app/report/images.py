@@ -40,7 +40,7 @@ class Shown(NamedTuple):
 
     image: Image
     overview: Picture | None  # the whole slice that most regions cross; None without voxels
-    rois: dict[str, tuple[list[Picture], list[str]]]  # of each, low to high, and its nuclei
+    rois: dict[str, list[Picture]]  # one to three slices of each, low to high
     thumbnail: dict[str, Any]  # of the index: "name", what is "shown", "uri", None without voxels
     problem: str  # why voxels or mask are missing; "" if neither is
     facts: Mapping[str, str] = MappingProxyType({})  # of the scan
@@ -144,16 +144,16 @@ class Drawing:
         relative = boxes and self.image.relative_window is not None
         return self._window(self._inside(next(iter(boxes.values()))) if relative else ...)
 
-    def roi(self, name: str, box: Box, named: Sequence[str]) -> tuple[list[Picture], list[str]]:
-        """One to three slices through an ROI, low to high, none if it lies outside; its nuclei."""
+    def roi(self, name: str, box: Box, named: Sequence[str]) -> list[Picture]:
+        """One to three slices through an ROI, low to high, none if it lies outside."""
         nuclei = {key: self.image.nuclei[key] for key in named if key in self.image.nuclei}
         region = self._inside(box)
         if not self.volume.stored[region].size:
-            return [], list(nuclei)
+            return []
         context = np.ceil(_CONTEXT_MM / self.volume.spacing_mm).astype(int)
         right, front, _ = self._inside(Box(box.start - context, box.stop + context))
         window = self._window(region)
-        pictures = [
+        return [
             draw_slice(
                 self.volume,
                 self.mask,
@@ -165,7 +165,6 @@ class Drawing:
             )
             for z in chosen_slices(self.mask, nuclei, region[2])
         ]
-        return pictures, list(nuclei)
 
     def thumbnail(self, boxes: Mapping[str, Box]) -> dict[str, Any]:
         """A small picture of the substantia nigra's region.

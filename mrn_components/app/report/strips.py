@@ -13,9 +13,9 @@ _NAMES = {
     "volume_mm3_{nucleus}_{side}": "Volume",
     "qsm_mean_ppb_{nucleus}_{side}": "Mean susceptibility",
     "qsm_p95_ppb_{nucleus}_{side}": "95th percentile of susceptibility",
-    "nigrosome_fraction_{side}": "Share below 70 ppb (nigrosome-1 proxy)",
+    "nigrosome_fraction_{side}": "Below 70 ppb (nigrosome-1 proxy)",
     "nm_volume_mm3_{side}": "Neuromelanin volume",
-    "nm_contrast_ratio_{side}": "Neuromelanin contrast ratio",
+    "nm_contrast_ratio_{side}": "Neuromelanin contrast",
 }
 _DIGITS = {"mm3": 0, "ppb": 0}  # others are shares and ratios
 _AROUND = 0.75  # of the published values' range, shown on either side of it

@@ -1,6 +1,7 @@
 """The page of one subject."""
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def write_pages(
     biomarkers = biomarker_rows(measured, shown) if there else {}
     lead = calibrated(target.lead)
     explanation = read_json(folder / EXPLANATION)
+    maps, looks = (_maps(explanation, kind, record) for kind in ("occlusion", "attention"))
     facts = dict.fromkeys(name for image in images.values() for name in image.facts)
     # A page goes where the other subjects must not.
     others = ("inputs", "subjects", "timings_s", "images")
@@ -73,13 +75,22 @@ def write_pages(
         explanation=explanation,
         bars=region_bars(explanation, target) if explanation else [],
         is_nothing=is_nothing,
+        maps=maps,
+        unmoved=[roi for roi, rows in maps.items() if is_nothing([*chain(*rows)], target)],
+        looks=looks,
         attention_image=attention_image,
-        is_even=is_even,
+        even=[roi for roi, look in looks.items() if is_even(look["cells"])],
         unexplainable=any(flag.startswith(UNEXPLAINED) for flag in record["flags"]),
         manifest=manifest,
         seconds=_seconds(record["timings_s"]),
         provenance=flatten({key: value for key, value in manifest.items() if key not in others}),
     )
+
+
+def _maps(explanation: Mapping[str, Any] | None, kind: str, record: Record) -> dict[str, Any]:
+    """Return the maps of the regions that the network saw, of one kind, if there are any."""
+    found = (explanation or {}).get(kind, {})
+    return {roi: own for roi, own in found.items() if roi not in record["missing_rois"]}
 
 
 def _seconds(timings: Mapping[str, float]) -> dict[str, float]:
