@@ -157,7 +157,10 @@ def evaluate(
 def _of_models(
     models: Sequence[Scored], files: Sequence[Path], truth: np.ndarray, target: Target
 ) -> dict[str, Any]:
-    """The metrics of the model, and the other one and how they compare, if there is one."""
+    """The metrics of the model, and the other one and how they compare, if there is one.
+
+    ``truth`` (N,) has the labels of the subjects that ``prob`` of each model is of.
+    """
     report, *other = (_of_model(*pair) for pair in zip(models, files, strict=True))
     if other:
         compared = target.compare(models[0].prob, models[1].prob, truth)
@@ -172,7 +175,10 @@ def _by_group(
     target: Target,
     seed: int,
 ) -> dict[str, Any]:
-    """The metrics by the groups of each column, {column: {model: metrics}}, if there are any."""
+    """The metrics by the groups of each column, {column: {model: metrics}}, if there are any.
+
+    Of each column ``groups_of`` has the group of each of the N subjects, as ``truth`` (N,).
+    """
     scored = {
         column: {m.name: score_groups(m.prob, truth, groups, target, seed) for m in models}
         for column, groups in groups_of.items()
@@ -216,7 +222,15 @@ def _beside(table: Path) -> Path:
 def _threshold(
     path: str | Path | None, subjects: Sequence[str], target: Target
 ) -> dict[str, Any] | None:
-    """The threshold that is best on other subjects, and where it is from."""
+    """Choose the threshold, 0 to 1, that is best on other subjects than those that are evaluated.
+
+    Returns:
+        ``{"value", "subjects", "file", "sha256"}``; None without a ``path``.
+
+    Raises:
+        DataLeakageError: if the table names any of the ``subjects``.
+        ValueError: for a target that has no threshold.
+    """
     if path is None:
         return None
     if isinstance(target, Score) or not target.is_binary:
@@ -235,7 +249,11 @@ def _threshold(
 
 
 def _needed(model: Scored, half_width: float) -> dict[str, Any]:
-    """How many subjects narrower intervals take; nothing where there are no such metrics."""
+    """How many subjects intervals of ``half_width`` to either side would take.
+
+    It is nothing where there is no accuracy and ROC AUC; a ``half_width`` that is not above 0 and
+    below 0.5 is a ValueError.
+    """
     if not {"accuracy", "roc_auc"} <= model.metrics.keys():
         return {}
     if not 0 < half_width < 0.5:
@@ -282,7 +300,10 @@ def _target(files: Sequence[Path]) -> Target:
 
 
 def _cohort(truth: np.ndarray, target: Target) -> dict[str, Any]:
-    """What ``metrics.json`` says of the subjects; of other targets than HC and PD also which."""
+    """What ``metrics.json`` says of the subjects; of other targets than HC and PD also which.
+
+    By labels (N,) it is the share of the positive class, 0 to 1, or how many are of each class.
+    """
     facts = {} if target == HC_PD else {"target": describe(target)}
     if isinstance(target, Score):
         return facts

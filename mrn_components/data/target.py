@@ -1,4 +1,8 @@
-"""What a network predicts of a subject: a class, or a score."""
+"""What a network predicts of a subject: a class, or a score.
+
+N subjects, K classes. Labels of classes are their numbers, 0 to K - 1, and probabilities are 0 to
+1: P(positive) (N,) of two classes, else (N, K). Scores and their labels (N,) are in their unit.
+"""
 
 import json
 import re
@@ -100,7 +104,7 @@ class Classes:
         return f"P({self.positive})"
 
     def parse(self, value: Any) -> int:
-        """Read a label, the number of a class or its name; a ValueError names the accepted."""
+        """Return the number of a class by it or its name; a ValueError names the accepted."""
         text = f"{value:g}" if isinstance(value, float) else str(value).strip().lower()
         known = {str(number): number for number in range(len(self.names))}
         known |= {name.lower(): number for number, name in enumerate(self.names)}
@@ -110,24 +114,24 @@ class Classes:
         return known[text]
 
     def shown(self, label: float) -> int | str:
-        """Return a label as tables show it."""
+        """Return a label as tables show it: of two classes its number, else the class's name."""
         return int(label) if self.is_binary else self.names[int(label)]
 
     def groups(self, labels: Sequence[float], _parts: int) -> tuple[Sequence[str], np.ndarray]:
-        """Return the names of the classes, and the class of each label."""
+        """Return the names of the K classes, and the class (N,) of each label."""
         return self.names, np.array(labels, dtype=int)
 
     def categories(self, labels: Any) -> Any:
-        """Return the category of each label, a tensor for a tensor."""
+        """Return the category, 0 to K - 1, of each label, a tensor for a tensor of any shape."""
         return labels
 
     def values(self, outputs: Any) -> dict[str, Any]:
-        """Return what logits (..., K) say of the columns: tensors (...)."""
+        """Return what logits (..., K) say: probabilities (...), a tensor, of each column."""
         prob = outputs.float().softmax(dim=-1)
         return {name: prob[..., k] for name, k in zip(self.columns, self._shown, strict=True)}
 
     def by_class(self, values: Any) -> np.ndarray:
-        """Return as probabilities of every class (..., K) what ``metrics`` takes."""
+        """Return as probabilities of every class (N, K) what ``metrics`` takes."""
         values = np.asarray(values, dtype=float)
         if not self.is_binary:
             return values
@@ -139,14 +143,18 @@ class Classes:
         return {name: prob[..., k] for name, k in zip(self.columns, self._shown, strict=True)}
 
     def decide(self, values: Mapping[str, float]) -> dict[str, int | str]:
-        """Return the cell ``class`` that follows from the cells of ``columns``."""
+        """Return the cell ``class`` that ``columns`` decide: above 0.5, or the largest."""
         if self.is_binary:
             return {"class": self.number if values[self.lead] > 0.5 else 1 - self.number}
         best = max(self.columns, key=lambda column: values[column])
         return {"class": self.names[self.columns.index(best)]}
 
     def metrics(self, values: Any, labels: Any, seed: int = 1) -> dict[str, dict[str, Any]]:
-        """Score probabilities: P(positive) (N,) of two classes, else (N, K); see ``metrics``."""
+        """Score probabilities by labels (N,), as ``diagnosis_metrics`` or ``class_metrics`` do.
+
+        Returns:
+            ``{metric: {"value", "low", "high", "method", ...}}``; None where it is not defined.
+        """
         from mrn_components import metrics  # takes a second
 
         if self.is_binary:
@@ -154,7 +162,7 @@ class Classes:
         return metrics.class_metrics(values, labels, names=self.names, seed=seed)
 
     def compare(self, a: Any, b: Any, labels: Any) -> dict[str, dict[str, Any]]:
-        """Test whether two models' probabilities differ on the same subjects; see ``metrics``."""
+        """Test whether two models' probabilities differ, a less b; see ``compare_classes``."""
         from mrn_components import metrics
 
         if self.is_binary:
@@ -162,7 +170,10 @@ class Classes:
         return metrics.compare_classes(a, b, labels)
 
     def confusion(self, values: Any, labels: Any) -> dict[str, int]:
-        """Count the subjects by label and decision, label by label."""
+        """Count the subjects by label (N,) and decision: ``{"true_hc": ..., "false_pd": ...}``.
+
+        Of more than two classes the keys are such as "hc_as_msa".
+        """
         values, labels = np.asarray(values), np.asarray(labels)
         found = np.where(values > 0.5, self.number, 1 - self.number)
         found = found if self.is_binary else values.argmax(axis=1)
@@ -175,11 +186,11 @@ class Classes:
         return counts
 
     def counts(self, labels: Any) -> list[int]:
-        """Count the subjects of each class."""
+        """Count the subjects of each of the K classes, by labels (N,)."""
         return [int(np.sum(np.asarray(labels) == number)) for number in range(len(self.names))]
 
     def cohort(self, labels: Any, of_them: str = "") -> str:
-        """Say of how many subjects and classes a cohort is."""
+        """Say of how many subjects and classes a cohort is, by labels (N,)."""
         counts = self.counts(labels)
         parts = [f"{counts[number]}{of_them} {self.names[number]}" for number in self._shown]
         return ", ".join([f"{len(labels)} subjects", *parts])
@@ -243,7 +254,7 @@ class Score:
         return self.range[0], self.range[1]
 
     def parse(self, value: Any) -> float:
-        """Read a score; a ValueError names what came and the range."""
+        """Read a score within the range; a ValueError names what came and the range."""
         try:
             number = float(value)
         except (TypeError, ValueError):
@@ -258,21 +269,21 @@ class Score:
         return float(f"{label:.7g}")
 
     def groups(self, labels: Sequence[float], parts: int) -> tuple[Sequence[str], np.ndarray]:
-        """Return names of the parts between quantiles of the labels, and the part of each label."""
+        """Return names of the parts between quantiles of labels (N,), and the part (N,) of each."""
         edges = np.quantile(labels, np.arange(1, parts) / parts)
         names = [f"{self.name} up to {edge:.4g}" for edge in edges]
         return [*names, f"a higher {self.name}"], np.searchsorted(edges, labels)
 
     def categories(self, labels: Any) -> Any:
-        """Return the third of the range that each label lies in, a tensor for a tensor."""
+        """Return the third of the range, 0 to 2, of labels in a tensor of any shape."""
         return (self.scaled(labels) * _NUM_PARTS).long().clamp(0, _NUM_PARTS - 1)
 
     def scaled(self, labels: Any) -> Any:
-        """Return labels in units of the range, 0 to 1."""
+        """Return labels of any shape in units of the range, 0 to 1."""
         return (labels - self.range[0]) / (self.range[1] - self.range[0])
 
     def values(self, outputs: Any) -> dict[str, Any]:
-        """Return the scores (...) that outputs (..., 1) say, by column."""
+        """Return the scores (...) that outputs (..., 1) say, by column, cut off at the range."""
         low, high = self.range
         value = low + (high - low) * (0.5 + outputs[..., 0].float())
         return {self.name: value.clamp(low, high) + 0 * value}  # what is not finite stays so
@@ -282,13 +293,13 @@ class Score:
         return {}
 
     def metrics(self, values: Any, labels: Any, seed: int = 1) -> dict[str, dict[str, Any]]:
-        """Score predictions (N,): correlations and mean absolute error; see ``metrics``."""
+        """Score predictions (N,) by labels (N,), each with an interval; see ``score_metrics``."""
         from mrn_components import metrics
 
         return metrics.score_metrics(values, labels, seed)
 
     def compare(self, a: Any, b: Any, labels: Any) -> dict[str, dict[str, Any]]:
-        """Test whether two models' predictions differ on the same subjects; see ``metrics``."""
+        """Test whether predictions (N,) differ, a less b, as ``compare_scores`` does."""
         from mrn_components import metrics
 
         return metrics.compare_scores(a, b, labels)

@@ -61,7 +61,7 @@ def _whose(study: Study) -> dict[str, Any]:
 
 
 def _results(study: Study) -> list[dict[str, Any]]:
-    """Return the metrics that the hub knows, each with its interval in its name."""
+    """Return the metrics that the hub knows, four digits each, with intervals in their names."""
     found = metrics_of(study)
     results = []
     for name, kind in _HUB_NAMES.items():

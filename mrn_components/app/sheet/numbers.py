@@ -13,13 +13,17 @@ _PEOPLE = {"sex", "gender", "age", "ethnicity", "race"}
 
 
 def metrics_of(study: Study) -> dict[str, dict[str, Any]]:
-    """Return the metrics of the evaluated model by name."""
+    """Return the metrics of the evaluated model by name.
+
+    Each is ``{"value", "low", "high", ...}``: shares and areas from 0 to 1, of a score errors in
+    its unit; None where it is not defined.
+    """
     found = study.contents.get("metrics", {})
     return {k: v for k, v in found.items() if isinstance(v, dict) and {"value", "low"} <= v.keys()}
 
 
 def performance(study: Study) -> Derived:
-    """Give every metric with its interval."""
+    """Give every metric with its interval, three digits each, in the order of the records."""
     found = metrics_of(study)
     text = "; ".join(f"{name} {shown(metric, {})}" for name, metric in found.items())
     return text, [("metrics", name) for name in found]
@@ -38,7 +42,7 @@ def figures(study: Study) -> Derived:
 
 
 def intervals(study: Study) -> Derived:
-    """Say how the intervals are computed."""
+    """Say how the intervals are computed: share that they hold, methods, resamples and seed."""
     if not (found := metrics_of(study)):
         return NOTHING
     by_method: dict[str, list[str]] = {}
@@ -53,7 +57,7 @@ def intervals(study: Study) -> Derived:
 
 
 def errors(study: Study) -> Derived:
-    """Count the subjects by label and decision."""
+    """Count the subjects by label and decision; a score has none."""
     found = study.value("metrics", "confusion")
     if found:
         return shown(found, {}), [("metrics", "confusion")]
@@ -63,7 +67,7 @@ def errors(study: Study) -> Derived:
 
 
 def by_group(study: Study) -> Derived:
-    """Give the main metrics of each group, whatever the columns are."""
+    """Give the main metrics of each group, its size, and whether groups differ, by any column."""
     return _groups(study, {*(study.value("metrics", "by_group") or ())})
 
 

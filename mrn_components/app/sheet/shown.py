@@ -10,8 +10,9 @@ _MOST_STEPS = 9  # from reference to reference
 def shown(value: Any, record: Mapping[str, Any]) -> str:
     """Return a value of a record in words; "" for nothing that words can show.
 
-    A metric has its interval, a part of a config its name and settings, or that it is left out.
-    References to numbers and words are followed in the record; expressions are not shown.
+    A number that is not whole has four digits, a metric its interval, a part of a config its name
+    and settings, or that it is left out. References to numbers and words are followed in the
+    record; expressions are not shown.
     """
     value = _followed(value, record)
     if isinstance(value, Mapping):
@@ -60,7 +61,10 @@ def _cells(value: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[tupl
 
 
 def _metric(metric: Mapping[str, Any]) -> str:
-    """Return a metric with its interval and how that was computed, or why there is none."""
+    """Return a metric with its interval, three digits each, and how that was computed.
+
+    Where either is not defined it says why.
+    """
     if metric["value"] is None:
         return f"not defined ({metric.get('reason', 'no reason given')})"
     if metric["low"] is None:
