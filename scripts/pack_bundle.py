@@ -127,8 +127,10 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if args.random_weights and args.metrics is not None:
         parser.error("--metrics are of trained weights; leave it out with --random_weights")
-    warnings.filterwarnings("ignore", category=UserWarning)
     path = args.output or ROOT / "dist" / f"{NAMES[args.name]}.zip"
+    if path.suffix != ".zip":
+        parser.error(f"--output {path} must end with .zip: its folder is named after it")
+    warnings.filterwarnings("ignore", category=UserWarning)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / path.stem
         sample = assemble(args.name, folder, args)

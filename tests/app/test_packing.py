@@ -3,6 +3,7 @@
 import errno
 import importlib.util
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -37,7 +38,7 @@ from mrn_components.app.sheet.study import Study
 from mrn_components.data.predictions import write_predictions
 from mrn_components.data.target import HC_PD
 from mrn_components.data.weight_records import CROP_SIZES, append_record, read_record
-from mrn_components.system.errors import ResourceError
+from mrn_components.system.errors import DamagedFileError, ResourceError
 from mrn_components.system.files import csv_text
 from mrn_components.system.hashes import file_hash, verify_hashes
 
@@ -125,6 +126,7 @@ def test_the_card_says_what_a_reader_needs(packed):
     assert str(packed.parent) not in text
     assert "/data/patients" not in text
     assert "Crops of another size than 28 pixels are refused" in text
+    assert "--filepath models/" not in text  # a file more than hashes.json names is refused
     (command,) = commands(packed / "docs" / "README.md")
     assert command[:3] == ["-m", "monai.bundle", "run"]
     assert (packed / "sample" / "PHAN7777_001" / "QSM_mask.nii.gz").is_file()
@@ -444,10 +446,34 @@ def test_the_zip_that_is_there_stays_until_the_new_one_is_whole(script, tmp_path
     assert zipfile.is_zipfile(tmp_path / "x.zip")
 
 
-def test_random_weights_have_no_metrics(script, capsys):
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--random_weights", "--metrics", "metrics.json"], "--metrics are of trained weights"),
+        (["--random_weights", "--weights", "x"], "not allowed with argument"),
+        (["--output", "dist"], "--output dist must end with .zip"),
+    ],
+)
+def test_options_that_contradict_are_refused_at_once(script, capsys, words, message):
     with pytest.raises(SystemExit, match="2"):
-        script.main(["mrn", "--random_weights", "--metrics", "metrics.json"])
-    assert "--metrics are of trained weights" in capsys.readouterr().err
+        script.main(["mrn", *words])
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_of_another_bundle_is_refused(run, tmp_path):
+    configs = shutil.copytree(BUNDLES / "seres10" / "configs", tmp_path / "configs")
+    with pytest.raises(ValueError, match="a run of the bundle mrn, not of seres10; name mrn"):
+        take_configs(run, configs)
+
+
+def test_damaged_weights_are_not_packed(packed, tmp_path):
+    shutil.copytree(packed / "configs", tmp_path / "x" / "configs")
+    (tmp_path / "models").mkdir()
+    content = bytearray((packed / "models" / "model.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "models" / "model.pt").write_bytes(content)
+    with pytest.raises(DamagedFileError, match=r"model\.pt is damaged"):
+        take_weights(tmp_path / "x", tmp_path / "models")
 
 
 def test_overlaps_become_names_and_numbers():
@@ -466,7 +492,7 @@ def test_a_packed_run_is_data(packed):
     assert inspect_bundle(packed) == []
 
 
-def test_an_ensemble_is_packed_with_its_calibration(script, tmp_path):
+def test_an_ensemble_is_packed_with_its_calibration(script, tmp_path, caplog):
     folds = [make_run(tmp_path / f"fold{seed}", seed) for seed in range(2)]
     add_training(folds[0])
     rows = [
@@ -489,7 +515,10 @@ def test_an_ensemble_is_packed_with_its_calibration(script, tmp_path):
     assert "3 subjects in 2 folds of 2, 1 (seed 1); each model is trained without its fold" in text
     assert re.search(r"2 networks, in all [0-9.]+ million parameters", text)
     assert "monai.bundle.load" not in text
-    for row in run_sample(bundle).table:
+    with caplog.at_level(logging.INFO):
+        rows = run_sample(bundle).table
+    assert "INFO" not in caplog.text  # notes would name a temporary folder
+    for row in rows:
         each = [float(row[f"prob_pd_fold{fold}"]) for fold in range(2)]
         assert float(row["prob_pd"]) == pytest.approx(sum(each) / 2, abs=2e-6)
 

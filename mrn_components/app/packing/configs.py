@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 from monai.bundle import ConfigParser
 
 from mrn_components.app.inspect.vocabulary import ENCODER_WEIGHTS
+from mrn_components.app.installed import installed_bundles
 from mrn_components.app.sheet.study import AS_TRAINED
 from mrn_components.bundle import bundle_config, mark_run, unfrozen_config
 from mrn_components.system.files import write_json, write_text
@@ -36,6 +38,7 @@ def take_configs(run: Path, configs: Path) -> None:
 
     Raises:
         FileNotFoundError: if ``run`` is no folder of a run.
+        ValueError: if it is one of another bundle.
     """
     for name in ("train", "inference"):
         path = configs / f"{name}.yaml"
@@ -43,6 +46,7 @@ def take_configs(run: Path, configs: Path) -> None:
         own = yaml.safe_load(text)
         of = trained_run(run) if name == "train" else run
         config = ConfigParser.load_config_file(str(bundle_config(of, name)))
+        _check_bundle(run, config, own)
         if name == "inference":
             config = unfrozen_config(config)  # `take_weights` merges adapters
             if config.get("run") == _UNCHECKED:
@@ -63,6 +67,16 @@ def trained_run(run: Path) -> Path:
     first = run.resolve().parent / "fold0"
     is_ensemble = (run / "models" / "fold0.pt").is_file()
     return first if is_ensemble and not (run / "configs" / "train.json").is_file() else run
+
+
+def _check_bundle(run: Path, config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse the run of another bundle that comes with the package."""
+    marks = (each.get("bundle_root") for each in (config, own))
+    name, wanted = (mark.get("name") if isinstance(mark, dict) else None for mark in marks)
+    if name != wanted and name in {bundle.name for bundle in installed_bundles()}:
+        raise ValueError(
+            f"--run {run} is a run of the bundle {name}, not of {wanted}; name {name}."
+        )
 
 
 def _portable(value: Any, own: Any, key: Any = "") -> Any:

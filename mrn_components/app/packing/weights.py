@@ -13,8 +13,8 @@ from monai.utils import ensure_tuple
 from safetensors.torch import save_file
 
 from mrn_components.app.calibration import CALIBRATION, read_calibration
-from mrn_components.app.merging import copy_weights
 from mrn_components.app.packing.configs import parsed, trained_run
+from mrn_components.app.packing.merging import copy_weights
 from mrn_components.bundle import bundle_config
 from mrn_components.data.crop_sizes import check_crop_sizes, crop_sizes
 from mrn_components.data.weight_records import CROP_SIZES, RECORDS, append_record, read_record
@@ -60,11 +60,12 @@ def take_weights(
 
     Raises:
         FileNotFoundError: if there are none.
-        ValueError: if they are of another network, or of crops of another size.
+        ValueError: if they are damaged, of another network, or of crops of another size.
     """
     (folder / "models").mkdir()
     files = weight_files(folder)
-    needed = ["model.pt"] if "model.pt" in files else list(files)  # of images one is enough
+    # Of several images that of model.pt is enough, which other programs take.
+    needed = ["model.pt"] if "model.pt" in files else list(files)
     missing = [file for file in needed if not (source / file).is_file()]
     if missing:
         raise FileNotFoundError(
@@ -79,6 +80,7 @@ def take_weights(
             check_weights(target, build_network(folder, overrides), source / file)
     made = [folder / "models" / file for file in packed_files(folder)]
     calibration = source / CALIBRATION
+    # A calibration names the hashes of its weights, to which no record can be added.
     _say_sizes(folder, made, of_run=run is not None and not calibration.is_file())
     if calibration.is_file() and _is_of(calibration, made):
         shutil.copyfile(calibration, folder / "models" / CALIBRATION)

@@ -9,6 +9,7 @@ from monai.bundle import ConfigParser
 from mrn_components.bundle import bundle_config, run_encoder, unfrozen_config
 from mrn_components.data.weight_records import copy_records
 from mrn_components.networks.lora import merge_adapters
+from mrn_components.system.files import check_digest
 
 
 def copy_weights(source: Path, target: Path, run: Path) -> None:
@@ -22,9 +23,11 @@ def copy_weights(source: Path, target: Path, run: Path) -> None:
         run: folder of the run that trained them; its config says where the encoder is.
 
     Raises:
+        DamagedFileError: if ``source`` is not the file that was written.
         FileNotFoundError: if the encoder is there no more.
         ValueError: if it is not the one that the run was trained with.
     """
+    check_digest(source)
     config = ConfigParser.load_config_file(str(bundle_config(run, "inference")))
     if config == unfrozen_config(config):
         shutil.copyfile(source, target)
