@@ -45,7 +45,10 @@ def parse_mapping(text: str | bytes) -> dict[str, Any]:
     Raises:
         ValueError: saying what the text is instead.
     """
-    return dict(_mapping(json.loads(text)))
+    try:
+        return dict(_mapping(json.loads(text)))
+    except RecursionError as error:
+        raise ValueError("holds too many levels") from error
 
 
 def items(node: Any) -> Iterator[tuple[Any, Any]]:

@@ -11,7 +11,12 @@ def test_a_mapping_is_returned():
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[1]", "holds list, expected a mapping of names"), ("{", "Expecting"), (b"\xff", "utf-8")],
+    [
+        ("[1]", "holds list, expected a mapping of names"),
+        ("{", "Expecting"),
+        (b"\xff", "utf-8"),
+        ('{"a": ' + "[" * 200_000, "too many levels"),
+    ],
 )
 def test_another_text_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
