@@ -276,8 +276,11 @@ def read_predictions(table: Path, target: Target = HC_PD) -> dict[str, Any]:
 
 
 def labels_file(labels: str | Path, predictions: Path) -> Path:
-    """Find the labels that a user named: ``predictions.csv`` in a folder, else a file."""
-    return predictions_file(labels) if Path(labels).is_dir() else find_labels(labels, predictions)
+    """Find the labels that a user named: a file, or a folder's only csv or its predictions."""
+    if not Path(labels).is_dir():
+        return find_labels(labels, predictions)
+    tables = sorted(Path(labels).glob("*.csv"))
+    return tables[0] if len(tables) == 1 else predictions_file(labels)
 
 
 def read_number(text: str, column: str, target: Target, where: str) -> float:

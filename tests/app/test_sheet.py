@@ -435,6 +435,8 @@ def test_parts_are_shown_with_what_they_are_set_to():
     assert shown({"value": 0.5, "low": 0.4, "high": 0.6, "method": "Wilson"}, {}) == (
         "0.500 (0.400 to 0.600, Wilson)"
     )
+    control = {"auc": None, "fields": {}, "reason": "fewer than 5 of a class"}
+    assert shown(control, {}) == "not defined (fewer than 5 of a class)"
     assert shown({"value": None, "low": None, "high": None, "reason": "one class"}, {}) == (
         "not defined (one class)"
     )

@@ -86,6 +86,10 @@ def test_a_folder_stands_for_its_predictions(write, tmp_path):
     table = write("subject,prob_pd\n", "predictions.csv")
     assert predictions_file(tmp_path) == predictions_file(table) == table
     assert labels_file(tmp_path, table) == table
+    cohort = tmp_path / "cohort"
+    cohort.mkdir()
+    (cohort / "train_cases.csv").write_text("S0,1\n")
+    assert labels_file(cohort, table) == cohort / "train_cases.csv"
     with pytest.raises(FileNotFoundError, match="`mrn predict INPUT OUTPUT` writes"):
         predictions_file(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"nowhere.csv' are neither .*rows `SUBJECT,0\|1`"):

@@ -45,6 +45,8 @@ def _part(value: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     """Return ``Name(key: value, ...)`` of a part of a config, ``key: value, ...`` of a mapping."""
     if value.get("_disabled_") is True:
         return "left out"
+    if value.get("reason") and value.get("auc", 0) is None:  # a control of too few subjects
+        return f"not defined ({value['reason']})"
     cells = [f"{key}: {text}" for key, text in _cells(value, record)]
     name = str(value.get("_target_", "")).rsplit(".", 1)[-1]
     if name:
