@@ -91,9 +91,10 @@ class Kind(ABC, Generic[_T]):
         if found.method not in self.family.methods or not SLOPES[0] <= found.slope <= SLOPES[1]:
             raise ValueError(f"method {found.method!r} and slope {found.slope} are none of a fit")
         intercepts, count = list(found.intercepts), len(self.names)
-        if len(intercepts) != count or not np.abs(intercepts).max() <= self.farthest:
+        finite = np.isfinite(intercepts).all()
+        if len(intercepts) != count or not finite or np.abs(intercepts).max() > self.farthest:
             raise ValueError(f"intercepts must be {count} numbers, got {intercepts}")
-        if not all(((n >= 0) & (n <= self.most)).all() for fold in own for n in fold):
+        if not all(((n >= 0) & (n <= self.most) & (n < np.inf)).all() for f in own for n in f):
             raise ValueError(f"what subjects had must lie in 0 to {self.most:g}")
 
 

@@ -67,17 +67,20 @@ def _measured(volume: Volume, mask: Volume, image: Image) -> Quality:
         return found
     z = slice(box[2].start, box[2].stop)
     ghosts = _ghosts(volume.values((slice(None), slice(None), z)).astype(float), tissue)
-    return found | {"noise": noise / tissue, "ghosts": ghosts}
+    return found | {"noise": noise and noise / tissue, "ghosts": ghosts}
 
 
-def _noise(values: np.ndarray, ids: np.ndarray) -> float:
-    """Deviation of white noise in slices (X, Y, Z), away from the edges of nuclei."""
+def _noise(values: np.ndarray, ids: np.ndarray) -> float | None:
+    """Deviation of white noise in slices (X, Y, Z), away from the edges of nuclei.
+
+    None where these leave no voxel.
+    """
     second = ndimage.convolve(values, _SECOND[..., None].astype(float))
     window = (*_SECOND.shape, 1)
     flat = ndimage.maximum_filter(ids, window) == ndimage.minimum_filter(ids, window)
     flat[[0, -1]] = flat[:, [0, -1]] = False
     found = np.abs(second[flat & np.isfinite(second)])
-    return float(np.median(found) / _NORMAL_MAD / _GAIN) if found.size else 0.0
+    return float(np.median(found) / _NORMAL_MAD / _GAIN) if found.size else None
 
 
 def _ghosts(values: np.ndarray, tissue: float) -> float | None:

@@ -142,10 +142,10 @@ def read_sidecar(path: Path, root: Path) -> dict[str, Any]:
     """Read what JSON files say of an image: the nearest one that suits it has the last word."""
     content: dict[str, Any] = {}
     inside = path.parent.relative_to(root)
-    suffix, entities = _suffix(path), _entities(path).items()
+    suffix, words = _suffix(path), _words(path)
     for folder in (*reversed(inside.parents), inside):
-        for file in sorted((root / folder).glob(f"*{suffix}.json")):
-            if _suffix(file) == suffix and _entities(file).items() <= entities:
+        for file in sorted((root / folder).glob("*.json")):
+            if _suffix(file) == suffix and _words(file) <= words:
                 content |= _read_json(file)
     return content
 
@@ -159,6 +159,11 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _suffix(path: Path) -> str:
     return path.name.split(".")[0].rpartition("_")[2]
+
+
+def _words(path: Path) -> set[str]:
+    """Return the entities of a name, and words of names that are not of BIDS, but no suffix."""
+    return {*path.name.split(".")[0].split("_")[:-1]}
 
 
 def _anat_folders(root: Path, *sessions: str) -> Iterator[Path]:

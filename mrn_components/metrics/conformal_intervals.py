@@ -34,6 +34,9 @@ def own_errors(scores: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> lis
 def score_intervals(own: Own, scores: np.ndarray, level: float) -> np.ndarray:
     """Return the lower and upper end (N, 2) of the interval of each subject.
 
+    Networks that differ by more than their errors turn the ends of a low level round. What lies
+    between is returned then, which holds no less than the empty interval of the paper.
+
     Args:
         own: what ``own_errors`` returns, of ``least_subjects`` subjects at least.
         scores: by the network of each fold (F, N).
@@ -45,7 +48,8 @@ def score_intervals(own: Own, scores: np.ndarray, level: float) -> np.ndarray:
     high = np.concatenate([of_fold[:, None] + known for of_fold, known in pairs], axis=1)
     count = low.shape[1]
     rank = ceil(Fraction(str(level)) * (count + 1))
-    return np.stack([np.sort(low)[:, count - rank], np.sort(high)[:, rank - 1]], axis=1)
+    ends = np.stack([np.sort(low)[:, count - rank], np.sort(high)[:, rank - 1]], axis=1)
+    return np.sort(ends, axis=1)
 
 
 def left_out_intervals(

@@ -283,7 +283,9 @@ def test_other_weights_are_not_calibrated(fitted, tmp_path, caplog):
         ({"target": {"kind": "Score"}}, "score"),
         (OF_SCORE | {"method": "temperature"}, "method 'temperature'"),
         (OF_SCORE | {"intercepts": [0.0, 1.0]}, "must be 1 numbers"),
+        (OF_SCORE | {"intercepts": ["inf"]}, "must be 1 numbers"),
         (OF_SCORE | {"folds": [{"weights": "a", "own": {"score": [-1]}}]}, "must lie in 0 to inf"),
+        (OF_SCORE | {"folds": [{"weights": "a", "own": {"score": ["inf"]}}]}, "lie in 0 to inf"),
     ],
 )
 def test_a_foreign_file_is_data_or_is_refused(fitted, tmp_path, change, message):

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -129,6 +130,8 @@ def test_a_page_tells_how_a_scan_was_made_and_when_only_if_asked(cohort, tmp_pat
         ({"MagneticFieldStrength": [3, 7.0]}, {"Field": "3 / 7 T"}),
         ({"MagneticFieldStrength": True, "Manufacturer": None}, {}),
         ({"Manufacturer": {"a": 1}, "EchoTime": [[1]]}, {}),
+        ({"EchoTime": [0.004, 10**400], "RepetitionTime": math.inf}, {"TR, TE": "–, 4 ms"}),
+        ({"MagneticFieldStrength": math.nan, "EchoTime": 0}, {}),
     ],
 )
 def test_a_scan_is_told_whatever_its_sidecar_holds_and_however_its_path_is_written(
@@ -143,6 +146,16 @@ def test_a_scan_is_told_whatever_its_sidecar_holds_and_however_its_path_is_writt
     found = scan_facts(Volume(path=anat / "sub-1_NM.nii.gz", stored=voxels, affine=np.eye(4)))
     plain = {"Voxel": "1.00 × 1.00 × 1.00 mm", "Matrix": "4 × 3 × 2"}
     assert found == plain | facts
+
+
+@pytest.mark.parametrize("image", ["anna_NM", "[1]_NM", "**", "a-1_b_NM", "é NM"])
+def test_a_sidecar_of_another_image_tells_nothing(image, tmp_path):
+    volume = Volume(path=tmp_path / f"{image}.nii.gz", stored=np.zeros((2, 2, 2)), affine=np.eye(4))
+    for other in ("otto_NM", "a-2_b_NM", "a-1_c_NM", "[2]_NM", "1_NM", "e NM", "anna_QSM"):
+        (tmp_path / f"{other}.json").write_text('{"MagneticFieldStrength": 7}')
+    assert "Field" not in scan_facts(volume)
+    (tmp_path / f"{image}.json").write_text('{"MagneticFieldStrength": 3}')
+    assert scan_facts(volume)["Field"] == "3 T"
 
 
 def test_regions_are_headed_in_words_and_pictures_have_a_scale(cohort, tmp_path):

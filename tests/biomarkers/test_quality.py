@@ -85,3 +85,13 @@ def test_what_cannot_be_measured_is_none():
     volumes = {key: volume(key, array) for key, array in files.items()}
     assert measure_quality(volumes, CHALLENGE_IMAGES) == {"nm": nothing}
     assert measure_quality({"nm": volumes["nm"]}, CHALLENGE_IMAGES) == {}
+
+
+def test_noise_that_no_voxel_shows_is_not_called_none():
+    """Between sides that lie in every slice's corners no voxel is away from an edge."""
+    ids = np.zeros((30, 30, 4), np.uint8)
+    ids[10, 10:13], ids[12, 10:13] = 1, 2
+    values = np.random.default_rng(0).normal(1000, 50, ids.shape)
+    files = {"nm": volume("nm", values), "mask_nm": volume("mask", ids)}
+    found = measure_quality(files, CHALLENGE_IMAGES)["nm"]
+    assert (found["noise"], found["contrast_to_noise"]) == (None, None)

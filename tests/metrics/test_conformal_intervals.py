@@ -38,6 +38,14 @@ def test_ends_are_those_of_the_definition(level, count):
     assert found == pytest.approx(np.array(expected), abs=1e-12)
 
 
+@pytest.mark.parametrize("level", [0.01, 0.2, 0.4])
+def test_no_interval_ends_before_it_begins(level):
+    """Networks that differ by more than their errors cross the ends of a low level."""
+    own = [[np.linspace(0, 1, 20)] for _ in range(3)]
+    ends = score_intervals(own, np.array([[10.0, 5.0], [20.0, 5.1], [30.0, 5.2]]), level)
+    assert (ends[:, 0] <= ends[:, 1]).all()
+
+
 def test_a_share_of_new_subjects_as_the_level_says_is_covered():
     rng, covered, total = np.random.default_rng(0), 0, 0
     for _ in range(200):

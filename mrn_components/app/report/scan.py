@@ -9,6 +9,7 @@ from mrn_components.data.bids import read_sidecar
 from mrn_components.images.volume import Volume
 
 DATE = "Date"  # the fact that pages show only where it is asked for
+_MOST = 1e6  # seconds or tesla: more, and what is no number, is a fault of the file
 
 
 class Measure(NamedTuple):
@@ -89,9 +90,9 @@ def _root(path: Path) -> Path:
 
 
 def _numbers(value: Any, factor: float = 1.0) -> str:
-    """Return the number of a sidecar, or those of a list; "" where there is none."""
-    numbers = (each for each in _each(value) if isinstance(each, int | float))
-    return " / ".join(f"{factor * each:g}" for each in numbers if not isinstance(each, bool))
+    """Return the number of a sidecar, or those of a list; "" where there is none of a scan."""
+    numbers = (n for n in _each(value) if isinstance(n, int | float) and not isinstance(n, bool))
+    return " / ".join(f"{factor * number:g}" for number in numbers if 0 < number < _MOST)
 
 
 def _words(value: Any) -> str:
