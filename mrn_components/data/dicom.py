@@ -21,12 +21,18 @@ from mrn_components.data.series import Series, lacking_package, studies_of
 from mrn_components.images.finding import FaultyFileError, fault
 from mrn_components.images.image import Image
 from mrn_components.system.files import flush_file, write_json
+from mrn_components.system.plain_data import parse_mapping
 
 Sources = dict[str, dict[str, list[Path]]]  # {subject: {image: its DICOM files}}
 
 _TIMEOUT_S = 900
 _SCRATCH = ".converting."
-_OPTIONS = ("-g", "i", "-b", "n", "-z", "i", "-p", "n", "-w", "2")
+_OPTIONS = ("-g", "i", "-b", "y", "-ba", "y", "-z", "i", "-p", "n", "-w", "2")
+# Of what dcm2niix writes beside a volume: how it was made, and nothing of whom, when or where.
+_KEPT = (
+    *("MagneticFieldStrength", "Manufacturer", "ManufacturersModelName"),
+    *("RepetitionTime", "EchoTime", "ScanningSequence"),
+)
 # Of what dcm2niix says: that voxels or their places may be wrong, not times and protocols.
 _SERIOUS = re.compile(
     "missing im|distance|spacing|duplic|orient|tilt|scal|intensit|stack|overlap|posit",
@@ -174,6 +180,7 @@ def convert(series: Series, stem: str, work: Path) -> tuple[Path, list[str]]:
             warnings = _said(_run(command), scratch)
             _check_made(series, path.name, made, warnings)
             write_json(made / "warnings.json", list(filter(_SERIOUS.search, warnings)))
+            _keep_facts(made / f"{stem}.json")
             flush_file(made / path.name)
             with suppress(FileExistsError, OSError):  # another process was faster
                 made.rename(folder)
@@ -207,7 +214,7 @@ def _check_made(series: Series, name: str, made: Path, said: Sequence[str]) -> N
     """Refuse what dcm2niix made of a series unless it is one volume; leave that alone."""
     volumes = sorted(path.name for path in made.glob("*.nii.gz"))
     for path in made.iterdir():
-        if path.name != name:
+        if path.name not in (name, name.replace(".nii.gz", ".json")):
             path.unlink()
     if volumes == [name]:
         return
@@ -215,6 +222,15 @@ def _check_made(series: Series, name: str, made: Path, said: Sequence[str]) -> N
     found += f"{len(volumes)} volumes ({', '.join(volumes)})" if volumes else "nothing"
     words = "; ".join(said)
     raise fault("dicom-series", series.files[0].parent, f"{found}{words and f': {words}'}")
+
+
+def _keep_facts(path: Path) -> None:
+    """Leave of a sidecar what pages tell of a scan; one that cannot be read costs no image."""
+    try:
+        told = parse_mapping(path.read_bytes())
+    except (OSError, ValueError):
+        told = {}
+    write_json(path, {key: told[key] for key in _KEPT if key in told})
 
 
 def dcm2niix_program() -> str:

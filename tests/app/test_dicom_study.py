@@ -22,7 +22,9 @@ from mrn_components.app.biomarkers import measure_subjects
 from mrn_components.app.check import check
 from mrn_components.app.predict import dicom_output, predict
 from mrn_components.app.predict.dicom_output import FOLDER, report_objects, segment_objects
+from mrn_components.app.report.scan import scan_facts
 from mrn_components.biomarkers import biomarkers_of
+from mrn_components.data.dicom import _KEPT
 from mrn_components.data.layouts import WORK, Need, find_subjects
 from mrn_components.data.subjects import load_subjects
 from mrn_components.images.image import CHALLENGE_IMAGES
@@ -360,6 +362,10 @@ def test_a_series_of_one_file_goes_in_and_comes_back(tmp_path, upwards):
     (subject,) = found.subjects
     assert (found.findings, subject["factor_qsm"]) == ([], 1000.0)
     nm = read_volume(subject["nm"])
+    told = {"Field": "3 T", "Scanner": "Siemens Model", "TR, TE": "30, 5 ms"}
+    assert scan_facts(nm).items() >= told.items()
+    kept = json.loads(nm.path.with_name("NM.json").read_text())
+    assert kept.keys() <= {*_KEPT}  # no name, id or date
     index = np.argwhere(voxels)
     there = np.linalg.inv(nm.affine) @ affine @ np.c_[index, np.ones(len(index))].T
     places = np.rint(there[:3]).astype(int)
