@@ -26,6 +26,7 @@ if __name__ == "__main__":  # before the imports of which torch warns
     install_messages()
     start_logs()
 
+from mrn_components.app.inspect import check_data
 from mrn_components.app.packing.card import numbers_of, study_of, write_readme
 from mrn_components.app.packing.configs import take_configs, write_marks, write_twins
 from mrn_components.app.packing.evaluation import find_metrics
@@ -60,6 +61,8 @@ def assemble(name: str, folder: Path, args: argparse.Namespace) -> SampleRun | N
     Returns:
         What the weights say of the sample, if the zip is to be proved.
     """
+    if args.run is not None:
+        check_data(args.run)
     metrics = None if args.metrics is None else find_metrics(args.metrics)
     bundle = ROOT / "bundles" / name
     shutil.copytree(bundle / "configs", folder / "configs")

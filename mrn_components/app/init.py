@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mrn_components
 from mrn_components.app.installed import installed_bundles
+from mrn_components.system.files import replacing
 
 _PARTS = ("LICENSE", "configs", "docs")  # of a bundle; models, runs and caches are the user's
 
@@ -43,8 +44,8 @@ def init(folder: str | Path = ".") -> str:
         )
     missing = pairs.keys() - there.keys()
     for file in sorted(missing):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(pairs[file], file)
+        with replacing(file) as unfinished:
+            shutil.copyfile(pairs[file], unfinished)
     written = bundles if missing else f"{bundles} (there already; nothing was written)"
     elsewhere = Path(folder).resolve() != Path.cwd()
     change = f"  cd {shlex.quote(str(folder))}\n" if elsewhere else ""

@@ -77,7 +77,8 @@ def bootstrap_interval(classes: Sequence[np.ndarray], statistic: Callable, seed:
     vectorised function of the classes and of ``axis``.
     """
     if min(map(len, classes)) < 2:
-        return undefined_interval("bootstrap", FEW_SUBJECTS)
+        few = FEW_SUBJECTS if len(classes) > 1 else "needs two subjects"
+        return undefined_interval("bootstrap", few)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # the reason says it
         interval = stats.bootstrap(

@@ -39,6 +39,15 @@ def test_an_edited_config_stays_and_nothing_is_written(tmp_path):
     assert files_of(tmp_path) == {edited.relative_to(tmp_path): b"epochs: 3\n"}
 
 
+def test_no_link_that_leads_nowhere_is_followed(tmp_path):
+    config = tmp_path / "bundles" / "mrn" / "configs" / "train.yaml"
+    config.parent.mkdir(parents=True)
+    config.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileExistsError, match="is a symbolic link"):
+        init(tmp_path)
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_what_it_says_to_type_next_is_what_the_bundles_have(tmp_path):
     """The names of the run and of the data in the advice are those of the configs."""
     told = init(tmp_path)

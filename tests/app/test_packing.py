@@ -38,7 +38,11 @@ from mrn_components.app.sheet.study import Study
 from mrn_components.data.predictions import write_predictions
 from mrn_components.data.target import HC_PD
 from mrn_components.data.weight_records import CROP_SIZES, append_record, read_record
-from mrn_components.system.errors import DamagedFileError, ResourceError
+from mrn_components.system.errors import (
+    DamagedFileError,
+    ResourceError,
+    UntrustedBundleError,
+)
 from mrn_components.system.files import csv_text
 from mrn_components.system.hashes import file_hash, verify_hashes
 
@@ -521,6 +525,36 @@ def test_an_ensemble_is_packed_with_its_calibration(script, tmp_path, caplog):
     for row in rows:
         each = [float(row[f"prob_pd_fold{fold}"]) for fold in range(2)]
         assert float(row["prob_pd"]) == pytest.approx(sum(each) / 2, abs=2e-6)
+
+
+def test_the_card_of_a_score_speaks_of_no_classes(script, tmp_path):
+    target = {"_target_": "mrn_components.Score", "name": "updrs", "unit": "points"}
+    runs = [make_run(tmp_path / f"fold{seed}", seed, target=target) for seed in range(2)]
+    add_training(runs[0])
+    ensemble = save_ensemble(runs, tmp_path / "ensemble")
+    output = tmp_path / "updrs.zip"
+    script.main(["mrn", "--run", str(ensemble), "--no_proof", "--output", str(output)])
+    shutil.unpack_archive(output, tmp_path)
+    text = (tmp_path / "updrs" / "docs" / "README.md").read_text()
+    for words in ("\nRegression, MRI", "mean of the scores of 2", "Regression of updrs (points)"):
+        assert words in text, words
+    for words in ("Classification", "classes are drawn", "probabilities"):
+        assert words not in text, words
+
+
+def test_a_run_that_is_not_data_is_not_packed(script, tmp_path):
+    command = f"$__import__('pathlib').Path({str(tmp_path / 'ran')!r}).touch() or 0.0"
+    run = make_run(tmp_path / "run", 1)
+    add_training(run)
+    file = run / "configs" / "inference.json"
+    config = json.loads(file.read_text())
+    config["network_def"]["dropout"] = command
+    file.write_text(json.dumps(config))
+    output = tmp_path / "x.zip"
+    with pytest.raises(UntrustedBundleError, match=r"(?s)network_def#dropout.*take these out"):
+        script.main(["mrn", "--run", str(run), "--output", str(output)])
+    assert not (tmp_path / "ran").exists()
+    assert not output.exists()
 
 
 def test_the_large_files_are_hashed(packed):

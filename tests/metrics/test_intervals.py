@@ -72,6 +72,10 @@ def test_one_subject_of_a_class_has_no_interval(truth):
         assert interval["reason"] == "needs two subjects of each class"
 
 
+def test_one_subject_of_no_class_has_no_interval():
+    assert bootstrap_interval([np.array([7.0])], np.mean, 1)["reason"] == "needs two subjects"
+
+
 def test_wilsons_interval_of_none_and_all_is_one_sided():
     assert wilson_interval(0, 10)["low"] == 0
     assert wilson_interval(10, 10)["high"] == 1

@@ -16,6 +16,7 @@ from mrn_components.system.errors import UntrustedBundleError
 from mrn_components.system.plain_data import CONFIGS, read_plain
 
 _logger = logging.getLogger(__name__)
+_TRUST = "If you have read them and trust who made the bundle, add --trust_bundle True."
 
 
 def inspect(bundle: str | Path) -> str:
@@ -55,6 +56,12 @@ def inspect_bundle(path: str | Path) -> list[Difference]:
         except ValueError as error:
             return [Difference(path.name, "", str(error))]
         return list(_differences(root, str(path)))
+
+
+def check_data(path: str | Path) -> None:
+    """Refuse a bundle that is not data, of which no zip may be made, by an UntrustedBundleError."""
+    if found := [each for each in inspect_bundle(path) if each.effect == "refused"]:
+        raise _untrusted(Path(path), found, "A packed bundle holds data alone: take these out.")
 
 
 def open_bundle(
@@ -100,12 +107,11 @@ def open_bundle(
     return file, {**settings, "bundle_root": str(path), **overrides}
 
 
-def _untrusted(root: Path, found: list[Difference]) -> UntrustedBundleError:
+def _untrusted(root: Path, found: list[Difference], advice: str = _TRUST) -> UntrustedBundleError:
     listed = "\n".join(f"  {difference}" for difference in found[:20])
     return UntrustedBundleError(
         f"{root} is not data alone, or was changed; nothing of it was run:\n{listed}\n"
-        f"`mrn inspect {root}` lists all. If you have read them and trust who made the bundle, "
-        "add --trust_bundle True."
+        f"`mrn inspect {root}` lists all. {advice}"
     )
 
 

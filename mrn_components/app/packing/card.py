@@ -122,7 +122,7 @@ def write_readme(
     if not is_classifier:  # masks are no prediction of a target
         facts = {name: fact for name, fact in facts.items() if name not in ("output", "ensemble")}
     pack = {
-        "tags": ", ".join(_tags(metadata, parser)),
+        "tags": ", ".join(_tags(metadata, parser, study.target)),
         "data": data,
         "encoder_license": origin_of(study).license,
         "images": [_image(image) for image in _images(parser)],
@@ -145,8 +145,9 @@ def write_readme(
         (docs / f"{CURVES}.svg").unlink()  # one picture is enough
 
 
-def _tags(metadata: Mapping[str, Any], parser: ConfigParser) -> list[str]:
-    kind = "Classification" if "rois" in parser else "Segmentation"
+def _tags(metadata: Mapping[str, Any], parser: ConfigParser, target: Target) -> list[str]:
+    kind = "Classification" if isinstance(target, Classes) else "Regression"
+    kind = kind if "rois" in parser else "Segmentation"
     images = [image.facts.title for image in _images(parser)]
     return [kind, "MRI", str(metadata.get("organ", "brain")), *images, "MONAI", "research use only"]
 

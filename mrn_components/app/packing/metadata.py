@@ -1,7 +1,7 @@
 """``metadata.json`` of a packed bundle: what these weights take, give and reached."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from mrn_components.app.packing.configs import parsed
 from mrn_components.app.packing.origin import origin_of
 from mrn_components.app.sheet.numbers import metrics_of
 from mrn_components.app.sheet.study import Study
-from mrn_components.data.target import Classes, Target
+from mrn_components.data.target import HC_PD, Classes, Target
 from mrn_components.images.image import Image
 from mrn_components.regions.roi import ROI, images_of
 from mrn_components.system.files import write_json, write_text
@@ -105,6 +105,7 @@ def _of_classifier(parser: ConfigParser, study: Study) -> dict[str, Any]:
     images = images_of(rois).values()
     classes = _classes(target)
     return {
+        **_task(target, images),
         "description": _description(parser, study, rois),
         "image_classes": "; ".join(f"{i.title}: {_shown(i)}" for i in images),
         "label_classes": classes,
@@ -117,6 +118,15 @@ def _of_classifier(parser: ConfigParser, study: Study) -> dict[str, Any]:
             },
         },
     }
+
+
+def _task(target: Target, images: Iterable[Image]) -> dict[str, str]:
+    """Say what the network is for, where it is not what the bundle's metadata say."""
+    if target == HC_PD:
+        return {}
+    kind = "Classification" if isinstance(target, Classes) else "Regression"
+    what = ", ".join(target.names) if isinstance(target, Classes) else target.title
+    return {"task": f"{kind} of {what} from {' and '.join(image.title for image in images)}"}
 
 
 def _shown(image: Image) -> str:

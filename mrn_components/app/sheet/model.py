@@ -78,7 +78,8 @@ def ensemble(study: Study) -> Derived:
         return f"no average: each subject by the one network of its fold{views}", places
     if len(weights) == 1:
         return f"no average: one network{views}", places
-    return f"mean of the probabilities of {len(weights)} networks{views}", places
+    means = "probabilities" if isinstance(study.target, Classes) else "scores"
+    return f"mean of the {means} of {len(weights)} networks{views}", places
 
 
 def output(study: Study) -> Derived:
