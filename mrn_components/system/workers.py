@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
 
@@ -63,7 +64,26 @@ def in_order(
                 begun = deque((i, f if _is_done(f) else _submit(pool, i)) for i, f in begun)
             yield result
     finally:
-        pool.shutdown(cancel_futures=True)
+        with _ended_by_signals():
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let a signal end this process at once, and the workers with it.
+
+    Raised while it waits for them, a second Ctrl-C would leave both waiting for each other: Python
+    takes a thread whose ``join`` was interrupted for ended (bpo-45274).
+    """
+    if threading.current_thread() is not threading.main_thread():  # others get no signals
+        yield
+        return
+    before = {each: signal.signal(each, signal.SIG_DFL) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _start(function: Callable[[Any], Any], workers: int) -> ProcessPoolExecutor:

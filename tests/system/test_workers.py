@@ -98,6 +98,36 @@ def test_workers_end_with_their_parent(number):
         time.sleep(0.05)
 
 
+SLOW = """
+import os, time
+from mrn_components.system.errors import install_messages
+from mrn_components.system.workers import in_order
+
+def work(seconds):
+    time.sleep(seconds)
+    return os.getpid()
+
+install_messages()
+for pid in in_order(work, [0.0, *[2.0] * 20], workers=2):
+    print(pid, flush=True)
+"""
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_what_waits_for_its_workers(second):
+    process = subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, text=True)
+    worker = int(process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)  # now it waits for what they have begun
+    process.send_signal(second)
+    process.communicate(timeout=30)
+    assert process.returncode == -second
+    give_up = time.monotonic() + 20
+    while is_running(worker):
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
 def is_running(pid):
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
