@@ -80,7 +80,8 @@ def explain_regions(run: Path, data: Path) -> str:
 
     def explained(mode: StateMode, changed: list) -> list[dict[str, float]]:
         states = [classifier.states(classifier.ask(each), mode) for each in changed]
-        return [roi_shapley(each, tuple(classifier.rois)) for each in states]
+        lead = classifier.target.lead
+        return [roi_shapley(each[lead], tuple(classifier.rois)) for each in states]
 
     own = [explained(mode, crops) for mode in ("voxels", "reference")]
     head = "| region |" + "".join(

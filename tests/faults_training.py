@@ -43,7 +43,12 @@ def fill(command, values):
 
 
 def fill_word(word, values):
-    return values[word[1:-1]] if word.startswith("{") else [word]
+    """A word, or those that a name in braces stands for; what follows is the last one's end."""
+    if not word.startswith("{"):
+        return [word]
+    name, _, end = word[1:].partition("}")
+    *first, last = values[name]
+    return [*first, last + end]
 
 
 def call(command, values, folder):
