@@ -454,7 +454,7 @@ def test_weights_of_another_network_are_refused(script, tmp_path):
 
 
 def test_a_folder_that_is_no_run_is_named(script, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no configs/inference.yaml or .json.*training run"):
+    with pytest.raises(FileNotFoundError, match=r"no configs/inference.yaml .*training run"):
         script.main(["mrn", "--run", str(tmp_path), "--output", str(tmp_path / "x.zip")])
 
 
